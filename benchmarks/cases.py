@@ -1,0 +1,295 @@
+"""What is measured: each case runs commands as children and returns its figures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Measurement, measure, stored_bytes
+from benchmarks.results import Goal, Result, Row
+
+HERE = Path(__file__).parent
+GROUP = "/measurements/reflectance/r20m"
+# Without these flags the converter recognises the product and ignores --groups; with them it copies every other group.
+GENERIC = ("--no-s2-optimized", "--no-s3-olci-optimized")
+SAMPLE = 1080
+LATENCY = 0.03
+BANDWIDTH = 25e6
+TIMEOUT = 3600.0
+MEGABYTE = 1e6
+
+
+class CommandFailedError(RuntimeError):
+    """A measured command ended with an error; its figures would mean nothing."""
+
+    def __init__(self, done: Measurement) -> None:
+        tail = "\n".join((done.stderr or done.stdout).splitlines()[-15:])
+        command = " ".join(done.command)
+        super().__init__(f"{command}\nended with exit code {done.exit_code}; its last lines:\n{tail}\nRun it by hand.")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how much to measure.
+
+    Attributes
+    ----------
+    data
+        Folder for inputs, which are kept, and outputs, which are not.
+    size
+        Pixels along the 10 m band of the large input.
+    repeat
+        Runs of each command.
+    """
+
+    data: Path
+    size: int
+    repeat: int
+
+    def product(self, size: int | None = None) -> Path:
+        """Return a sample product of `size`, made at the first call and kept; remove `data` to have it made again."""
+        size = size or self.size
+        path = self.data / f"s2-l2a-{size}.zarr"
+        if not path.exists():
+            from geozarr_nb.sample import sample_product
+
+            self.data.mkdir(parents=True, exist_ok=True)
+            sample_product(path, size=size)
+        return path
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Make a folder beside the inputs, on the same disk, and remove it with what is in it."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="out-", dir=self.data) as folder:
+            yield Path(folder)
+
+
+type Command = Callable[[str, Path], list[str]]  # input, output -> arguments
+
+
+def ours(groups: Sequence[str] = ()) -> Command:
+    """Return our command line."""
+    chosen = ["--groups", *groups] if groups else []
+    return lambda source, output: [_program("geozarr-runner"), "convert", source, str(output), *chosen, "--json"]
+
+
+def bare(groups: Sequence[str] = ()) -> Command:
+    """Return the converter's command line, as a person would type it."""
+    chosen = ["--groups", *groups, *GENERIC] if groups else []
+    return lambda source, output: [_program("eopf-geozarr"), "convert", source, str(output), *chosen]
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def run(command: Sequence[str], output: Path | None = None) -> Measurement:
+    """Measure one command that has to succeed."""
+    os.sync()  # what the last one left to be written would be paid for by this one
+    done = measure(command, output=output, timeout=TIMEOUT)
+    if done.exit_code:
+        raise CommandFailedError(done)
+    return done
+
+
+def convert(bench: Bench, command: Command, source: str) -> Measurement:
+    """Measure one conversion; its output is gone afterwards."""
+    with bench.scratch() as folder:
+        output = folder / "out.zarr"
+        done = run(command(source, output), output)
+        if not done.bytes_written:
+            raise CommandFailedError(done)
+        return done
+
+
+def in_turns(bench: Bench, source: str, *commands: Command) -> list[list[Measurement]]:
+    """Run commands one after the other (A B A B), so that a machine that changes its pace does so for all of them."""
+    rounds = [[convert(bench, command, source) for command in commands] for _ in range(bench.repeat)]
+    return [list(runs) for runs in zip(*rounds, strict=True)]
+
+
+def median(runs: Sequence[Measurement], figure: Callable[[Measurement], float]) -> float:
+    """Return the median of one figure."""
+    return statistics.median(map(figure, runs))
+
+
+def probe(*arguments: str) -> tuple[dict[str, Any], Measurement]:
+    """Run `probe.py` and return what it printed last, and its own figures."""
+    with tempfile.TemporaryDirectory() as state:
+        # Jobs of a benchmark are nobody's jobs: they must not be joined, nor show in a person's list.
+        done = measure([sys.executable, HERE / "probe.py", *arguments], env={"XDG_STATE_HOME": state}, timeout=TIMEOUT)
+    if done.exit_code:
+        raise CommandFailedError(done)
+    return json.loads(done.stdout.splitlines()[-1]), done
+
+
+class Served:
+    """A folder served by `server.py` in a process of its own, for the length of a ``with`` block."""
+
+    def __init__(self, root: Path, *, latency: float = 0.0, bandwidth: float | None = None) -> None:
+        self.url = ""
+        limits = ["--latency", str(latency), *(["--bandwidth", str(bandwidth)] if bandwidth else [])]
+        self._command = [sys.executable, str(HERE / "server.py"), str(root), *limits]
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counters since the last reset."""
+        with urllib.request.urlopen(f"{self.url}/-/counts") as answer:
+            counts: dict[str, Any] = json.load(answer)
+        return counts
+
+    def reset(self) -> None:
+        """Set the counters to zero."""
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/-/reset", method="POST")).close()
+
+    def __enter__(self) -> Served:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().strip()
+        if not self.url:
+            raise RuntimeError(f"{' '.join(self._command)} did not start; run it by hand to see why.")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.communicate()
+
+
+def _comparison(mine: list[Measurement], theirs: list[Measurement], wall: Goal | None) -> list[Row]:
+    figures: list[tuple[str, Any, Callable[[Measurement], float], Goal | None]] = [
+        ("wall time", "s", lambda run: run.wall, wall),
+        ("processor time", "s", lambda run: run.user + run.system, None),
+        ("peak memory", "bytes", lambda run: run.peak_rss, None),
+        ("written", "bytes", lambda run: run.bytes_written, None),
+    ]
+    return [Row(name, unit, median(mine, of), median(theirs, of), goal) for name, unit, of, goal in figures]
+
+
+def whole(bench: Bench) -> Result:
+    """Convert a whole product from the local disk."""
+    mine, theirs = in_turns(bench, str(bench.product()), ours(), bare())
+    rows = _comparison(mine, theirs, Goal("ratio", 1.10))
+    title = f"a whole Sentinel-2 L2A product, 10 m band of {bench.size}, local disk, verification included"
+    return Result("whole", title, ("ours", "converter"), rows, bench.repeat)
+
+
+def group(bench: Bench) -> Result:
+    """Convert one group from the local disk; the converter alone copies all the others as well."""
+    mine, theirs = in_turns(bench, str(bench.product()), ours([GROUP]), bare([GROUP]))
+    title = f"`{GROUP}` alone, 10 m band of {bench.size}, local disk"
+    return Result("group", title, ("ours", "converter"), _comparison(mine, theirs, None), bench.repeat)
+
+
+def http(bench: Bench) -> Result:
+    """Convert one group over HTTP, once each."""
+    product = bench.product()
+    needed = stored_bytes(product / GROUP.strip("/"))
+    counts, walls = [], []
+    with Served(product.parent, latency=LATENCY, bandwidth=BANDWIDTH) as server:
+        for command in (ours([GROUP]), bare([GROUP])):
+            server.reset()
+            walls.append(convert(bench, command, f"{server.url}/{product.name}").wall)
+            counts.append(server.counts())
+    mine, theirs = counts
+    rows = [
+        Row("wall time", "s", walls[0], walls[1]),
+        Row("downloaded", "bytes", mine["bytes"], theirs["bytes"]),
+        Row("downloaded, to what the group holds", "bytes", mine["bytes"], needed, note="second column: stored bytes"),
+        Row("requests", "count", mine["requests"], theirs["requests"]),
+        Row("requests of data", "count", mine["data"], theirs["data"]),
+        Row("most at once", "count", mine["peak"], theirs["peak"]),
+    ]
+    title = (
+        f"`{GROUP}` over HTTP: {LATENCY * 1000:.0f} ms, {BANDWIDTH / 1e6:.0f} MB/s a connection, {bench.size} pixels"
+    )
+    return Result("http", title, ("ours", "converter"), rows, 1)
+
+
+def inspect(bench: Bench) -> Result:
+    """Look into a product over HTTP."""
+    product = bench.product(SAMPLE)
+    seconds, counts = [], []
+    with Served(product.parent, latency=LATENCY, bandwidth=BANDWIDTH) as server:
+        for _ in range(bench.repeat):
+            server.reset()
+            seconds.append(probe("inspect", f"{server.url}/{product.name}")[0]["seconds"])
+            counts.append(server.counts())
+    rows = [
+        Row("seconds beyond imports", "s", statistics.median(seconds), goal=Goal("value", 0.5)),
+        Row("requests of data", "count", max(count["data"] for count in counts), goal=Goal("value", 1)),
+        Row("requests", "count", max(count["requests"] for count in counts)),
+        Row("downloaded", "bytes", max(count["bytes"] for count in counts)),
+    ]
+    title = f"`inspect` of a product with consolidated metadata over HTTP, {LATENCY * 1000:.0f} ms a request"
+    return Result("inspect", title, ("ours", ""), rows, bench.repeat)
+
+
+def import_package(bench: Bench) -> Result:
+    """Import the SDK."""
+    answers = [probe("import")[0] for _ in range(bench.repeat)]
+    loaded = sorted({name for answer in answers for name in answer["loaded"]})
+    rows = [
+        Row("seconds", "s", statistics.median(answer["seconds"] for answer in answers), goal=Goal("value", 0.2)),
+        Row("heavy modules loaded", "names", len(loaded), goal=Goal("value", 0), note=", ".join(loaded)),
+    ]
+    return Result("import", "`import geozarr_nb`", ("ours", ""), rows, bench.repeat)
+
+
+def estimate(bench: Bench) -> Result:
+    """Compare what `estimate` foresees with what happens over HTTP without limits."""
+    rows = []
+    for size in (SAMPLE, bench.size):
+        product = bench.product(size)
+        for groups, name in (([GROUP], "r20m"), ([], "whole")):
+            with Served(product.parent) as server:
+                url = f"{server.url}/{product.name}"
+                plan, _ = probe("estimate", url, *groups)
+                server.reset()
+                done = convert(bench, ours(groups), url)
+                downloaded = server.counts()["bytes"]
+            label, foreseen = f"{size} {name}", plan["download_bytes"]
+            note = "the store tells no sizes" if foreseen is None else ""
+            rows += [
+                Row(f"{label}: download", "bytes", foreseen or 0, downloaded, Goal("ratio", 1.02, 0.98), note),
+                Row(f"{label}: output", "bytes", plan["output_bytes"], done.bytes_written, Goal("ratio", 1.30, 0.70)),
+            ]
+    return Result("estimate", "`estimate` and what happened", ("estimated", "happened"), rows, 1)
+
+
+def memory(bench: Bench) -> Result:
+    """Convert through the SDK and look at the memory of the process that called it."""
+    product, peaks = bench.product(), []
+    for _ in range(bench.repeat):
+        with bench.scratch() as folder:
+            peaks.append(probe("convert", str(product), str(folder / "out.zarr"), GROUP)[1].own_peak_rss)
+    rows = [Row("peak memory", "bytes", statistics.median(peaks), goal=Goal("value", 200 * MEGABYTE))]
+    return Result("memory", "the calling process alone during `gz.convert`", ("ours", ""), rows, bench.repeat)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case under its name; the slow ones run only when asked for."""
+
+    measure: Callable[[Bench], Result]
+    slow: bool = False
+
+
+CASES = {
+    "import": Case(import_package),
+    "inspect": Case(inspect),
+    "whole": Case(whole),
+    "group": Case(group),
+    "memory": Case(memory),
+    "estimate": Case(estimate),
+    "http": Case(http, slow=True),
+}

@@ -1,0 +1,111 @@
+"""From the address of a Zarr product to a verified GeoZarr, open in xarray.
+
+>>> import geozarr_nb as gz
+>>> product = gz.inspect("https://.../S2A_MSIL2A_....zarr")
+>>> gz.validate(product, groups=["/measurements/reflectance/r20m"])
+>>> job = gz.convert(product, "out/r20m.zarr", groups=["/measurements/reflectance/r20m"])
+>>> tree = job.open()
+
+Names are imported when they are first used: `import geozarr_nb` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geozarr_nb.calls import (
+        convert,
+        estimate,
+        get_job,
+        get_job_set,
+        inspect,
+        list_jobs,
+        submit,
+        submit_many,
+        validate,
+    )
+    from geozarr_nb.doctor import doctor
+    from geozarr_nb.errors import ConversionFailed, GeozarrError, InvalidRequest, JobNotFound, WaitTimeout
+    from geozarr_nb.job import Job
+    from geozarr_nb.jobset import JobSet
+    from geozarr_nb.preview import preview
+    from geozarr_nb.request import Request
+    from geozarr_nb.result import open  # noqa: A004  its name in the public calls
+    from geozarr_nb.sample import sample_product
+    from geozarr_nb.settings import Settings
+    from geozarr_runner.estimate import Estimate
+    from geozarr_runner.groups import GroupReport
+    from geozarr_runner.product import Product
+
+__all__ = [
+    "ConversionFailed",
+    "Estimate",
+    "GeozarrError",
+    "GroupReport",
+    "InvalidRequest",
+    "Job",
+    "JobNotFound",
+    "JobSet",
+    "Product",
+    "Request",
+    "Settings",
+    "WaitTimeout",
+    "convert",
+    "doctor",
+    "estimate",
+    "get_job",
+    "get_job_set",
+    "inspect",
+    "list_jobs",
+    "open",
+    "preview",
+    "sample_product",
+    "submit",
+    "submit_many",
+    "validate",
+]
+
+_HOMES = {
+    "geozarr_nb.calls": ("convert estimate get_job get_job_set inspect list_jobs submit submit_many validate"),
+    "geozarr_nb.doctor": "doctor",
+    "geozarr_nb.errors": "ConversionFailed GeozarrError InvalidRequest JobNotFound WaitTimeout",
+    "geozarr_nb.job": "Job",
+    "geozarr_nb.jobset": "JobSet",
+    "geozarr_nb.preview": "preview",
+    "geozarr_nb.request": "Request",
+    "geozarr_nb.result": "open",
+    "geozarr_nb.sample": "sample_product",
+    "geozarr_nb.settings": "Settings",
+    "geozarr_runner.estimate": "Estimate",
+    "geozarr_runner.groups": "GroupReport",
+    "geozarr_runner.product": "Product",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """The package; its calls `preview` and `doctor` are not hidden by the modules of these names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing geozarr_nb.preview makes Python set the module as an attribute here, which is the call's place.
+        if not (name in _HOME_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,35 @@
+"""Where jobs run: one contract (`base.Backend`), one module for each place."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geozarr_nb.backends.base import Backend
+    from geozarr_nb.settings import Settings
+
+NAMES = ("local",)
+
+
+def open_backend(name: str, settings: Settings) -> Backend:
+    """Return the backend of a name; the same one for the same settings.
+
+    Raises
+    ------
+    InvalidRequest
+        There is none of this name.
+    """
+    from geozarr_nb.errors import InvalidRequest
+
+    if name not in NAMES:
+        raise InvalidRequest("there is no such backend", given=name, remedy=f"choose of: {', '.join(NAMES)}")
+    return _local(settings.state_dir, settings.max_jobs, settings.poll_interval)
+
+
+@lru_cache(maxsize=8)
+def _local(state_dir: Path, max_jobs: int, poll_interval: float) -> Backend:
+    from geozarr_nb.backends.local import LocalBackend
+
+    return LocalBackend(state_dir, max_jobs=max_jobs, poll_interval=poll_interval)

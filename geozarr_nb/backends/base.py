@@ -1,0 +1,198 @@
+"""The contract of a place where jobs run.
+
+A backend knows requests and plain data about jobs; `geozarr_nb.job.Job` makes a handle of it that is the same for all.
+One contract test suite runs against every backend.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple, Protocol
+
+from geozarr_nb.request import Request
+from geozarr_runner.events import Event
+
+Status = Literal["Pending", "Running", "Succeeded", "Failed", "Error"]
+FINISHED: frozenset[Status] = frozenset({"Succeeded", "Failed", "Error"})
+
+
+class Progress(NamedTuple):
+    """How far the current stage is, as the run measured it."""
+
+    done: int
+    total: int | None
+    unit: str
+
+
+class Cursor(NamedTuple):
+    """A place in the events of a job's attempt; only the backend that made it knows what `offset` counts."""
+
+    attempt: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job ended without a result: the run's own error event, or what the backend saw from outside."""
+
+    code: str
+    message: str
+    given: str = ""
+    remedy: str = ""
+    exit_code: int = 1
+    retryable: bool = False
+
+    @classmethod
+    def of(cls, event: Event) -> Failure:
+        """Read an `error` event."""
+        return cls(
+            code=str(event.get("code", "defect")),
+            message=str(event.get("message", "")),
+            given=str(event.get("given") or ""),
+            remedy=str(event.get("remedy") or ""),
+            exit_code=int(event.get("exit_code", 1)),
+            retryable=bool(event.get("retryable", False)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """One job at one moment.
+
+    Attributes
+    ----------
+    status
+        Argo's phase words. Failed: the run said why it ended, or it was cancelled. Error: it ended without a word.
+    attempt
+        1, and one more for each time it was run again.
+    stage, progress
+        What the run is doing; None before it started. `progress` is None while a stage has measured nothing.
+    reason
+        One sentence: why it waits, or why it failed; else empty.
+    failure
+        Code and remedy that go with the reason of a job that failed.
+    result
+        Fields of the run's `result` event, once it succeeded.
+    submitted, started, finished
+        In UTC; None for what has not happened.
+    log
+        Where the whole log is, for a person; empty where there is none.
+    """
+
+    name: str
+    backend: str
+    request: Request
+    status: Status
+    submitted: datetime
+    attempt: int = 1
+    stage: str | None = None
+    progress: Progress | None = None
+    reason: str = ""
+    failure: Failure | None = None
+    result: dict[str, Any] | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    log: str = ""
+
+    @property
+    def is_finished(self) -> bool:
+        """True once the job has Succeeded or Failed, or ended in Error."""
+        return self.status in FINISHED
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that it has been running, or ran; 0 while it waits."""
+        if self.started is None:
+            return 0.0
+        return max(((self.finished or datetime.now(UTC)) - self.started).total_seconds(), 0.0)
+
+
+class Backend(Protocol):
+    """A place where jobs run.
+
+    Every call is synchronous and may be used from several threads at once. Jobs belong to the place, not to the
+    process that submitted them: whoever knows a name can read, wait, cancel and retry.
+
+    Attributes
+    ----------
+    name
+        How a person chooses it: "local".
+    poll_interval
+        Seconds between two looks at a job that are neither too many for the place nor too few for a person.
+    """
+
+    name: str
+    poll_interval: float
+
+    def submit(self, request: Request) -> str:
+        """Have a request run, and return its job's name at once.
+
+        A request equal to one whose job is Pending or Running joins that job. One whose job has finished makes a new
+        attempt under the same name; what the earlier attempt left (events, log) is kept.
+
+        Raises
+        ------
+        OutputBusy
+            The job of another request is writing, or waits to write, the same output.
+        InvalidRequest
+            The request's address was withheld when it was stored.
+        """
+
+    def get(self, name: str) -> JobState:
+        """Return the state of one job, as fresh as it can be had.
+
+        Raises
+        ------
+        JobNotFound
+        """
+
+    def list(self) -> Sequence[JobState]:
+        """Return the state of every job, the oldest submission first."""
+
+    def events(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
+        """Return what a job has said since `cursor`, and the cursor to go on from; never waits.
+
+        None starts at the beginning of the newest attempt. Events come in order, and each exactly once. A cursor of an
+        earlier attempt reads that attempt to its end.
+
+        Raises
+        ------
+        JobNotFound
+        """
+
+    def log(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
+        """Return the same as `events` with the converter's own lines (type "log") among them."""
+
+    def cancel(self, name: str) -> None:
+        """End a job and everything it started; returns when nothing of it runs any more.
+
+        A job that waits never starts. What was half-written is removed. For a job that has finished nothing happens.
+
+        Raises
+        ------
+        JobNotFound
+        """
+
+    def retry(self, name: str, request: Request | None = None) -> None:
+        """Run a finished job's request again, as a new attempt; a job that runs or waits is left alone.
+
+        Parameters
+        ----------
+        request
+            The request, where the caller still has it with its full address; else the stored one is used.
+
+        Raises
+        ------
+        JobNotFound
+        InvalidRequest
+            The stored request lacks the secret part of its address.
+        """
+
+    def watch(self, stop: threading.Event) -> Iterator[JobState]:
+        """Yield the state of every job, and again each time it changes, until `stop` is set.
+
+        One thread and one connection serve all jobs.
+        """

@@ -1,0 +1,45 @@
+"""What the events of a run amount to, read as they come and never twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from geozarr_nb.backends.base import Failure, Progress
+from geozarr_runner.events import Event, parse_all
+
+
+class Digest:
+    """The state that a run's events have led to so far."""
+
+    def __init__(self) -> None:
+        self.stage: str | None = None
+        self.progress: Progress | None = None
+        self.result: dict[str, Any] | None = None
+        self.failure: Failure | None = None
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Take the next events into account."""
+        for event in events:
+            match event.type:
+                case "stage" if event.get("state") == "started":
+                    self.stage, self.progress = event.get("stage"), None
+                case "progress":
+                    self.progress = Progress(event["done"], event.get("total"), event.get("unit", ""))
+                case "result":
+                    self.result = dict(event.fields)
+                case "error":
+                    self.failure = Failure.of(event)
+
+
+def read_events(path: Path, offset: int) -> tuple[list[Event], int]:
+    """Return the events of a file from a byte on, and the byte to go on from; a half-written line waits its turn."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            content = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = content[: content.rfind(b"\n") + 1]
+    return list(parse_all(whole.decode("utf-8", errors="replace").split("\n"))), offset + len(whole)

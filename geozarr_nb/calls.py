@@ -1,0 +1,355 @@
+"""The public calls on products and jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from geozarr_nb.backends import open_backend
+from geozarr_nb.errors import GeozarrError, GroupsMissing, InvalidRequest, JobNotFound
+from geozarr_nb.job import Job
+from geozarr_nb.jobset import JobSet, Refused, SetFile, label_of
+from geozarr_nb.request import IfExists, Request, open_source
+from geozarr_nb.settings import Settings
+
+if TYPE_CHECKING:
+    import pystac
+
+    from geozarr_runner.estimate import Estimate
+    from geozarr_runner.groups import GroupReport
+    from geozarr_runner.product import Product
+
+    Source = str | os.PathLike[str] | Mapping[str, Any] | pystac.Item | Product
+    Groups = str | Iterable[str]
+
+_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def inspect(source: Source | None = None) -> Product:
+    """Read a product's structure: kind, groups, variables, shapes, chunks, attributes.
+
+    Parameters
+    ----------
+    source
+        Address or path of a Zarr store, or a STAC item: its address, its file, its dict or a `pystac.Item`. None is
+        the product that the settings name.
+
+    Returns
+    -------
+    Product
+        Shows itself as text and as HTML.
+
+    Raises
+    ------
+    ProductNotFound, ProductDenied, ProductUnreachable, ProductBroken
+        There is none, it is not shown, it does not answer, it is no Zarr.
+    InvalidRequest
+        `source` is nothing of these.
+    """
+    return open_source(source, Settings.load())
+
+
+def validate(source: Source | None = None, groups: Groups | None = None) -> GroupReport:
+    """Compare the groups that are wanted with those of a product.
+
+    Parameters
+    ----------
+    source
+        As for `inspect`.
+    groups
+        Paths of groups, as a list or a text with commas or blanks. None is what the settings name; empty or "0" is
+        the whole product, in the converter's own layout.
+
+    Returns
+    -------
+    GroupReport
+        Says what is available and missing, and suggests what may have been meant. Never raises for missing groups.
+
+    Raises
+    ------
+    ProductUnreachable, InvalidRequest
+        And their kinds, as for `inspect`.
+    """
+    from geozarr_runner.groups import report
+
+    settings = Settings.load()
+    return report(open_source(source, settings), settings.groups if groups is None else groups)
+
+
+def estimate(source: Source | None = None, groups: Groups | None = None) -> Estimate:
+    """Say what converting these groups will cost: bytes to download and to write, requests, memory, scratch space.
+
+    Asks the store for the size of each object that is needed, and reads no data.
+
+    Parameters
+    ----------
+    source, groups
+        As for `validate`.
+
+    Raises
+    ------
+    GroupsMissing
+        None of the groups is in the product.
+    ProductUnreachable, InvalidRequest
+        And their kinds, as for `inspect`.
+    """
+    from geozarr_runner.estimate import estimate as estimate_product
+
+    settings = Settings.load()
+    return estimate_product(open_source(source, settings), settings.groups if groups is None else groups)
+
+
+def submit(
+    source: Source | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    groups: Groups | None = None,
+    validate_groups: bool | None = None,
+    if_exists: IfExists = "error",
+    backend: str | None = None,
+    dask_cluster: bool = False,
+    verbose: bool = False,
+    scratch: str | os.PathLike[str] | None = None,
+) -> Job:
+    """Have a product converted, and return at once.
+
+    The product's metadata is read and the request checked before, so that one that cannot run is refused here. The
+    job goes on when this process ends; `get_job(job.name)` finds it again. A request equal to one that waits or runs
+    joins its job.
+
+    Parameters
+    ----------
+    source
+        As for `inspect`.
+    output
+        Path of the GeoZarr to write; `<product>_geozarr.zarr` in the working directory where neither it nor a setting
+        says otherwise.
+    groups
+        As for `validate`. The output holds these groups and no others.
+    validate_groups
+        True: one missing group ends the run. False: it is left out, as long as one is left. None: the settings say.
+    if_exists
+        "error"; "skip" keeps an output that was made from the same request; "overwrite" replaces it once the new one
+        is verified.
+    backend
+        Where it runs; None: the settings say ("local").
+    dask_cluster
+        Let the converter start a Dask cluster.
+    verbose
+        Have all that the converter prints among the events too, not in the log only.
+    scratch
+        Folder for intermediate files; beside the output where neither it nor a setting says otherwise.
+
+    Raises
+    ------
+    GroupsMissing, OutputExists, OutputBusy, StorageDenied, InvalidRequest
+        The request could never run.
+    ProductUnreachable
+        And its kinds, as for `inspect`.
+    """
+    settings = Settings.load()
+    place = open_backend(backend or settings.backend, settings)
+    product = open_source(source, settings)
+    request = Request.of(
+        product,
+        output,
+        groups=groups,
+        validate_groups=validate_groups,
+        if_exists=if_exists,
+        dask_cluster=dask_cluster,
+        verbose=verbose,
+        scratch=scratch,
+        settings=settings,
+    )
+    try:
+        earlier = place.get(request.name)
+    except JobNotFound:
+        earlier = None
+    if earlier is None or earlier.is_finished:
+        done = _check(request, product, settings.origins["groups"] if groups is None else "")
+        if done and earlier is not None and earlier.status == "Succeeded":
+            return Job(place, request.name, request)
+    return Job(place, place.submit(request), request)
+
+
+def convert(
+    source: Source | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    progress: bool = True,
+    poll_interval: float | None = None,
+    **options: Any,
+) -> Job:
+    """Convert a product, show how far it is, and return the job once the verified output is there.
+
+    Interrupting it (Ctrl-C, the notebook's stop button) leaves the job running, and says how to come back or end it.
+
+    Parameters
+    ----------
+    source, output
+        As for `submit`.
+    progress
+        False shows nothing.
+    poll_interval
+        Seconds between two looks at the job; None is what suits the backend.
+    **options
+        As for `submit`: groups, validate_groups, if_exists, backend, dask_cluster, verbose, scratch.
+
+    Raises
+    ------
+    ConversionFailed
+        The job ended without a result; the text says why and what to do.
+    GeozarrError
+        The request was refused, as for `submit`.
+    """
+    job = submit(source, output, **options)
+    if progress:
+        from geozarr_nb.display import show
+
+        show(job, poll_interval)
+    else:
+        job.wait(poll_interval=poll_interval)
+    return job.raise_for_status()
+
+
+def list_jobs(backend: str | None = None) -> JobSet:
+    """Return all jobs that a backend knows, the oldest first."""
+    settings = Settings.load()
+    place = open_backend(backend or settings.backend, settings)
+    return JobSet(place, [Job(place, state.name) for state in place.list()])
+
+
+def get_job(name: str, backend: str | None = None) -> Job:
+    """Return a job by its name: one that waits, runs or has finished, whoever submitted it.
+
+    Raises
+    ------
+    JobNotFound
+    """
+    settings = Settings.load()
+    place = open_backend(backend or settings.backend, settings)
+    return Job(place, place.get(name).name)
+
+
+def submit_many(
+    requests: Iterable[Source | Mapping[str, Any]],
+    *,
+    max_workers: int = 8,
+    name: str | None = None,
+    backend: str | None = None,
+    **common: Any,
+) -> JobSet:
+    """Submit many conversions, and return at once.
+
+    Called again with the same list, in this process or another, it resumes: what waits or runs is joined, what is done
+    and still there is left alone, what failed runs again. A request that is refused becomes a failed entry with its
+    reason; the others go on.
+
+    Parameters
+    ----------
+    requests
+        For each a source as for `inspect`, or a dict of `submit`'s arguments.
+    max_workers
+        How many products' metadata are read at once; how many jobs run at once is the backend's setting.
+    name
+        Name of the set, for `get_job_set`; None makes one of what the list holds.
+    backend
+        As for `submit`.
+    **common
+        Arguments of `submit` for all requests that do not have their own. `if_exists` is "skip" where nothing is said.
+
+    Raises
+    ------
+    InvalidRequest
+        The name of the set or the settings cannot be used.
+    """
+    settings = Settings.load()
+    backend = backend or settings.backend
+    place = open_backend(backend, settings)
+    common = {"if_exists": "skip", **common}
+    wanted = [{**common, **_arguments(request)} for request in requests]
+    name = name or _set_name(wanted)
+    file = _set_file(settings, name)
+    file.start()
+    lock = threading.Lock()
+
+    def one(arguments: Mapping[str, Any]) -> Job | Refused:
+        try:
+            _check_arguments(arguments)
+            return submit(**arguments, backend=backend)
+        except GeozarrError as error:
+            return Refused.of(arguments, error)
+
+    def numbered(number: int) -> Job | Refused:
+        entry = one(wanted[number])
+        with lock:
+            file.add(number, entry)
+        return entry
+
+    with ThreadPoolExecutor(max_workers, thread_name_prefix="geozarr-submit") as pool:
+        entries = list(pool.map(numbered, range(len(wanted))))
+    return JobSet(place, entries, name=name, resubmit=one)
+
+
+def get_job_set(name: str, backend: str | None = None) -> JobSet:
+    """Return the set of jobs that `submit_many` made under this name, in this process or another.
+
+    Raises
+    ------
+    JobNotFound
+    """
+    settings = Settings.load()
+    place = open_backend(backend or settings.backend, settings)
+    return JobSet(place, _set_file(settings, name).read(place), name=name)
+
+
+def _check(request: Request, product: Product, groups_from: str) -> bool:
+    try:
+        return request.check(product)
+    except GroupsMissing as error:
+        if not groups_from:
+            raise
+        raise GroupsMissing(
+            f"{error.message} (no groups were given; these are the default of {groups_from})",
+            given=error.given,
+            remedy=f"{error.remedy}; or give groups=[] for the whole product",
+        ) from error
+
+
+def _arguments(request: Any) -> dict[str, Any]:
+    """Return one member of a list of requests as arguments of `submit`; a STAC item's dict is a source."""
+    if isinstance(request, Mapping) and "assets" not in request:
+        return dict(request)
+    return {"source": request}
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    known = [name for name in signature(submit).parameters if name != "backend"]
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        raise InvalidRequest(
+            f"submit has no argument {', '.join(unknown)}",
+            given=label_of(arguments),
+            remedy=f"known are {', '.join(known)}",
+        )
+
+
+def _set_name(wanted: list[dict[str, Any]]) -> str:
+    shown = [{**arguments, "source": label_of(arguments)} for arguments in wanted]
+    text = json.dumps(shown, default=str, sort_keys=True)
+    return f"set-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _set_file(settings: Settings, name: str) -> SetFile:
+    if not _SET_NAME.fullmatch(name):
+        raise InvalidRequest(
+            "this cannot be the name of a set of jobs", given=name, remedy="use letters, digits, '.', '_' and '-'"
+        )
+    return SetFile(settings.state_dir / "sets", name)

@@ -1,0 +1,323 @@
+"""Checks of this machine, each with what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+from geozarr_nb.settings import Settings
+from geozarr_runner import html
+from geozarr_runner.errors import GeozarrError
+from geozarr_runner.events import human_bytes
+from geozarr_runner.store import local_path, redact
+
+if TYPE_CHECKING:
+    from geozarr_runner.estimate import Estimate
+    from geozarr_runner.product import Product
+
+Verdict = Literal["ok", "warning", "problem"]
+
+OLDEST_PYTHON = (3, 12)
+TESTED_CONVERTER = "0.12.0"
+INSTALL = 'python -m pip install "geozarr-nb[local]"'
+MARKS: Mapping[Verdict, str] = {"ok": "ok", "warning": "!", "problem": "X"}
+
+# A full Sentinel-2 tile in the converter's own layout, where no product was given to estimate.
+MEMORY_OF_A_TILE = 8_000_000_000
+OUTPUT_OF_A_TILE = 6_000_000_000
+# Job folders hold events and logs; a run's log is some megabytes.
+SPACE_FOR_STATE = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes
+    ----------
+    verdict
+        "problem" keeps a conversion from running, "warning" may.
+    found
+        What there is.
+    why
+        Why it matters.
+    remedy
+        What to type or to do; empty where all is well.
+    """
+
+    name: str
+    verdict: Verdict
+    found: str
+    why: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Diagnosis:
+    """Everything that was checked."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing keeps a conversion from running."""
+        return not self.problems
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What keeps a conversion from running."""
+        return tuple(finding for finding in self.findings if finding.verdict == "problem")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return {"ok": self.ok, "findings": [asdict(finding) for finding in self.findings]}
+
+    def __repr__(self) -> str:
+        """Return a line for each check, and what to do below those that found something."""
+        width = max((len(finding.name) for finding in self.findings), default=0)
+        lines = []
+        for finding in self.findings:
+            lines.append(f"{MARKS[finding.verdict]:>2}  {finding.name:<{width}}  {finding.found}")
+            if finding.verdict != "ok":
+                lines += [f"{'':{width + 6}}{finding.why}", f"{'':{width + 6}}remedy: {finding.remedy}"]
+        return "\n".join([*lines, self._summary()])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (MARKS[each.verdict], each.name, each.found, "" if each.verdict == "ok" else each.why, each.remedy)
+            for each in self.findings
+        ]
+        return html.block(self._summary(), html.table(("", "check", "found", "why it matters", "remedy"), rows))
+
+    def _summary(self) -> str:
+        warnings = sum(finding.verdict == "warning" for finding in self.findings)
+        if self.problems:
+            return f"{len(self.problems)} of {len(self.findings)} checks found a problem, {warnings} a warning"
+        return "ready to convert" + (f", with {warnings} warning{'s' * (warnings > 1)}" if warnings else "")
+
+
+def doctor(source: Any = None, output: str | os.PathLike[str] | None = None) -> Diagnosis:
+    """Check whether this machine can convert, and say what to do where it can not.
+
+    Parameters
+    ----------
+    source
+        A product as `inspect` takes it: is it reachable, does it have the groups of params.json, and are memory and
+        disk enough for it? Without one they are compared with what a full Sentinel-2 tile needs.
+    output
+        Where the output would go; the working directory for None.
+
+    Returns
+    -------
+    Diagnosis
+        It never raises: what cannot be checked is a finding of its own.
+    """
+    findings = [*_versions(), *_processor()]
+    settings, finding = _settings()
+    findings.append(finding)
+    estimate = None
+    if source is not None:
+        product, reachable = _product(source)
+        findings += reachable
+        if product is not None:
+            groups, estimate = _groups(product, settings.groups)
+            findings += groups
+    findings.append(_memory(estimate))
+    findings += _space(settings, Path.cwd() if output is None else output, estimate)
+    return Diagnosis(tuple(findings))
+
+
+def _versions() -> Iterator[Finding]:
+    python = platform.python_version()
+    why = f"the converter needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer"
+    if sys.version_info[:2] >= OLDEST_PYTHON:
+        yield Finding("Python", "ok", python, why)
+    else:
+        yield Finding("Python", "problem", python, why, f"python3.13 -m venv .venv && .venv/bin/{INSTALL}")
+    yield _version("geozarr-runner", "it runs the conversions", INSTALL)
+    yield _version(
+        "eopf-geozarr",
+        f"it is the converter; this package was tested with {TESTED_CONVERTER}",
+        INSTALL,
+        lambda found: found == _numbers(TESTED_CONVERTER),
+        wrong="warning",
+    )
+    yield _version(
+        "xarray",
+        "with 2026.9 or newer every Sentinel-2 conversion fails",
+        'python -m pip install "xarray<2026.9"',
+        lambda found: found < (2026, 9),
+    )
+    yield _version(
+        "zarr",
+        "the converter works with zarr 3.2 and 3.3",
+        'python -m pip install "zarr>=3.2,<3.4"',
+        lambda found: (3, 2) <= found < (3, 4),
+    )
+
+
+def _version(
+    package: str,
+    why: str,
+    remedy: str,
+    fits: Callable[[tuple[int, ...]], bool] = lambda _: True,
+    *,
+    wrong: Verdict = "problem",
+) -> Finding:
+    # Metadata tell a version in a millisecond; importing the converter takes seconds and asks the network.
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        return Finding(package, "problem", "not installed", why, remedy)
+    if fits(_numbers(found)):
+        return Finding(package, "ok", found, why)
+    return Finding(package, wrong, found, why, remedy)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    release = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(int(part) for part in release[0].split(".")) if release else ()
+
+
+def _processor() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    why = "the converter compresses in one thread while it reads in another"
+    if cores > 1:
+        yield Finding("cores", "ok", str(cores), why)
+    else:
+        yield Finding("cores", "warning", str(cores), why, "expect about twice the time, or use a larger machine")
+    library, number = platform.libc_ver()
+    why = "the settings that keep the converter's memory small are glibc's"
+    if library == "glibc":
+        yield Finding("C library", "ok", f"glibc {number}", why)
+    else:
+        found = f"{library} {number}".strip() or f"none known on {platform.system()}"
+        yield Finding("C library", "warning", found, why, "expect slower runs and more memory, or use a glibc system")
+
+
+def _settings() -> tuple[Settings, Finding]:
+    why = "it holds what is used where an argument is left out"
+    try:
+        settings = Settings.load()
+    except GeozarrError as error:
+        found = f"{error.message} ({error.given})" if error.given else error.message
+        return Settings(), Finding("params.json", "problem", found, why, error.remedy)
+    groups = settings.groups or "the whole product"
+    origin = redact(settings.origins.get("groups", "default"))
+    return settings, Finding("params.json", "ok", f"sound; groups: {groups} (from {origin})", why)
+
+
+def _product(source: Any) -> tuple[Product | None, list[Finding]]:
+    from geozarr_runner.product import open_product
+
+    why = "a conversion reads it from this machine"
+    start = monotonic()
+    try:
+        product = open_product(source)
+    except GeozarrError as error:
+        given = f" ({error.given})" if error.given is not None else ""
+        return None, [Finding("product", "problem", f"{error.message}{given}", why, error.remedy)]
+    found = f"{product.kind} {product.name}, {len(product.groups)} groups, read in {monotonic() - start:.1f} s"
+    if product.consolidated:
+        return product, [Finding("product", "ok", found, why)]
+    remedy = "zarr.consolidate_metadata(store), by whoever can write to it"
+    return product, [Finding("product", "warning", f"{found}, without consolidated metadata", why, remedy)]
+
+
+def _groups(product: Product, wanted: str) -> tuple[list[Finding], Estimate | None]:
+    from geozarr_runner.estimate import estimate
+    from geozarr_runner.groups import report
+
+    why = "these are converted where no groups are given"
+    try:
+        groups = report(product, wanted)
+        cost = estimate(product, groups.found or None)
+    except GeozarrError as error:
+        return [Finding("groups", "problem", error.message, why, error.remedy or "choose groups of this product")], None
+    if groups.ok:
+        chosen = ", ".join(groups.found) or "the whole product"
+        return [Finding("groups", "ok", f"{chosen}: all there", why)], cost
+    near = [name for suggested in groups.suggestions.values() for name in suggested] or list(groups.available[:5])
+    lacking = ", ".join((*groups.missing, *groups.unfit))
+    found = f"the product has no {lacking} that could be converted"
+    return [Finding("groups", "warning", found, why, f"--groups {' or '.join(near)}")], cost
+
+
+def _memory(estimate: Estimate | None) -> Finding:
+    import psutil
+
+    available = min(psutil.virtual_memory().available, _limit_of_container())
+    needed, of_what = (estimate.memory_bytes, "this product") if estimate else (MEMORY_OF_A_TILE, "a full tile")
+    found = f"{human_bytes(available)} free, {of_what} needs about {human_bytes(needed)}"
+    why = "a converter without memory is killed by the system, without a word"
+    if available >= needed:
+        return Finding("memory", "ok", found, why)
+    remedy = "close other programs, convert fewer groups at once (--groups ...), or use a larger machine"
+    return Finding("memory", "warning", found, why, remedy)
+
+
+def _limit_of_container() -> float:
+    """Return what this container may still take, in bytes; infinite where nothing limits it."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        return float(limit) - float((folder / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return float("inf")
+
+
+def _space(settings: Settings, output: str | os.PathLike[str], estimate: Estimate | None) -> Iterator[Finding]:
+    target = local_path(os.fspath(output))
+    if target is None:
+        yield Finding(
+            "output folder",
+            "problem",
+            f"{redact(os.fspath(output))} is not on this machine",
+            "a run writes to a folder and renames it when it is verified",
+            "choose a folder of this machine, and copy the result",
+        )
+        return
+    needed = estimate.output_bytes if estimate else OUTPUT_OF_A_TILE
+    staging = estimate.staging_bytes if estimate else 0
+    # The output's own folder may already be there (if_exists="overwrite"); what is written goes beside it.
+    folder = target if target.is_dir() and not (target / "zarr.json").exists() else target.parent
+    scratch = Path(settings.scratch).expanduser().absolute() if settings.scratch else folder
+    together = scratch == folder
+    # A tile's size is a guess about what will be asked for, an estimate is not.
+    lacking: Verdict = "problem" if estimate else "warning"
+    yield _folder("output folder", folder, needed + (staging if together else 0), "the output is written here", lacking)
+    if not together:
+        yield _folder("scratch folder", scratch, staging, "the narrowed input is kept here during a run", lacking)
+    yield _folder(
+        "state folder", settings.state_dir, SPACE_FOR_STATE, "jobs are kept here, so that they outlive a session"
+    )
+
+
+def _folder(name: str, folder: Path, needed: int, why: str, lacking: Verdict = "problem") -> Finding:
+    another = {"state folder": "set GEOZARR_STATE_DIR", "scratch folder": "set GEOZARR_SCRATCH"}.get(
+        name, "choose another output"
+    )
+    try:
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not existing.is_dir():
+            return Finding(name, "problem", f"{existing} is a file", why, f"move it away, or {another}")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            return Finding(
+                name, "problem", f"{existing} cannot be written", why, f"chmod u+wx {existing}, or {another}"
+            )
+        free = shutil.disk_usage(existing).free
+    except OSError as error:
+        return Finding(name, "problem", f"{folder}: {error.strerror}", why, another)
+    found = f"{folder}: {human_bytes(free)} free, about {human_bytes(needed)} needed"
+    if free >= needed:
+        return Finding(name, "ok", found, why)
+    return Finding(name, lacking, found, why, f"make space (du -sh {existing}/*), or {another}")

@@ -1,0 +1,137 @@
+"""Errors of the SDK; those of the runner are here by the same names.
+
+Each class has a stable `code`, and each instance says what was given, what is wrong, and what to type next. Whatever
+this package raises on purpose is a `GeozarrError`.
+
+==================  =========================================================================
+class               when
+==================  =========================================================================
+InvalidRequest      an argument, a setting or params.json cannot be used as it stands
+GroupsMissing       wanted groups are not in the product
+OutputExists        there is something under the output's name already
+OutputBusy          another job is writing this output
+JobNotFound         no job, or no set of jobs, has this name
+ConversionFailed    a job ended without a result; `code` and `exit_code` are the run's own
+WaitTimeout         waiting ended before the job did; the job goes on
+Product...          the product is missing, denied, unreachable or broken
+Storage...          something cannot be written
+==================  =========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from geozarr_runner.errors import (
+    ConverterFailed,
+    ConverterKilled,
+    ConverterMissing,
+    ExitCode,
+    GeozarrError,
+    GroupsMissing,
+    Interrupted,
+    InvalidRequest,
+    OutputBusy,
+    OutputExists,
+    ProductBroken,
+    ProductDenied,
+    ProductNotFound,
+    ProductUnreachable,
+    StorageDenied,
+    StorageFailed,
+    StorageFull,
+    VerificationFailed,
+)
+
+if TYPE_CHECKING:
+    from geozarr_nb.job import Job
+
+__all__ = [
+    "ConversionFailed",
+    "ConverterFailed",
+    "ConverterKilled",
+    "ConverterMissing",
+    "ExitCode",
+    "GeozarrError",
+    "GroupsMissing",
+    "Interrupted",
+    "InvalidRequest",
+    "JobNotFound",
+    "OutputBusy",
+    "OutputExists",
+    "ProductBroken",
+    "ProductDenied",
+    "ProductNotFound",
+    "ProductUnreachable",
+    "StorageDenied",
+    "StorageFailed",
+    "StorageFull",
+    "VerificationFailed",
+    "WaitTimeout",
+]
+
+LAST_LINES = 8
+
+
+class JobNotFound(InvalidRequest, LookupError):
+    """No job, or no set of jobs, has this name."""
+
+    code = "job-not-found"
+
+
+class WaitTimeout(GeozarrError, TimeoutError):
+    """Waiting ended before the job did; the job itself goes on."""
+
+    code = "wait-timeout"
+    exit_code = ExitCode.INTERRUPTED
+    retryable = True
+
+
+class ConversionFailed(GeozarrError):
+    """A job ended without a result.
+
+    The text has the reason, what was given, what to do, the last lines of the run, where its log is and how to try
+    again.
+
+    Attributes
+    ----------
+    job
+        The job, to read its `events()` and `logs()`.
+    code, exit_code, retryable
+        Those of the run's own error, so that a script can tell a missing product from a full disk.
+    """
+
+    code = "conversion-failed"
+    exit_code = ExitCode.CONVERTER_FAILED
+
+    def __init__(self, job: Job) -> None:
+        state = job.state
+        failure = state.failure
+        given = f"{state.request.shown} -> {state.request.output}"
+        if state.request.groups:
+            given += f", groups {', '.join(state.request.groups)}"
+        if failure is not None and failure.given and failure.given not in given:
+            given += f" ({failure.given})"
+        super().__init__(
+            f"{job.name} {state.status.lower()}: {state.reason or 'no reason was given'}",
+            given=given,
+            remedy=failure.remedy if failure else "",
+        )
+        self.job = job
+        if failure is not None:
+            # What is a class's own elsewhere is the run's here.
+            self.code = failure.code  # type: ignore[misc]
+            self.exit_code = ExitCode(failure.exit_code)  # type: ignore[misc]
+            self.retryable = failure.retryable  # type: ignore[misc]
+        self._last_lines = tuple(job.logs(tail=LAST_LINES))
+        self._log = state.log
+
+    def __str__(self) -> str:
+        lines = [super().__str__()]
+        if self._last_lines:
+            lines.append("  last lines:")
+            lines += [f"    {line}" for line in self._last_lines]
+        if self._log:
+            lines.append(f"  log:    {self._log}")
+        lines.append(f'  retry:  geozarr_nb.get_job("{self.job.name}").retry()')
+        return "\n".join(lines)

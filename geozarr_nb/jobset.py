@@ -1,0 +1,237 @@
+"""Many jobs at once, and the memory of which belong together."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+from geozarr_nb.backends.base import Backend, JobState, Status
+from geozarr_nb.errors import GeozarrError, JobNotFound, WaitTimeout
+from geozarr_nb.job import Job, status_line
+from geozarr_runner import html
+from geozarr_runner.store import redact
+
+ROWS_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A request that never became a job, and why.
+
+    Attributes
+    ----------
+    label
+        What was asked for, without secrets.
+    arguments
+        What was given, to try again; None when the set was read back from storage.
+    """
+
+    label: str
+    code: str
+    reason: str
+    remedy: str = ""
+    arguments: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    status: Status = "Failed"
+    name: str = ""
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any], error: GeozarrError) -> Refused:
+        """Return the entry for a request that was refused with `error`."""
+        return cls(label_of(arguments), error.code, error.message, error.remedy, arguments)
+
+
+class JobSet(Sequence[Job | Refused]):
+    """Jobs in the order in which they were asked for, refused requests among them.
+
+    Attributes
+    ----------
+    name
+        How to find the set again: `geozarr_nb.get_job_set(name)`; empty for a mere list of jobs.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        entries: Sequence[Job | Refused],
+        *,
+        name: str = "",
+        resubmit: Callable[[Mapping[str, Any]], Job | Refused] | None = None,
+    ) -> None:
+        self._backend = backend
+        self._entries = list(entries)
+        self._resubmit = resubmit
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Job | Refused: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> JobSet: ...
+
+    def __getitem__(self, index: int | slice) -> Job | Refused | JobSet:
+        if isinstance(index, slice):
+            return JobSet(self._backend, self._entries[index], resubmit=self._resubmit)
+        return self._entries[index]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs, without what was refused."""
+        return [entry for entry in self._entries if isinstance(entry, Job)]
+
+    @property
+    def refused(self) -> list[Refused]:
+        """The requests that never became a job."""
+        return [entry for entry in self._entries if isinstance(entry, Refused)]
+
+    @property
+    def failed(self) -> list[Job | Refused]:
+        """What ended without a result, and what was refused."""
+        return [entry for entry, state in self._states() if state is None or state.status in ("Failed", "Error")]
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """How many are in each status; a refused request counts as Failed."""
+        return dict(Counter[Status]("Failed" if state is None else state.status for _, state in self._states()))
+
+    def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> JobSet:
+        """Return when all have finished, however they did.
+
+        Interrupting it does not end the jobs.
+
+        Raises
+        ------
+        WaitTimeout
+            The jobs go on.
+        """
+        interval = self._backend.poll_interval if poll_interval is None else poll_interval
+        deadline = None if timeout is None else time.monotonic() + timeout
+        come_back = f'geozarr_nb.get_job_set("{self.name}")' if self.name else "geozarr_nb.list_jobs()"
+        try:
+            while open_ := sum(state is not None and not state.is_finished for _, state in self._states()):
+                left = interval if deadline is None else min(interval, deadline - time.monotonic())
+                if left <= 0:
+                    raise WaitTimeout(
+                        f"{open_} of {len(self)} jobs have not finished after {timeout:g} s, and go on",
+                        given=f"timeout={timeout:g}",
+                        remedy=f"come back with {come_back}.wait(), or end them with {come_back}.cancel()",
+                    )
+                time.sleep(left)
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"The jobs go on. Come back with {come_back}.wait(), or end them with .cancel()")
+            raise
+        return self
+
+    def retry_failed(self) -> JobSet:
+        """Run again what failed, and ask again for what was refused (where the set still has its arguments)."""
+        for number, entry in enumerate(self._entries):
+            if isinstance(entry, Job):
+                if entry.status in ("Failed", "Error"):
+                    entry.retry()
+            elif entry.arguments is not None and self._resubmit is not None:
+                self._entries[number] = self._resubmit(entry.arguments)
+        return self
+
+    def cancel(self) -> JobSet:
+        """End every job that has not finished; those that wait first, so that none takes another's place."""
+        states = [(entry, state) for entry, state in self._states() if state is not None and not state.is_finished]
+        for entry, _ in sorted(states, key=lambda pair: pair[1].status != "Pending"):
+            self._backend.cancel(entry.name)
+        return self
+
+    def _states(self) -> list[tuple[Job | Refused, JobState | None]]:
+        """Return each entry with its state, None for what was refused; the backend is asked once."""
+        known = {state.name: state for state in self._backend.list()} if self.jobs else {}
+        missing = [entry.name for entry in self.jobs if entry.name not in known]
+        if missing:
+            raise JobNotFound("a job of this set is no more", given=", ".join(missing), remedy="submit the list again")
+        return [(entry, known[entry.name] if isinstance(entry, Job) else None) for entry in self._entries]
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """Return a row for each entry shown: those that failed first, as there may be more than can be shown."""
+        order: dict[Status, int] = {"Error": 0, "Failed": 0, "Running": 1, "Pending": 2, "Succeeded": 3}
+        rows = []
+        for entry, state in self._states():
+            if isinstance(entry, Refused):
+                rows.append((0, (entry.label, "Failed, refused", "", entry.reason)))
+            elif state is not None:
+                rows.append((order[state.status], (state.name, status_line(state), state.request.output, state.reason)))
+        if len(rows) > ROWS_SHOWN:
+            rows.sort(key=lambda row: row[0])
+        return [row for _, row in rows[:ROWS_SHOWN]]
+
+    def _title(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        return f"{self.name or 'jobs'}: {counts or 'none'}"
+
+    def _more(self) -> str:
+        return f"and {len(self) - ROWS_SHOWN} more" if len(self) > ROWS_SHOWN else ""
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join(filter(None, [self._title(), *(f"  {line}" for line in lines), self._more()]))
+
+    def _repr_html_(self) -> str:
+        return html.block(self._title(), html.table(("job", "status", "output", "reason"), self._rows()), self._more())
+
+
+class SetFile:
+    """The members of a named set, written line by line as they become known."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / f"{name}.jsonl"
+
+    def start(self) -> None:
+        """Begin anew."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.write_text("")
+
+    def add(self, number: int, entry: Job | Refused) -> None:
+        """Remember the entry at a place of the set."""
+        document: dict[str, Any] = {"number": number}
+        if isinstance(entry, Job):
+            document["job"] = entry.name
+        else:
+            document |= {"label": entry.label, "code": entry.code, "reason": entry.reason, "remedy": entry.remedy}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+    def read(self, backend: Backend) -> list[Job | Refused]:
+        """Return the entries in order.
+
+        Raises
+        ------
+        JobNotFound
+            There is no such set.
+        """
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError as error:
+            known = sorted(path.stem for path in self.path.parent.glob("*.jsonl"))
+            raise JobNotFound(
+                "there is no set of jobs of this name",
+                given=self.path.stem,
+                remedy=f"known are: {', '.join(known[-10:])}" if known else "geozarr_nb.submit_many([...]) makes one",
+            ) from error
+        entries: dict[int, Job | Refused] = {}
+        for document in map(json.loads, lines):
+            number = document.pop("number")
+            entries[number] = Job(backend, document["job"]) if "job" in document else Refused(**document)
+        return [entries[number] for number in sorted(entries)]
+
+
+def label_of(arguments: Mapping[str, Any]) -> str:
+    """Return what a request asks for in a few words, without secrets."""
+    source = arguments.get("source")
+    if isinstance(source, Mapping):
+        return f"STAC item {source.get('id', '?')}"
+    return redact(str(getattr(source, "url", None) or getattr(source, "id", None) or source))

@@ -1,0 +1,205 @@
+"""What to convert: checked before anything runs, and recognised when it is asked for again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from geozarr_nb.errors import InvalidRequest, StorageDenied, StorageFailed
+from geozarr_nb.settings import Settings
+
+if TYPE_CHECKING:
+    from geozarr_runner.product import Product
+
+IfExists = Literal["error", "skip", "overwrite"]
+IF_EXISTS: tuple[IfExists, ...] = ("error", "skip", "overwrite")
+SCHEMA_VERSION = 1
+_SLUG_LENGTH = 46  # with the identity's part still far below the 63 letters of a Kubernetes label
+# Parts of a query that sign it, and differ each time the same object is asked for.
+_VOLATILE = re.compile(
+    r"x-(amz|goog|ms)-.*|awsaccesskeyid|googleaccessid|signature|expires|.*token|s[eiprtv]|spr|sig|sk(oid|tid|[tesv])"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One conversion, as it was asked for.
+
+    Attributes
+    ----------
+    source
+        Address or path of the product's Zarr store, as it has to be opened: it may hold a password or a signature,
+        and is therefore neither shown nor stored.
+    shown
+        The same address without user, password and query.
+    product
+        The product's name.
+    output
+        Absolute path of the GeoZarr to write.
+    groups
+        Absolute paths; empty for the whole product in the converter's own layout.
+    validate_groups
+        True: a missing group ends the run. False: it is left out.
+    if_exists
+        What to do when the output is there: "error", "skip" (when it was made from the same request), "overwrite".
+    scratch
+        Folder for intermediate files; empty for beside the output.
+    identity
+        Hash of what determines the result: the address without what is volatile in it, the output and the groups.
+    """
+
+    source: str = field(repr=False, compare=False)
+    shown: str
+    product: str
+    output: str
+    groups: tuple[str, ...] = ()
+    validate_groups: bool = False
+    if_exists: IfExists = "error"
+    dask_cluster: bool = False
+    verbose: bool = False
+    scratch: str = ""
+    identity: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        product: Product,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        groups: str | Iterable[str] | None = None,
+        validate_groups: bool | None = None,
+        if_exists: IfExists = "error",
+        dask_cluster: bool = False,
+        verbose: bool = False,
+        scratch: str | os.PathLike[str] | None = None,
+        settings: Settings,
+    ) -> Request:
+        """Return the request for a product, with settings where an argument is left out.
+
+        Raises
+        ------
+        InvalidRequest
+            An argument cannot be used.
+        """
+        from geozarr_runner.groups import normalise
+        from geozarr_runner.publish import output_path
+        from geozarr_runner.store import local_path, redact
+
+        if if_exists not in IF_EXISTS:
+            raise InvalidRequest("this is no value of if_exists", given=if_exists, remedy=f"choose of {IF_EXISTS}")
+        path = local_path(product.url)
+        source = product.url if path is None else str(path)
+        given = os.fspath(output) if output is not None else ""
+        if not given and settings.output_zarr:
+            given = settings.required("output_zarr")
+        target = str(output_path(given or f"{product.name}_geozarr.zarr"))
+        chosen = normalise(settings.groups if groups is None else groups)
+        return cls(
+            source=source,
+            shown=redact(source),
+            product=product.name,
+            output=target,
+            groups=chosen,
+            validate_groups=settings.validate_groups if validate_groups is None else validate_groups,
+            if_exists=if_exists,
+            dask_cluster=dask_cluster,
+            verbose=verbose,
+            scratch=_scratch(scratch, settings),
+            identity=_identity(source, target, chosen),
+        )
+
+    @property
+    def name(self) -> str:
+        """Name of the request's job: letters, digits and hyphens (DNS-1123), the same for equal requests."""
+        slug = re.sub(r"[^a-z0-9]+", "-", self.product.lower())[:_SLUG_LENGTH].strip("-")
+        return f"{slug or 'product'}-{self.identity[:8]}"
+
+    @property
+    def withheld(self) -> bool:
+        """True when this was read back from storage, and the address held something that is not stored."""
+        return not self.source
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what may be stored: everything but what is secret in the address."""
+        document = asdict(self)
+        document["source"] = self.source if self.source == self.shown else None
+        return {"v": SCHEMA_VERSION, **document}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Request:
+        """Read what `to_json` wrote."""
+        values = {name: document[name] for name in cls.__dataclass_fields__}
+        return cls(**{**values, "source": values["source"] or "", "groups": tuple(values["groups"])})
+
+    def check(self, product: Product) -> bool:
+        """Do what the run will do first, so that a request that cannot run is refused at once.
+
+        Returns
+        -------
+        bool
+            True when `if_exists` is "skip" and the output is there, made from the same request.
+
+        Raises
+        ------
+        GroupsMissing, OutputExists, InvalidRequest, StorageFailed
+            And their kinds, as the run would.
+        """
+        from geozarr_runner import preflight
+        from geozarr_runner.events import Reporter
+
+        plan = preflight.preflight(
+            preflight.Request(
+                product,
+                self.output,
+                groups=self.groups,
+                validate_groups=self.validate_groups,
+                if_exists=self.if_exists,
+            ),
+            Reporter(StringIO()),
+        )
+        parent = next(folder for folder in Path(self.output).parents if folder.exists())
+        if not parent.is_dir():
+            raise StorageFailed(
+                f"no folder can be made below {parent}: it is a file", given=self.output, remedy="choose another output"
+            )
+        if not plan.done and not os.access(parent, os.W_OK | os.X_OK):
+            raise StorageDenied(
+                f"no permission to write in {parent}",
+                given=self.output,
+                remedy="choose a folder that you may write to, or have the permission given",
+            )
+        return plan.done
+
+
+def open_source(source: Any, settings: Settings) -> Product:
+    """Open a product, or the one that the settings name where `source` is None."""
+    from geozarr_runner.product import open_product
+
+    return open_product(settings.required("stac_url") if source is None else source)
+
+
+def _scratch(scratch: str | os.PathLike[str] | None, settings: Settings) -> str:
+    given = os.fspath(scratch) if scratch is not None else settings.scratch
+    return str(Path(given).expanduser().absolute()) if given else ""
+
+
+def _identity(source: str, output: str, groups: tuple[str, ...]) -> str:
+    text = json.dumps({"input": _lasting(source), "output": output, "groups": sorted(groups)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _lasting(url: str) -> str:
+    """Return an address without user and password, and without the parts of its query that sign it."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    query = [(name, value) for name, value in parse_qsl(parts.query) if not _VOLATILE.fullmatch(name.lower())]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), urlencode(query), ""))

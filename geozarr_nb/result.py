@@ -1,0 +1,351 @@
+"""Opens what a conversion wrote: one tree of lazy datasets, at full resolution or at an overview.
+
+The converter writes overviews in two ways, and says which in a group's `multiscales` attribute:
+
+- chosen groups: the group holds the native arrays, its children `r2`, `r4`, ... the overviews (asset "." is native);
+- whole Sentinel-2 or OLCI product: the group holds no arrays, its children `r10m`, `r20m`, ... are the levels.
+
+In the first one a child has the coordinates of its parent in another length, which `xarray.open_datatree` refuses.
+Here every group is opened for itself, and overviews take the place of the native arrays instead of standing below them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+from geozarr_runner.errors import InvalidRequest, ProductBroken
+from geozarr_runner.store import Store, redact
+
+if TYPE_CHECKING:
+    import xarray as xr
+    import zarr
+
+    from geozarr_nb.job import Job
+
+CONVENTIONS = frozenset({"multiscales", "spatial", "proj"})
+NATIVE = "."
+RASTER_DIMENSIONS = 2
+METADATA = ("zarr.json", ".zmetadata", ".zgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One resolution of a multiscale group.
+
+    Attributes
+    ----------
+    number
+        0 is the native resolution, 1 the finest overview, and so on.
+    path
+        The group that holds the arrays of this level.
+    shape
+        Rows and columns; None where the level holds no raster.
+    variables
+        The rasters, in stored order.
+    """
+
+    number: int
+    path: str
+    shape: tuple[int, int] | None
+    variables: tuple[str, ...]
+
+
+class Output:
+    """An opened store: what is in it, read from its metadata alone.
+
+    Parameters
+    ----------
+    output
+        A path, an address of any protocol that fsspec knows, or a job that succeeded.
+    strict
+        Refuse a store that has none of the GeoZarr conventions (multiscales, spatial, proj).
+
+    Attributes
+    ----------
+    address
+        Where the store is, without what may be secret in it.
+    groups
+        The names of the arrays of every group by its absolute path, the root's included.
+    pyramids
+        The levels of every multiscale group by its absolute path, native first.
+
+    Raises
+    ------
+    InvalidRequest
+        Nothing is there (yet), or what is there is no GeoZarr.
+    ProductUnreachable, ProductDenied, ProductBroken
+        A remote store does not answer, or refuses; or its metadata cannot be read.
+    """
+
+    def __init__(self, output: str | os.PathLike[str] | Job, *, strict: bool = True) -> None:
+        url = location(output)
+        self.address = redact(url)
+        self._groups = _read_groups(url)
+        self.groups = {path: tuple(name for name, _ in group.arrays()) for path, group in self._groups.items()}
+        if strict and not any(_conventions(group) for group in self._groups.values()):
+            raise InvalidRequest(
+                "this Zarr store is no GeoZarr: none of its groups has multiscales, spatial or proj metadata",
+                given=self.address,
+                remedy=f'convert it with gz.convert("{self.address}"), or open it as it is with strict=False',
+            )
+        self.pyramids = {path: levels for path in self._groups if (levels := self._levels(path))}
+
+    def dataset(self, path: str) -> xr.Dataset:
+        """Open one group by its absolute path, lazily, with values decoded and the CRS as a coordinate."""
+        import xarray as xr
+
+        group = self._groups[path]
+        if not self.groups[path]:
+            return xr.Dataset(attrs=group.attrs.asdict())
+        store = xr.backends.ZarrStore(
+            group,
+            mode="r",
+            # As xarray itself decides: in Zarr v2 the fill value marks what is missing, in v3 `_FillValue` does.
+            use_zarr_fill_value_as_mask=group.metadata.zarr_format == 2,
+        )
+        chunks: dict[str, int] | None = {} if find_spec("dask") else None
+        return xr.open_dataset(store, engine="store", chunks=chunks, decode_coords="all")
+
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        """Return the attributes of one group by its absolute path."""
+        return self._groups[path].attrs.asdict()
+
+    def rasters(self, path: str) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every array of a group that has rows and columns, coordinates aside."""
+        group = self._groups[path]
+        shapes = {name: tuple(array.shape) for name, array in group.arrays()}
+        return {
+            name: shape
+            for name, shape in shapes.items()
+            if len(shape) >= RASTER_DIMENSIONS and name not in ("latitude", "longitude")
+        }
+
+    def missing_value(self, path: str, name: str) -> float | None:
+        """Return the number that stands for no data in an array, where its attributes name one."""
+        value = self._groups[path][name].attrs.get("missing_value")
+        return float(value) if isinstance(value, int | float) else None
+
+    def level(self, pyramid: str, number: int) -> Level:
+        """Return a level of a multiscale group; its coarsest one where it has fewer."""
+        levels = self.pyramids[pyramid]
+        return levels[min(number, len(levels) - 1)]
+
+    def _levels(self, path: str) -> tuple[Level, ...]:
+        declared = self._groups[path].attrs.get("multiscales")
+        layout = declared.get("layout") if isinstance(declared, Mapping) else None
+        places = [
+            path if asset == NATIVE else _join(path, str(asset))
+            for entry in (layout if isinstance(layout, list) else ())
+            if isinstance(entry, Mapping) and (asset := entry.get("asset"))
+        ]
+        found = [place for place in places if place in self._groups]
+        levels = []
+        for number, place in enumerate(found):
+            rasters = self.rasters(place)
+            shape = max(((shape[-2], shape[-1]) for shape in rasters.values()), default=None)
+            levels.append(Level(number, place, shape, tuple(rasters)))
+        return tuple(levels)
+
+
+def open(  # noqa: A001  it is the public name, gz.open
+    output: str | os.PathLike[str] | Job,
+    *,
+    level: int | Literal["native", "coarsest"] = "native",
+    strict: bool = True,
+) -> xr.DataTree:
+    """Open a converted product with xarray, lazily, every group at its own path.
+
+    Parameters
+    ----------
+    output
+        A path, an address of any protocol that fsspec knows (http, https, s3, ...), or a job that succeeded.
+    level
+        "native" or 0 for full resolution: all groups. A number for that overview, "coarsest" for the smallest: only
+        multiscale groups, with the overview's arrays in place of the native ones; where the levels lie side by side
+        (whole Sentinel-2 product: r10m, r20m, r60m, r120m, r360m, r720m) only the group of that level, at its own
+        path. A group that has fewer overviews than asked for shows its coarsest.
+    strict
+        Refuse a store that has no GeoZarr metadata. With False any Zarr store opens.
+
+    Returns
+    -------
+    xarray.DataTree
+        Values are decoded (scale, offset, fill value) and chunked as they are stored; `spatial_ref` is a coordinate,
+        so that `.rio.crs` works where rioxarray is installed. Nothing but metadata and the one-dimensional
+        coordinates has been read.
+
+    Raises
+    ------
+    InvalidRequest
+        Nothing is there (yet), it is no GeoZarr, or it has no such level.
+    ProductUnreachable, ProductDenied, ProductBroken
+        A remote store does not answer, or refuses; or its metadata cannot be read.
+
+    Examples
+    --------
+    >>> tree = gz.open("out/r20m.zarr")
+    >>> tree["measurements/reflectance/r20m/b04"].mean().compute()
+    >>> small = gz.open("out/r20m.zarr", level="coarsest")
+    """
+    import xarray as xr
+
+    source = Output(output, strict=strict)
+    try:
+        return xr.DataTree.from_dict({path: source.dataset(place) for path, place in _places(source, level).items()})
+    except ValueError as error:
+        if "not aligned with its parents" not in str(error):
+            raise
+        raise InvalidRequest(
+            "a group and one below it share dimensions of different lengths, which one tree cannot hold",
+            given=source.address,
+            remedy="open its groups apart from each other: xarray.open_groups(path, engine='zarr')",
+        ) from error
+
+
+def levels(output: str | os.PathLike[str] | Job) -> dict[str, tuple[Level, ...]]:
+    """Return the resolutions of every multiscale group by its absolute path, native first.
+
+    Raises
+    ------
+    InvalidRequest, ProductUnreachable
+        As `open` does.
+    """
+    return dict(Output(output).pyramids)
+
+
+def location(output: str | os.PathLike[str] | Job) -> str:
+    """Return the address behind a path, an address or a job.
+
+    Raises
+    ------
+    InvalidRequest
+        The job has not succeeded, so there is nothing to open.
+    """
+    if isinstance(output, str | os.PathLike):
+        if not os.fspath(output):
+            raise InvalidRequest("the output's path is empty", given='""', remedy="give the path of a converted store")
+        return os.fspath(output)
+    if output.status == "Succeeded":
+        return str(output.output)
+    going_on = output.status in ("Pending", "Running")
+    raise InvalidRequest(
+        f"the job is {output.status}, so there is no output to open" + (f": {output.reason}" if output.reason else ""),
+        given=output.name,
+        remedy=f'wait for it: gz.get_job("{output.name}").wait()'
+        if going_on
+        else f'read why: print(gz.get_job("{output.name}").logs()); then gz.get_job("{output.name}").retry()',
+    )
+
+
+def _places(source: Output, level: int | str) -> dict[str, str]:
+    """Return each group of the tree with the group that its arrays come from."""
+    number = _number(source, level)
+    if number == 0:
+        # Levels that lie side by side are groups in their own right; those below native arrays are only overviews.
+        below = {each.path for levels in source.pyramids.values() if _is_stacked(levels) for each in levels[1:]}
+        return {path: path for path in source.groups if not any(_is_within(path, overview) for overview in below)}
+    places: dict[str, str] = {}
+    for path, levels in source.pyramids.items():
+        # Parents come along for their attributes, unless they hold arrays of their own at another resolution.
+        places |= {parent: parent for parent in _parents(path) if parent not in places and not source.groups[parent]}
+        chosen = source.level(path, number)
+        places |= {path: chosen.path} if _is_stacked(levels) else {path: path, chosen.path: chosen.path}
+    return places
+
+
+def _is_stacked(levels: tuple[Level, ...]) -> bool:
+    """Tell overviews below their native arrays from levels side by side."""
+    return any(_is_within(level.path, levels[0].path) for level in levels[1:])
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.strip("/").split("/")
+    return ["/", *(f"/{'/'.join(parts[:end])}" for end in range(1, len(parts)))] if path != "/" else []
+
+
+def _number(source: Output, level: int | str) -> int:
+    deepest = max((len(levels) for levels in source.pyramids.values()), default=1) - 1
+    if level == "native":
+        return 0
+    if level == "coarsest":
+        return deepest
+    try:
+        number = int(level)
+    except (TypeError, ValueError):
+        number = -1
+    if not 0 <= number <= deepest:
+        raise InvalidRequest(
+            "there is no such level",
+            given=f"level={level!r}",
+            remedy=f'use "native", "coarsest" or a number from 0 to {deepest}'
+            if deepest
+            else "this output has no overviews: leave the level out",
+        )
+    return number
+
+
+def _read_groups(url: str) -> dict[str, zarr.Group]:
+    """Return every group by its absolute path, parents before children."""
+    import zarr
+    from zarr.errors import BaseZarrError
+
+    store = Store(url)
+    if not any(store.read(name) is not None for name in METADATA):
+        raise _absent(url, store)
+    try:
+        root = zarr.open_group(str(store.local) if store.local is not None else url, mode="r")
+        members = {f"/{path}": node for path, node in root.members(max_depth=None)}
+    except zarr.errors.ContainsArrayError as error:
+        raise InvalidRequest(
+            "this is a single array, not a store with groups", given=redact(url), remedy="give the store that it is in"
+        ) from error
+    except (BaseZarrError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise ProductBroken(
+            f"the store's metadata cannot be read: {' '.join(str(error).split()) or type(error).__name__}",
+            given=redact(url),
+            remedy="convert it again, with if_exists='overwrite'",
+        ) from error
+    if not members and store.local is None:
+        raise ProductBroken(
+            "the store has no consolidated metadata, and its server does not list what is there",
+            given=redact(url),
+            remedy="have it consolidated by whoever can write to it: zarr.consolidate_metadata(store)",
+        )
+    groups = {path: node for path, node in sorted(members.items()) if isinstance(node, zarr.Group)}
+    return {"/": root, **groups}
+
+
+def _absent(url: str, store: Store) -> InvalidRequest:
+    if store.local is None:
+        return InvalidRequest(
+            "there is no Zarr store here", given=redact(url), remedy="check the address: it must be the store itself"
+        )
+    name, parent = store.local.name, store.local.parent
+    if (parent / f".{name}.partial").exists():
+        remedy = "it is being written, or was interrupted: look at gz.list_jobs() and run the conversion again"
+    elif store.local.exists():
+        remedy = "it is no Zarr store: give the folder that has a zarr.json in it"
+    elif parent.is_dir() and (near := sorted(entry.name for entry in parent.glob("*.zarr"))[:5]):
+        remedy = f"in that folder there are: {', '.join(near)}"
+    else:
+        remedy = f'check the path, or make it: gz.convert(product, "{url}")'
+    return InvalidRequest("there is no converted product here", given=url, remedy=remedy)
+
+
+def _conventions(group: zarr.Group) -> frozenset[str]:
+    declared = group.attrs.get("zarr_conventions")
+    entries = declared if isinstance(declared, list) else []
+    names = {str(entry.get("name", "")).rstrip(":") for entry in entries if isinstance(entry, Mapping)}
+    return CONVENTIONS & names
+
+
+def _join(path: str, asset: str) -> str:
+    return f"{path.rstrip('/')}/{asset.strip('/')}"
+
+
+def _is_within(path: str, ancestor: str) -> bool:
+    return path == ancestor or path.startswith(f"{ancestor.rstrip('/')}/")

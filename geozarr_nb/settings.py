@@ -1,0 +1,243 @@
+"""Settings: an argument wins over the environment, and that over params.json.
+
+==================  ========================  =========================  ==========================================
+name                environment               default                    meaning
+==================  ========================  =========================  ==========================================
+stac_url            GEOZARR_STAC_URL          params.json                product to convert where none is given
+output_zarr         GEOZARR_OUTPUT_ZARR       params.json                output where none is given; empty: made from
+                                                                         the product's name
+groups              GEOZARR_GROUPS            params.json                groups where none are given; empty or 0: the
+                                                                         whole product, in the converter's own layout
+validate_groups     GEOZARR_VALIDATE_GROUPS   params.json                true: one missing group ends the run
+backend             GEOZARR_BACKEND           local                      where jobs run
+state_dir           GEOZARR_STATE_DIR         the platform's folder for  jobs, their events and logs
+                                              state, /geozarr_nb
+max_jobs            GEOZARR_MAX_JOBS          1                          jobs that run at once on this machine
+scratch             GEOZARR_SCRATCH           beside the output          folder for a run's intermediate files
+poll_interval       GEOZARR_POLL_INTERVAL     0.25                       seconds between two looks at a job
+==================  ========================  =========================  ==========================================
+
+params.json is the file that $GEOZARR_PARAMS names, else ./params.json, else the one that came with the package.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from geozarr_nb.errors import InvalidRequest
+
+PARAMETERS = ("stac_url", "output_zarr", "groups", "validate_groups")
+TEMPLATE_PARAMETERS = ("image", "pvc_name")  # the workflow template's own, which a file shared with it may set
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_PLACEHOLDER = re.compile(r"<[^<>]*>")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds where an argument is left out; the table is at the top of this module.
+
+    Attributes
+    ----------
+    origins
+        For each setting where its value came from: a variable's name, a file's path, or "default".
+    """
+
+    stac_url: str = ""
+    output_zarr: str = ""
+    groups: str = ""
+    validate_groups: bool = False
+    backend: str = "local"
+    state_dir: Path = field(default_factory=lambda: default_state_dir())
+    max_jobs: int = 1
+    scratch: str = ""
+    poll_interval: float = 0.25
+    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the environment and params.json.
+
+        Raises
+        ------
+        InvalidRequest
+            A value cannot be used; the error names the variable, or the file and its line.
+        """
+        environ = os.environ if environ is None else environ
+        path = params_path(environ)
+        parameters = read_params(path)
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        for name, parse in _PARSERS.items():
+            variable = f"GEOZARR_{name.upper()}"
+            if variable in environ:
+                values[name], origins[name] = parse(environ[variable], variable), variable
+            elif name in parameters:
+                values[name], origins[name] = parse(parameters[name], f"{name} in {path}"), str(path)
+            else:
+                origins[name] = "default"
+        return cls(**values, origins=MappingProxyType(origins))
+
+    def required(self, name: str) -> str:
+        """Return a setting that is needed now and must not be empty or a placeholder.
+
+        Raises
+        ------
+        InvalidRequest
+        """
+        value = str(getattr(self, name))
+        origin = self.origins.get(name, "default")
+        argument = {"stac_url": "source", "output_zarr": "output"}.get(name, name)
+        remedy = f"give {argument}=..., or set GEOZARR_{name.upper()}, or edit {name} in params.json"
+        if not value:
+            raise InvalidRequest(f"no {argument} was given, and {name} is empty ({origin})", remedy=remedy)
+        if _PLACEHOLDER.search(value):
+            raise InvalidRequest(f"{name} still holds a placeholder ({origin})", given=value, remedy=remedy)
+        return value
+
+
+def default_state_dir() -> Path:
+    """Return the platform's folder for what programs remember."""
+    import platformdirs
+
+    return platformdirs.user_state_path("geozarr_nb", appauthor=False)
+
+
+def params_path(environ: Mapping[str, str]) -> Path:
+    """Return the params.json that counts."""
+    if named := environ.get("GEOZARR_PARAMS"):
+        path = Path(named).expanduser().absolute()
+        if not path.is_file():
+            raise InvalidRequest(
+                "there is no such file", given=f"GEOZARR_PARAMS={named}", remedy="unset GEOZARR_PARAMS, or correct it"
+            )
+        return path
+    here = Path("params.json").absolute()
+    if here.is_file():
+        return here
+    package = Path(__file__).parent
+    packaged = package / "params.json"
+    # An editable installation has the repository's own file above the package instead of a copy inside.
+    return packaged if packaged.is_file() else package.parent / "params.json"
+
+
+def read_params(path: Path) -> dict[str, str]:
+    """Return the parameters of a params.json by name.
+
+    Raises
+    ------
+    InvalidRequest
+        It cannot be read, is no JSON, or holds something else; the error names the line.
+    """
+
+    def wrong(message: str, line: int | None, remedy: str) -> InvalidRequest:
+        return InvalidRequest(message, given=f"{path}, line {line}" if line else str(path), remedy=remedy)
+
+    form = 'it looks like {"arguments": {"parameters": [{"name": "groups", "value": "..."}]}}'
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise wrong(f"params.json is no JSON: {error.msg}", error.lineno, "correct that line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise wrong(f"params.json cannot be read: {error}", None, "correct the file, or set GEOZARR_PARAMS") from error
+    try:
+        entries = document["arguments"]["parameters"]
+    except (KeyError, TypeError) as error:
+        raise wrong("params.json has no arguments.parameters", 1, form) from error
+    if not isinstance(entries, list):
+        raise wrong("arguments.parameters in params.json is no list", _line(text, '"parameters"'), form)
+    found: dict[str, str] = {}
+    for entry in entries:
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            line = _line(text, json.dumps(entry)) or _line(text, '"parameters"')
+            raise wrong("a parameter without a name", line, form)
+        quoted = json.dumps(name, ensure_ascii=False)
+        if name not in PARAMETERS + TEMPLATE_PARAMETERS:
+            near = get_close_matches(name, PARAMETERS, n=1)
+            remedy = f"{near[0]} may be meant" if near else f"known are {', '.join(PARAMETERS)}"
+            raise wrong(f"params.json knows no parameter {quoted}", _line(text, quoted), remedy)
+        if name in found:
+            raise wrong(f"{quoted} is there twice", _line(text, quoted, nth=2), "remove one of the two")
+        value = entry.get("value", "")
+        if not isinstance(value, str):
+            remedy = f'write a string: "value": {json.dumps(_as_text(value))}'
+            raise wrong(f"the value of {quoted} is no string", _line(text, quoted), remedy)
+        found[name] = value
+        if name == "validate_groups" and value.strip().lower() not in TRUE + FALSE:
+            raise wrong(f"validate_groups is {value!r}", _line(text, quoted), 'write "true" or "false"')
+    return found
+
+
+def _line(text: str, quoted: str, nth: int = 1) -> int | None:
+    """Return the line of the nth time that a quoted name is a parameter's name, or stands anywhere."""
+    places = [match.end() for match in re.finditer(r'"name"\s*:\s*' + re.escape(quoted), text)]
+    places = places or [match.end() for match in re.finditer(re.escape(quoted), text)]
+    return text.count("\n", 0, places[nth - 1]) + 1 if len(places) >= nth else None
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _text(value: str, origin: str) -> str:
+    return value.strip()
+
+
+def _boolean(value: str, origin: str) -> bool:
+    word = value.strip().lower()
+    if word in TRUE:
+        return True
+    if word in FALSE:
+        return False
+    raise InvalidRequest(f"{origin} is neither true nor false", given=value, remedy='write "true" or "false"')
+
+
+def _folder(value: str, origin: str) -> Path:
+    if not value.strip():
+        raise InvalidRequest(f"{origin} is empty", remedy=f"unset {origin}, or name a folder")
+    return Path(value).expanduser().absolute()
+
+
+def _count(value: str, origin: str) -> int:
+    try:
+        count = int(value)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise InvalidRequest(f"{origin} is no whole number from 1 on", given=value, remedy=f"{origin}=2, say")
+    return count
+
+
+def _seconds(value: str, origin: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise InvalidRequest(f"{origin} is no time in seconds above 0", given=value, remedy=f"{origin}=0.5, say")
+    return seconds
+
+
+_PARSERS: Mapping[str, Callable[[str, str], Any]] = {
+    "stac_url": _text,
+    "output_zarr": _text,
+    "groups": _text,
+    "validate_groups": _boolean,
+    "backend": _text,
+    "state_dir": _folder,
+    "max_jobs": _count,
+    "scratch": _text,
+    "poll_interval": _seconds,
+}

@@ -1,0 +1,182 @@
+"""Runs the converter as its own command, and tells how far it is from what it has written."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, cast
+
+from geozarr_runner.errors import ConverterFailed, ConverterKilled, ConverterMissing, StorageDenied, StorageFull
+from geozarr_runner.profiles import Call
+
+COMMAND = "eopf-geozarr"
+TICK = 0.5
+LINES_KEPT = 200
+SECONDS_TO_END = 10
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_OWN_ERROR = re.compile(r"(?:Error during conversion|Error starting dask cluster).*?error=(?P<text>.+)$")
+_EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b")
+
+
+def find_converter() -> str:
+    """Return the path of the converter's command: beside this Python, else on PATH.
+
+    Raises
+    ------
+    ConverterMissing
+    """
+    beside = shutil.which(COMMAND, path=sysconfig.get_path("scripts"))
+    found = beside or shutil.which(COMMAND)
+    if found is None:
+        raise ConverterMissing(
+            f"the command {COMMAND} is not installed beside this Python, nor on PATH",
+            given=sys.executable,
+            remedy='pip install "geozarr-runner[convert]"',
+        )
+    return found
+
+
+def build_argv(
+    converter: str, source: str, output: str, call: Call, *, dask_cluster: bool = False, verbose: bool = False
+) -> list[str]:
+    """Return the converter's command line: input and output positional, all groups behind one `--groups`."""
+    argv = [converter, "convert", source, output]
+    if call.groups:
+        argv += ["--groups", *call.groups]
+    argv += call.flags
+    if dask_cluster:
+        argv.append("--dask-cluster")
+    if verbose:
+        argv.append("--verbose")
+    return argv
+
+
+def run_converter(argv: Sequence[str], *, on_line: Callable[[str], None], on_tick: Callable[[], None]) -> None:
+    """Run the converter to its end.
+
+    Parameters
+    ----------
+    on_line
+        Called with every line it prints, without colours.
+    on_tick
+        Called about twice a second.
+
+    Raises
+    ------
+    ConverterFailed, ConverterKilled, StorageFull, StorageDenied
+        From its exit code and its last words. Exit code 0 proves nothing yet: see `verify`.
+    """
+    tether = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    last: deque[str] = deque(maxlen=LINES_KEPT)
+    process = subprocess.Popen(
+        [*tether, *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        process_group=0,  # its own, so that what it starts can be ended with it
+    )
+    stream = cast(IO[bytes], process.stdout)
+    try:
+        for line in _lines(stream, on_tick):
+            last.append(line)
+            on_line(line)
+        code = process.wait()
+    finally:
+        stream.close()
+        _end(process)
+    if code != 0:
+        raise _failure(code, last)
+
+
+def count_chunks(store: Path) -> int:
+    """Return how many objects of data the store holds: files that are neither metadata nor half-written."""
+    count = 0
+    folders = [store]
+    while folders:
+        with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif entry.name != "zarr.json" and "partial" not in entry.name:
+                    count += 1
+    return count
+
+
+def _lines(stream: IO[bytes], on_tick: Callable[[], None]) -> Iterator[str]:
+    """Yield lines as they come, whatever the bytes are; progress bars end theirs with a carriage return."""
+    rest = b""
+    next_tick = time.monotonic() + TICK
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while True:
+            if selector.select(max(next_tick - time.monotonic(), 0)):
+                block = os.read(stream.fileno(), 1 << 16)
+                if not block:
+                    break
+                *whole, rest = re.split(rb"[\r\n]+", rest + block)
+                yield from (text for line in whole if (text := _clean(line)))
+            if time.monotonic() >= next_tick:
+                on_tick()
+                next_tick = time.monotonic() + TICK
+    if text := _clean(rest):
+        yield text
+
+
+def _clean(line: bytes) -> str:
+    return _ESCAPES.sub("", line.decode("utf-8", errors="replace")).rstrip()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End whatever of the converter is still there: itself, and the workers it may have started."""
+    for step in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, step)
+        if process.poll() is not None:
+            continue
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_END)
+
+
+def _failure(code: int, last: Sequence[str]) -> Exception:
+    words = last_words(last)
+    remedy = "read the log file: it holds everything that the converter said"
+    if code < 0:
+        name = signal.Signals(-code).name
+        if -code == signal.SIGKILL:
+            return ConverterKilled(
+                "the converter was killed from outside, as a rule because it needed more memory than there is",
+                given=name,
+                remedy="give it more memory, or convert fewer groups at once (geozarr-nb estimate says what it needs)",
+            )
+        return ConverterKilled(f"the converter was ended by a signal: {words}", given=name, remedy=remedy)
+    if any("No space left on device" in line for line in last):
+        return StorageFull(
+            "no space was left while the converter wrote", given=words, remedy="make space, run it again"
+        )
+    if any("Read-only file system" in line or "PermissionError" in line for line in last):
+        return StorageDenied("the converter could not write", given=words, remedy="choose another output folder")
+    return ConverterFailed(f"the converter failed: {words}", given=f"exit code {code}", remedy=remedy)
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Return the line in which the converter says why it failed."""
+    for line in reversed(lines):
+        if (found := _OWN_ERROR.search(line)) is not None:
+            return found["text"].strip("'\"")[:500]
+    for line in reversed(lines):
+        if _EXCEPTION.match(line):
+            return line[:500]
+    return lines[-1][:500] if lines else "it said nothing"

@@ -1,0 +1,181 @@
+"""What can go wrong, for the runner and everything above it.
+
+Each class has a `code` that scripts may rely on and the exit code of a run that ended with it. Each instance says
+what was given, what is wrong with it, and the next thing to do:
+
+    raise ProductNotFound("no Zarr store is there", given=url, remedy="open the address in a browser")
+
+====  ======================  ===============================================================
+exit  meaning                 may a second try help?
+====  ======================  ===============================================================
+0     success
+1     a defect of ours        no: please report it, with the log file
+2     bad request             no: the request itself has to change
+3     product unreachable     yes, unless it is missing or broken (`retryable` tells)
+4     converter failed        no, except when it was killed from outside
+5     verification failed     no
+6     storage failed          after space was made or a permission given
+7     interrupted             yes
+====  ======================  ===============================================================
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `geozarr-runner`; documented and stable."""
+
+    SUCCESS = 0
+    DEFECT = 1
+    BAD_REQUEST = 2
+    PRODUCT_UNREACHABLE = 3
+    CONVERTER_FAILED = 4
+    VERIFICATION_FAILED = 5
+    STORAGE_FAILED = 6
+    INTERRUPTED = 7
+
+
+class GeozarrError(Exception):
+    """Root of all errors of this project.
+
+    Parameters
+    ----------
+    message
+        What is wrong, in one sentence without a final stop.
+    given
+        The value that was given, as the person wrote it.
+    remedy
+        The next thing to type or to do.
+    """
+
+    code: ClassVar[str] = "defect"
+    exit_code: ClassVar[ExitCode] = ExitCode.DEFECT
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, given: object = None, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.given = given
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.given is not None:
+            lines.append(f"  given:  {self.given}")
+        if self.remedy:
+            lines.append(f"  remedy: {self.remedy}")
+        return "\n".join(lines)
+
+
+class InvalidRequest(GeozarrError, ValueError):
+    """An argument, a setting or params.json cannot be used as it stands."""
+
+    code = "invalid-request"
+    exit_code = ExitCode.BAD_REQUEST
+
+
+class GroupsMissing(InvalidRequest):
+    """Wanted groups are not in the product, or cannot become GeoZarr."""
+
+    code = "groups-missing"
+
+
+class OutputExists(InvalidRequest):
+    """There is something under the output's name already."""
+
+    code = "output-exists"
+
+
+class OutputBusy(GeozarrError):
+    """Another run is writing this output right now."""
+
+    code = "output-busy"
+    exit_code = ExitCode.BAD_REQUEST
+    retryable = True
+
+
+class ProductUnreachable(GeozarrError):
+    """The store does not answer: network, name, time-out, a server's 5xx."""
+
+    code = "product-unreachable"
+    exit_code = ExitCode.PRODUCT_UNREACHABLE
+    retryable = True
+
+
+class ProductNotFound(ProductUnreachable):
+    """The store answers, and there is nothing under this address."""
+
+    code = "product-not-found"
+    retryable = False
+
+
+class ProductDenied(ProductUnreachable):
+    """The store answers, and refuses to show the product."""
+
+    code = "product-denied"
+    retryable = False
+
+
+class ProductBroken(ProductUnreachable):
+    """Metadata or a chunk of the product cannot be read as Zarr."""
+
+    code = "product-broken"
+    retryable = False
+
+
+class ConverterMissing(GeozarrError):
+    """`eopf-geozarr` is not installed beside the runner."""
+
+    code = "converter-missing"
+    exit_code = ExitCode.CONVERTER_FAILED
+
+
+class ConverterFailed(GeozarrError):
+    """The converter ended with an error; its own last words are in the message."""
+
+    code = "converter-failed"
+    exit_code = ExitCode.CONVERTER_FAILED
+
+
+class ConverterKilled(ConverterFailed):
+    """The converter was killed from outside, as a rule for its memory."""
+
+    code = "converter-killed"
+    retryable = True
+
+
+class VerificationFailed(GeozarrError):
+    """The converter said it succeeded, and the output says otherwise. Nothing was published."""
+
+    code = "verification-failed"
+    exit_code = ExitCode.VERIFICATION_FAILED
+
+
+class StorageFailed(GeozarrError):
+    """The output or the scratch space cannot be written."""
+
+    code = "storage-failed"
+    exit_code = ExitCode.STORAGE_FAILED
+
+
+class StorageFull(StorageFailed):
+    """No space is left, or less than the run would need."""
+
+    code = "storage-full"
+
+
+class StorageDenied(StorageFailed):
+    """No permission to write there, or it is read-only."""
+
+    code = "storage-denied"
+
+
+class Interrupted(GeozarrError):
+    """The run was ended by a signal; what was half-written is gone."""
+
+    code = "interrupted"
+    exit_code = ExitCode.INTERRUPTED
+    retryable = True

@@ -1,0 +1,217 @@
+"""Events: what a run says of itself, one JSON object a line.
+
+Every event has `v` (the schema's version), `time` (UTC, ISO 8601) and `type`:
+
+========  =====================================================================================
+type      fields
+========  =====================================================================================
+stage     stage (preflight, stage, convert, verify, publish), state (started, finished), seconds
+progress  stage, done, total (null while unknown), unit (bytes, chunks, variables)
+message   text: one clean line for a person
+warning   code, message, remedy
+error     code, message, given, remedy, exit_code, retryable
+result    path, groups, skipped, bytes_read, bytes_written, seconds, versions, identity
+log       source, text: a line of the converter's; in the log file only
+========  =====================================================================================
+
+A reader passes over types and fields that it does not know; `v` grows only when a field changes its meaning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal, TextIO
+
+from geozarr_runner.errors import GeozarrError
+
+SCHEMA_VERSION = 1
+STAGES = ("preflight", "stage", "convert", "verify", "publish")
+Stage = Literal["preflight", "stage", "convert", "verify", "publish"]
+Unit = Literal["bytes", "chunks", "variables"]
+Progress = Callable[[int, int | None, Unit], None]
+SECONDS_BETWEEN_PROGRESS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event as it was read back from a stream."""
+
+    type: str
+    time: datetime
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a field, or `default` where this event has none of that name."""
+        return self.fields.get(name, default)
+
+    def __str__(self) -> str:
+        return describe(self)
+
+
+def parse(line: str) -> Event | None:
+    """Read one line of a stream; None for a line that is no event (a half-written last one, say)."""
+    try:
+        document = json.loads(line)
+        time = datetime.fromisoformat(document.pop("time"))
+        kind = document.pop("type")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    document.pop("v", None)
+    return Event(kind, time, document)
+
+
+def parse_all(lines: Iterable[str]) -> Iterator[Event]:
+    """Read a stream, passing over what is no event."""
+    return (event for line in lines if (event := parse(line)) is not None)
+
+
+def describe(event: Event) -> str:
+    """Return the event as one line for a person; empty for one that only a program needs."""
+    match event.type:
+        case "message":
+            return str(event["text"])
+        case "warning":
+            return f"warning: {event['message']}" + (f" ({event['remedy']})" if event.get("remedy") else "")
+        case "error":
+            given = f"\n  given:  {event['given']}" if event.get("given") else ""
+            remedy = f"\n  remedy: {event['remedy']}" if event.get("remedy") else ""
+            return f"error [{event['code']}]: {event['message']}{given}{remedy}"
+        case "stage" if event.get("state") == "finished":
+            return f"{event['stage']}: done in {event['seconds']:.1f} s"
+        case "result" if event.get("skipped"):
+            return f"{event['path']} is there already, made from the same request: nothing to do"
+        case "result":
+            return f"{event['path']}: {human_bytes(event['bytes_written'])} in {event['seconds']:.1f} s, verified"
+        case _:
+            return ""
+
+
+def human_bytes(count: float) -> str:
+    """Return a size in decimal units, as storage is sold: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+class Reporter:
+    """Writes the events of one run to its stream, its log file and Argo's progress file.
+
+    Parameters
+    ----------
+    stream
+        Where a person or a program reads along.
+    readable
+        True writes lines for a person, False writes JSON.
+    progress_file
+        Argo's `$ARGO_PROGRESS_FILE`: gets `done/total` whenever both are known.
+    verbose
+        Also pass on the converter's own lines.
+    """
+
+    def __init__(
+        self, stream: TextIO, *, readable: bool = False, progress_file: str | None = None, verbose: bool = False
+    ) -> None:
+        self._stream: TextIO | None = stream
+        self._readable = readable
+        self._verbose = verbose
+        self._progress_file = Path(progress_file) if progress_file else None
+        self._log: TextIO | None = None
+        self._before_log: list[str] = []
+
+    def open_log(self, path: Path) -> None:
+        """Keep everything in `path` from here on, what came before included."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._log = path.open("a", encoding="utf-8", buffering=1)
+        self._log.writelines(self._before_log)
+        self._before_log.clear()
+
+    def close(self) -> None:
+        """Close the log file, if one was opened."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Write one event."""
+        now = datetime.now(UTC)
+        document = {"v": SCHEMA_VERSION, "time": now.isoformat(timespec="milliseconds"), "type": kind, **fields}
+        line = json.dumps(document, ensure_ascii=False, default=str) + "\n"
+        if self._log is not None:
+            self._log.write(line)
+        else:
+            self._before_log.append(line)
+        if self._stream is None or (kind == "log" and not self._verbose):
+            return
+        text = line
+        if self._readable:
+            text = f"  | {fields['text']}" if kind == "log" else describe(Event(kind, now, fields))
+            text += "\n" if text else ""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            # Whoever read along is gone. The run goes on: its log file and its output are what counts.
+            self._stream = None
+
+    def message(self, text: str) -> None:
+        """Say one clean line to a person."""
+        self.emit("message", text=text)
+
+    def warning(self, code: str, message: str, remedy: str = "") -> None:
+        """Say what will not be as asked, while the run goes on."""
+        self.emit("warning", code=code, message=message, remedy=remedy)
+
+    def error(self, error: GeozarrError) -> None:
+        """Say why the run ends."""
+        self.emit(
+            "error",
+            code=error.code,
+            message=error.message,
+            given=None if error.given is None else str(error.given),
+            remedy=error.remedy,
+            exit_code=int(error.exit_code),
+            retryable=error.retryable,
+        )
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[Progress]:
+        """Bracket a stage with its events; gives the function that reports its progress."""
+        self.emit("stage", stage=name, state="started")
+        start = monotonic()
+        yield self.progress(name)
+        self.emit("stage", stage=name, state="finished", seconds=round(monotonic() - start, 3))
+
+    def progress(self, stage: Stage) -> Progress:
+        """Return the function that reports a stage's progress; what was said last is not said again."""
+        last: tuple[int, int | None] | None = None
+        next_time = 0.0
+
+        def progress(done: int, total: int | None, unit: Unit) -> None:
+            nonlocal last, next_time
+            now = monotonic()
+            if last == (done, total) or (now < next_time and done != total):
+                return
+            last, next_time = (done, total), now + SECONDS_BETWEEN_PROGRESS
+            self.emit("progress", stage=stage, done=done, total=total, unit=unit)
+            if self._progress_file is not None and total:
+                _replace_text(self._progress_file, f"{min(done, total)}/{total}")
+
+        return progress
+
+
+def _replace_text(path: Path, text: str) -> None:
+    # Argo may read at any moment: it sees the old value or the new one, never half of it.
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,211 @@
+"""Which groups are wanted, which of them there are, and what to choose instead."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from difflib import SequenceMatcher
+from typing import Any
+
+from geozarr_runner import html
+from geozarr_runner.errors import GroupsMissing, InvalidRequest
+from geozarr_runner.product import Product
+from geozarr_runner.profiles import profile_of
+
+SHOWN = 25
+ALIKE = 0.6
+
+
+def normalise(groups: str | Iterable[str] | None, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return absolute group paths in the order given, without duplicates.
+
+    A string is split on commas and blanks. Empty, or `0`, falls back to `$ARGO_GROUPS`, and where that is empty too to
+    `()`: the whole product, in the converter's own layout.
+    """
+    return _split(groups) or _split(environ.get("ARGO_GROUPS"))
+
+
+def _split(groups: str | Iterable[str] | None) -> tuple[str, ...]:
+    if groups is None:
+        return ()
+    parts = [groups] if isinstance(groups, str) else list(groups)
+    names: dict[str, None] = {}
+    for part in parts:
+        if not isinstance(part, str):
+            raise InvalidRequest(
+                "a group is given by its path", given=repr(part), remedy='groups=["/measurements/reflectance/r20m"]'
+            )
+        for name in re.split(r"[,\s]+", part):
+            if name not in ("", "0"):
+                names["/" + "/".join(step for step in name.split("/") if step)] = None
+    return tuple(names)
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """What became of the wanted groups.
+
+    Attributes
+    ----------
+    wanted
+        As they were asked for, normalised; empty for the whole product.
+    found
+        Those that will be converted.
+    missing
+        Those that the product does not have.
+    unfit
+        Those that it has, and why each cannot become GeoZarr.
+    available
+        Every group of the product that can be chosen.
+    suggestions
+        For each missing or unfit group what to choose instead, best first.
+    warnings
+        Options that will have no effect.
+    """
+
+    product: str
+    wanted: tuple[str, ...]
+    found: tuple[str, ...]
+    missing: tuple[str, ...]
+    unfit: Mapping[str, str]
+    available: tuple[str, ...]
+    suggestions: Mapping[str, tuple[str, ...]]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """True when everything that was asked for can be done."""
+        return not self.missing and not self.unfit and bool(self.available)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The report, a line each."""
+        shown = list(self.available[:SHOWN])
+        if len(self.available) > SHOWN:
+            shown.append(f"... and {len(self.available) - SHOWN} more")
+        lines = [f"Available: {', '.join(shown) or 'none that can become GeoZarr'}"]
+        if self.missing:
+            lines.append(f"Missing: {', '.join(self.missing)}")
+        lines += [f"Unfit: {group}: {why}" for group, why in self.unfit.items()]
+        lines += [f"Suggestions: {group} -> {' or '.join(near)}" for group, near in self.suggestions.items() if near]
+        lines += [f"Without effect: {warning}" for warning in self.warnings]
+        return tuple(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values, for JSON."""
+        return {"ok": self.ok, **asdict(self)}
+
+    def __repr__(self) -> str:
+        verdict = "ok" if self.ok else "not as asked"
+        chosen = ", ".join(self.found) or ("nothing" if self.wanted else "the whole product")
+        return "\n".join([f"{self.product}: {verdict}; would convert {chosen}", *(f"  {line}" for line in self.lines)])
+
+    def _repr_html_(self) -> str:
+        rows = [(group, "will be converted", "") for group in self.found]
+        rows += [(group, "missing", " or ".join(self.suggestions.get(group, ()))) for group in self.missing]
+        rows += [(group, why, " or ".join(self.suggestions.get(group, ()))) for group, why in self.unfit.items()]
+        rows += [("", warning, "") for warning in self.warnings]
+        if not self.wanted:
+            rows.append(("the whole product", "will be converted", ""))
+        title = f"{self.product}: {'ok' if self.ok else 'not as asked'}"
+        return html.block(
+            title,
+            html.table(("group", "", "instead"), rows[:SHOWN]),
+            html.facts(
+                {"available": ", ".join(self.available[:SHOWN]) + (" ..." if len(self.available) > SHOWN else "")}
+            ),
+        )
+
+    def raise_for_missing(self, *, all_needed: bool) -> None:
+        """Raise when this cannot go on.
+
+        Parameters
+        ----------
+        all_needed
+            True wants every group; False is content as long as one is left.
+
+        Raises
+        ------
+        GroupsMissing
+        """
+        if not self.available:
+            raise GroupsMissing(
+                "no group of this product can become GeoZarr",
+                given=self.product,
+                remedy="look at what it holds: geozarr-nb inspect ADDRESS",
+            )
+        lost = (*self.missing, *self.unfit)
+        if not lost or (self.found and not all_needed):
+            return
+        near = [f"{group} -> {' or '.join(found)}" for group, found in self.suggestions.items() if found]
+        why = [f"{group}: {reason}" for group, reason in self.unfit.items()]
+        absent = f"the product has no {', '.join(self.missing)}" if self.missing else ""
+        raise GroupsMissing(
+            "; ".join(filter(None, [absent, *why])),
+            given=", ".join(self.wanted),
+            remedy=("choose " + "; ".join(near)) if near else "choose of: " + ", ".join(self.available[:SHOWN]),
+        )
+
+
+def report(
+    product: Product, groups: str | Iterable[str] | None = None, *, options: Mapping[str, bool] | None = None
+) -> GroupReport:
+    """Compare the wanted groups with a product.
+
+    Parameters
+    ----------
+    groups
+        In any form that `normalise` takes.
+    options
+        Further options of the run by name (`validate_groups`, `dask_cluster`), to say which have no effect.
+    """
+    wanted = normalise(groups)
+    profile = profile_of(product)
+    available = tuple(path for path, group in product.groups.items() if profile.unfit(product, group) is None)
+    found: dict[str, None] = {}
+    missing: list[str] = []
+    unfit: dict[str, str] = {}
+    for name in wanted:
+        resolved = profile.resolve(product, name)
+        if not resolved:
+            children = [path for path in product.groups if path.startswith(name.rstrip("/") + "/")]
+            if children or name in product.parents:
+                unfit[name] = "it holds no data itself, only groups"
+            else:
+                missing.append(name)
+        reasons = {path: profile.unfit(product, product.groups[path]) for path in resolved}
+        found.update(dict.fromkeys(path for path, reason in reasons.items() if reason is None))
+        if resolved and not any(reason is None for reason in reasons.values()):
+            unfit[name] = next(reason for reason in reasons.values() if reason is not None)
+    return GroupReport(
+        product=product.name,
+        wanted=wanted,
+        found=tuple(found),
+        missing=tuple(missing),
+        unfit=unfit,
+        available=available,
+        suggestions={name: suggest(name, available) for name in (*missing, *unfit)},
+        warnings=profile.without_effect(wanted, options or {}),
+    )
+
+
+def suggest(name: str, available: Iterable[str], most: int = 3) -> tuple[str, ...]:
+    """Return the groups that may have been meant, best first.
+
+    Groups below `name` or ending with it come first, then those alike in letters, as a whole or in their last part.
+    """
+
+    def likeness(path: str) -> float:
+        if path.startswith(name.rstrip("/") + "/"):
+            return 2.0
+        if path.endswith(name):
+            # r60m ends many paths; data are meant more often than masks.
+            return 3.0 if path.startswith("/measurements") else 2.0
+        whole = SequenceMatcher(None, name.lower(), path.lower()).ratio()
+        last = SequenceMatcher(None, name.rpartition("/")[2].lower(), path.rpartition("/")[2].lower()).ratio()
+        return max(whole, 0.9 * last)
+
+    ranked = sorted(((likeness(path), path) for path in available), key=lambda pair: -pair[0])
+    return tuple(path for score, path in ranked[:most] if score >= ALIKE and score > ranked[0][0] - 0.5)

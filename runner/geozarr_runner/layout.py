@@ -1,0 +1,128 @@
+"""What the converter will write: levels and stored objects, before a byte is there.
+
+Facts of eopf-geozarr 0.12.0. The generic layout keeps a group's data in place and adds overviews r2, r4, ... below
+it; the flat Sentinel-2 layout keeps every group and adds coarser siblings to the reflectances. Progress takes its
+total from here and the estimate its sizes; verification reads what was really written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from geozarr_runner.product import Array, Group, Product
+
+SPATIAL_CHUNK = 4096
+SMALLEST_OVERVIEW = 256
+REFLECTANCE = "/measurements/reflectance"
+COARSER_THAN_60M = (120, 360, 720)
+NOT_COPIED = ("/quality/l1c_quicklook", "/quality/l2a_quicklook")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One array that will be written: its size and that of its stored objects, in pixels."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    overview: bool
+    source: Array
+
+    @property
+    def objects(self) -> int:
+        """Number of objects that it is stored as, if none is all fill value."""
+        return math.prod(math.ceil(size / chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def pixels(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+def written(product: Product, groups: Sequence[str]) -> list[Written] | None:
+    """Return the data arrays of the output; None where only the converter knows (warped, or chunked by a library).
+
+    Parameters
+    ----------
+    groups
+        The chosen ones; empty for the whole product.
+    """
+    if product.kind in ("Sentinel-1 GRD", "Sentinel-3 OLCI"):
+        return None
+    if groups:
+        return [array for path in groups for array in _generic(product.groups[path])]
+    if product.kind.startswith("Sentinel-2"):
+        return list(_flat_sentinel2(product))
+    return None
+
+
+def overview_shapes(height: int, width: int) -> Iterator[tuple[int, int]]:
+    """Yield the overviews' sizes in the generic layout, finest first."""
+    factor = 2
+    while min(height // factor, width // factor) >= SMALLEST_OVERVIEW:
+        yield height // factor, width // factor
+        factor *= 2
+
+
+def _generic(group: Group) -> Iterator[Written]:
+    for array in group.variables:
+        *bands, height, width = array.shape
+        yield Written(array.shape, _aligned(array.shape), False, array)
+        for shape in overview_shapes(height, width):
+            yield Written((*bands, *shape), _aligned((*bands, *shape)), True, array)
+
+
+def _aligned(shape: tuple[int, ...]) -> tuple[int, ...]:
+    edge = min(_divisor(shape[-1]), _divisor(shape[-2]))
+    return (*(1 for _ in shape[:-2]), min(edge, shape[-2]), min(edge, shape[-1]))
+
+
+def _divisor(size: int) -> int:
+    """Return the largest divisor not above the chunk size, if there is one above half of it."""
+    if size <= SPATIAL_CHUNK:
+        return size
+    return next(
+        (edge for edge in range(SPATIAL_CHUNK, int(SPATIAL_CHUNK * 0.51), -1) if size % edge == 0), SPATIAL_CHUNK
+    )
+
+
+def _flat_sentinel2(product: Product) -> Iterator[Written]:
+    def chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(min(size, SPATIAL_CHUNK) for size in shape)
+
+    for path, group in product.groups.items():
+        if path.startswith(NOT_COPIED):
+            continue
+        for array in group.variables:
+            if array.shape:
+                yield Written(array.shape, chunks(array.shape), False, array)
+    coarsest = product.groups.get(f"{REFLECTANCE}/r60m")
+    finest = product.groups.get(f"{REFLECTANCE}/r10m")
+    if coarsest is None or coarsest.shape is None:
+        return
+    # Finer bands are averaged into the coarser groups: b08 in L2A, all that are missing in L1C.
+    bands = {array.name: array for array in coarsest.variables}
+    have_20m = {array.name: array for array in _variables(product, f"{REFLECTANCE}/r20m")}
+    finer = {array.name: array for array in (finest.variables if finest else ())}
+    if product.kind == "Sentinel-2 L2A":
+        finer = {name: array for name, array in finer.items() if name == "b08"}
+    injected_20m = {name: array for name, array in finer.items() if name not in have_20m}
+    injected_60m = {name: array for name, array in {**have_20m, **finer}.items() if name not in bands}
+    if product.kind == "Sentinel-2 L2A":
+        injected_60m = {name: array for name, array in injected_60m.items() if name == "b08"}
+    for injected, path in ((injected_20m, f"{REFLECTANCE}/r20m"), (injected_60m, f"{REFLECTANCE}/r60m")):
+        host = product.groups.get(path)
+        if host is not None and host.shape is not None:
+            for array in injected.values():
+                yield Written(host.shape[-2:], chunks(host.shape[-2:]), True, array)
+    height, width = coarsest.shape[-2:]
+    for resolution in COARSER_THAN_60M:
+        shape = (height * 60 // resolution, width * 60 // resolution)
+        for array in {**bands, **injected_60m}.values():
+            yield Written(shape, chunks(shape), True, array)
+
+
+def _variables(product: Product, path: str) -> tuple[Array, ...]:
+    group = product.groups.get(path)
+    return group.variables if group is not None else ()

@@ -1,0 +1,156 @@
+"""Sampled pixels: what a reader of the output would see, against what a reader of the source would."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geozarr_runner.product import Array
+from geozarr_runner.store import Store
+
+if TYPE_CHECKING:
+    import zarr
+
+WINDOW = 128
+OVERVIEW_WINDOW = 16
+ABSENT_OBJECTS_SAMPLED = 3
+Values = NDArray[np.float64]
+Window = tuple[slice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A variable of the source and what became of it."""
+
+    source: Array
+    output: Array
+    overviews: tuple[Array, ...]
+    warped: bool
+
+
+class Pixels:
+    """Decoded values of the arrays of one store."""
+
+    def __init__(self, store: Store, zarr_format: int) -> None:
+        import zarr
+        from zarr.storage import FsspecStore
+
+        target: Any = store.path("")
+        if store.local is None:
+            target = FsspecStore(store.filesystem, read_only=True, path=target)
+        self.store = store
+        self._format = zarr_format
+        self._root: zarr.Group = zarr.open_group(target, mode="r", zarr_format=3 if zarr_format == 3 else 2)
+
+    def read(self, array: Array, window: Window) -> Values:
+        """Return a window as a reader of the CF conventions sees it: scaled, and NaN where there is nothing."""
+        opened: Any = self._root[array.path.strip("/")]
+        raw = np.asarray(opened[window])
+        values = raw.astype(np.float64)
+        fill = array.attributes.get("_FillValue")
+        if fill is None and self._format == 2:
+            fill = array.metadata.get("fill_value")
+        if isinstance(fill, int | float) and not math.isnan(fill):
+            values[raw == np.asarray(fill).astype(raw.dtype)] = np.nan
+        return values * float(array.attributes.get("scale_factor", 1)) + float(array.attributes.get("add_offset", 0))
+
+    def read_path(self, path: str, window: Window) -> Values:
+        """Return a window of an array that holds plain numbers, coordinates say."""
+        opened: Any = self._root[path.strip("/")]
+        return np.asarray(opened[window], dtype=np.float64)
+
+
+def compare(pair: Pair, source: Pixels, written: Pixels) -> tuple[list[str], int]:
+    """Compare a variable that kept its grid.
+
+    Returns
+    -------
+    problems, pixels
+        What is wrong, and how many pixels were compared: a window of one stored object, and one for some of those
+        that were not written, which read as fill value and so has the source to be.
+    """
+    if not comparable(pair.source):
+        return [], 0
+    problems = []
+    pixels = 0
+    tolerance = 1e-6 * abs(float(pair.source.attributes.get("scale_factor", 1)))  # float32's rounding near zero
+    for window in (sample(pair.source), *_absent(pair.output, written.store)):
+        expected, actual = source.read(pair.source, window), written.read(pair.output, window)
+        pixels += expected.size
+        wrong = ~np.isclose(expected, actual, rtol=1e-5, atol=tolerance, equal_nan=True)
+        if wrong.any():
+            problems.append(
+                f"{pair.output.path}: {wrong.sum()} of {wrong.size} sampled pixels differ from the source, "
+                f"e.g. {actual[wrong][0]:g} instead of {expected[wrong][0]:g}"
+            )
+    problems += [problem for overview in pair.overviews if (problem := check_overview(pair.output, overview, written))]
+    return problems, pixels
+
+
+def comparable(array: Array) -> bool:
+    """Return whether an array's values are numbers that the converter keeps: no text, no booleans, no times."""
+    units = str(array.attributes.get("units", ""))
+    times = " since " in units or "timedelta" in str(array.attributes.get("dtype", ""))
+    return bool(array.shape) and array.dtype.lstrip("<>|=")[:1] in ("u", "i", "f") and not times
+
+
+def sample(array: Array, edge: int = WINDOW) -> Window:
+    """Return a window inside one stored object: always the same for an array, another for another."""
+    digest = hashlib.sha256(array.path.encode()).digest()
+    return _inside(array, tuple(digest[axis] % count for axis, count in enumerate(array.grid)), edge)
+
+
+def check_overview(native: Array, overview: Array, written: Pixels) -> str | None:
+    """Return what is wrong with an overview: each of its pixels has to lie within the pixels that it stands for."""
+    if len(overview.shape) != len(native.shape):
+        return f"{overview.path}: it has {len(overview.shape)} dimensions and not {len(native.shape)}"
+    *bands, rows, columns = sample(overview, OVERVIEW_WINDOW)
+    factors = [full // coarse for full, coarse in zip(native.shape[-2:], overview.shape[-2:], strict=True)]
+    if min(factors) < 2:
+        return f"{overview.path}: it is not coarser than {native.path}"
+    blocks = [
+        slice(part.start * factor, part.stop * factor) for part, factor in zip((rows, columns), factors, strict=True)
+    ]
+    actual = written.read(overview, (*bands, rows, columns))
+    fine = written.read(native, (*bands, *blocks))
+    *lead, height, width = actual.shape
+    fine = fine.reshape(*lead, height, factors[0], width, factors[1])
+    whole = np.isfinite(fine).all(axis=(-3, -1))
+    low, high = fine.min(axis=(-3, -1)), fine.max(axis=(-3, -1))
+    slack = 1e-5 * np.maximum(np.abs(low), np.abs(high))
+    with np.errstate(invalid="ignore"):
+        inside = (actual >= low - slack) & (actual <= high + slack)
+    wrong = whole & ~inside
+    if wrong.any():
+        return f"{overview.path}: {wrong.sum()} of {wrong.size} sampled pixels are not of the pixels they stand for"
+    return None
+
+
+def _absent(array: Array, store: Store) -> Iterator[Window]:
+    """Yield windows of some of the objects that an output has not written."""
+    if store.local is None:
+        return
+    root = store.local / array.path.strip("/")
+    indices = itertools.product(*(range(count) for count in array.grid))
+    absent = [index for index in indices if not (root / array.key(index)).exists()]
+    step = max(1, len(absent) // ABSENT_OBJECTS_SAMPLED)
+    for index in absent[::step][:ABSENT_OBJECTS_SAMPLED]:
+        yield _inside(array, index, WINDOW)
+
+
+def _inside(array: Array, index: tuple[int, ...], edge: int) -> Window:
+    """Return the middle of one stored object, at most `edge` pixels long along each dimension."""
+    window = []
+    for size, chunk, position in zip(array.shape, array.chunks, index, strict=True):
+        start = position * chunk
+        length = min(chunk, size - start)
+        start += max(length - edge, 0) // 2
+        window.append(slice(start, start + min(edge, length)))
+    return tuple(window)

@@ -1,0 +1,173 @@
+"""Decides, before anything is read or written, whether and how a request can be done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from geozarr_runner import publish
+from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
+from geozarr_runner.events import Reporter, human_bytes
+from geozarr_runner.groups import GroupReport, normalise, report
+from geozarr_runner.product import Product, open_product
+from geozarr_runner.profiles import Call, profile_of
+from geozarr_runner.store import local_path, redact
+
+IfExists = Literal["error", "skip", "overwrite"]
+SMALLEST_SPACE = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run is asked to do; `product` in any form that `open_product` takes, `groups` in any of `normalise`."""
+
+    product: Any
+    output: str | os.PathLike[str]
+    groups: str | Iterable[str] | None = None
+    validate_groups: bool = False
+    if_exists: IfExists = "error"
+    scratch: Path | None = None
+    dask_cluster: bool = False
+    verbose: bool = False
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do.
+
+    Attributes
+    ----------
+    groups
+        The groups to convert; empty for the whole product.
+    call
+        What to tell the converter.
+    narrowed
+        True where the converter has to be given a view instead of the product itself.
+    done
+        True where the output is there already, made from the same request.
+    """
+
+    product: Product
+    output: Path
+    groups: tuple[str, ...]
+    report: GroupReport
+    call: Call
+    narrowed: bool
+    done: bool
+
+
+def preflight(request: Request, reporter: Reporter) -> Plan:
+    """Read the product's structure, compare it with the request, and look at where the output will lie.
+
+    Raises
+    ------
+    ProductUnreachable
+        And its kinds: the product cannot be read.
+    GroupsMissing
+        A group is missing and `validate_groups` asks for all, or none is left.
+    OutputExists, InvalidRequest, StorageFull
+        The output cannot be written there.
+    """
+    output = publish.output_path(request.output)
+    wanted = normalise(request.groups)
+    product = open_product(request.product)
+    source = local_path(product.url)
+    if source is not None and _overlap(source, output):
+        raise InvalidRequest(
+            "input and output may not lie in one another",
+            given=f"{source} and {output}",
+            remedy="choose an output beside the product",
+        )
+    reporter.message(f"{product.kind}: {product.name} at {redact(product.url)}")
+    options = {"validate_groups": request.validate_groups, "dask_cluster": request.dask_cluster}
+    found = report(product, wanted, options=options)
+    for line in found.lines:
+        reporter.message(line)
+    found.raise_for_missing(all_needed=request.validate_groups)
+    for lost in (*found.missing, *found.unfit):
+        reporter.warning("group-dropped", f"{lost} is left out", found.unfit.get(lost, "the product does not have it"))
+    for sentence in found.warnings:
+        reporter.warning("no-effect", sentence)
+    done = _look_at_output(output, product, found.found, request)
+    if not done:
+        _look_at_space(output)
+    profile = profile_of(product)
+    return Plan(
+        product=product,
+        output=output,
+        groups=found.found,
+        report=found,
+        call=profile.call(product, found.found),
+        narrowed=bool(found.found) or _trips_the_converter(product),
+        done=done,
+    )
+
+
+def _look_at_output(output: Path, product: Product, groups: tuple[str, ...], request: Request) -> bool:
+    """Return whether the output is there and done; raise where it is in the way."""
+    if not os.path.lexists(output):
+        return False
+    if not publish.is_store(output):
+        raise OutputExists(
+            "something that is no Zarr store has this name; it will not be touched",
+            given=output,
+            remedy="choose another output",
+        )
+    if request.if_exists == "overwrite":
+        return False
+    if request.if_exists == "error":
+        raise OutputExists(
+            "the output exists",
+            given=output,
+            remedy="choose another output, or --if-exists skip (keep it) or overwrite (replace it once the new one is "
+            "verified)",
+        )
+    record = publish.provenance(output)
+    made_of = (record or {}).get("input", {}).get("identity")
+    if record is None or made_of != product.identity or tuple(record.get("groups", ())) != groups:
+        raise OutputExists(
+            "the output exists and was made from another request",
+            given=f"{output}: "
+            + (
+                f"{record.get('input', {}).get('url')}, groups {record.get('groups')}" if record else "no record of how"
+            ),
+            remedy="choose another output, or --if-exists overwrite",
+        )
+    return True
+
+
+def _look_at_space(output: Path) -> None:
+    existing = next(folder for folder in output.parents if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < SMALLEST_SPACE:
+        raise StorageFull(
+            f"only {human_bytes(free)} are free",
+            given=existing,
+            remedy="make space there, or choose an output on another disk",
+        )
+
+
+def _overlap(source: Path, output: Path) -> bool:
+    one, other = source.resolve(), output.resolve()
+    return one == other or one in other.parents or other in one.parents
+
+
+def _trips_the_converter(product: Product) -> bool:
+    """Return whether the converter would fail on the product as it stands, and succeed on a mended view."""
+    texts = (array for group in product.groups.values() for array in group.arrays if array.is_text)
+    one_polarisation = any(
+        group.strip("/") not in {path[1:].partition("/")[0] for path in product.groups}
+        for group in profile_of(product).empty_groups(product)
+    )
+    signed = "?" in product.url and local_path(product.url) is None
+    return one_polarisation or signed or any(fill_of_text(array.metadata) for array in texts)
+
+
+def fill_of_text(metadata: Any) -> bool:
+    """Return whether a Zarr v2 text array has a fill value: the converter ends on the objects it decodes to."""
+    return metadata.get("zarr_format") == 2 and metadata.get("fill_value") is not None

@@ -1,0 +1,195 @@
+"""What the converter needs to be told for each kind of product.
+
+`eopf-geozarr convert` detects Sentinel-2 and Sentinel-3 OLCI by itself and then passes over `--groups`; for other
+inputs it copies everything and makes GeoZarr of the groups that are named exactly. A `Profile` knows which of these
+ways to take, what has to lie beside a chosen group, and which groups cannot become GeoZarr at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from geozarr_runner.product import Array, Group, Product
+
+GENERIC_LAYOUT = ("--no-s2-optimized", "--no-s3-olci-optimized")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the converter is told beyond input and output.
+
+    Attributes
+    ----------
+    groups
+        Values of its one `--groups`; none leaves it away.
+    flags
+        Further options, as they are typed.
+    """
+
+    groups: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+
+
+class Profile(Protocol):
+    """The ways of one kind of product."""
+
+    def resolve(self, product: Product, group: str) -> tuple[str, ...]:
+        """Return the groups that a normalised name stands for; none where the product has no such group."""
+
+    def unfit(self, product: Product, group: Group) -> str | None:
+        """Return why a group cannot become GeoZarr; None where it can."""
+
+    def companions(self, product: Product, groups: Sequence[str]) -> tuple[str, ...]:
+        """Return groups that have to lie beside the chosen ones in the converter's input, and not in the output."""
+
+    def empty_groups(self, product: Product) -> tuple[str, ...]:
+        """Return groups without arrays that the converter wants to see in its input."""
+
+    def call(self, product: Product, groups: Sequence[str]) -> Call:
+        """Return what to tell the converter; `groups` is empty for the whole product."""
+
+    def without_effect(self, groups: Sequence[str], options: Mapping[str, bool]) -> tuple[str, ...]:
+        """Return a sentence for each option that will not do what its name says."""
+
+
+class Generic:
+    """Any product with rasters over y and x."""
+
+    def resolve(self, product: Product, group: str) -> tuple[str, ...]:
+        """Return the group itself, if the product has it."""
+        return (group,) if group in product.groups else ()
+
+    def unfit(self, product: Product, group: Group) -> str | None:
+        """Return why a group cannot become GeoZarr; None where it can."""
+        if not group.variables:
+            return "it holds coordinates only"
+        if not {"y", "x"} <= {array.name for array in group.coordinates}:
+            dims = dict.fromkeys(dim for array in group.variables for dim in array.dims)
+            return f"its data lie over ({', '.join(dims) or 'nothing'}) and not over a grid of y and x with coordinates"
+        for array in group.variables:
+            if array.dims[-2:] != ("y", "x") or len(array.dims) > 3:
+                return (
+                    f"{array.name} lies over ({', '.join(array.dims)}), and only (y, x) or (band, y, x) has overviews"
+                )
+            if array.is_text:
+                return f"{array.name} holds text"
+        if crs_of(product, group) is None:
+            return "neither it nor the product says in which coordinate reference system it lies"
+        return None
+
+    def companions(self, product: Product, groups: Sequence[str]) -> tuple[str, ...]:
+        """Return nothing: a grid's coordinates lie in its own group."""
+        return ()
+
+    def empty_groups(self, product: Product) -> tuple[str, ...]:
+        """Return nothing."""
+        return ()
+
+    def call(self, product: Product, groups: Sequence[str]) -> Call:
+        """Name the chosen groups, or all that can become GeoZarr: the converter's own default names hardly exist."""
+        return Call(tuple(groups) or self._fit(product), GENERIC_LAYOUT)
+
+    def without_effect(self, groups: Sequence[str], options: Mapping[str, bool]) -> tuple[str, ...]:
+        """Return a sentence for each option that will not do what its name says."""
+        sentences = []
+        if options.get("validate_groups") and not groups:
+            sentences.append("validate_groups has no effect without groups: the whole product is converted")
+        if options.get("dask_cluster"):
+            sentences.append(
+                "dask_cluster starts three workers of up to 8 GB each, and was slower in every measurement"
+            )
+        return tuple(sentences)
+
+    def _fit(self, product: Product) -> tuple[str, ...]:
+        return tuple(path for path, group in product.groups.items() if self.unfit(product, group) is None)
+
+
+class Sentinel2(Generic):
+    """Sentinel-2 L1C and L2A: the whole product in the converter's flat layout, chosen groups in the generic one."""
+
+    def call(self, product: Product, groups: Sequence[str]) -> Call:
+        """Choose the layout. For the whole product the groups only count if the converter does not recognise it."""
+        return Call(tuple(groups), GENERIC_LAYOUT) if groups else Call(self._fit(product))
+
+
+class Olci(Generic):
+    """Sentinel-3 OLCI: swath radiances, which only the converter's own OLCI layout can hold."""
+
+    def unfit(self, product: Product, group: Group) -> str | None:
+        """Return why a group cannot become GeoZarr: only the measurements can."""
+        return None if group.path == "/measurements" else "of an OLCI product only /measurements becomes GeoZarr"
+
+    def call(self, product: Product, groups: Sequence[str]) -> Call:
+        """Let the converter recognise it."""
+        return Call(())
+
+
+class Sentinel1Grd(Generic):
+    """Sentinel-1 GRD: radar geometry under one sub-product per polarisation, placed by ground control points.
+
+    The converter expects two polarisations, takes group names relative to them, and reads the control points of the
+    first one.
+    """
+
+    def resolve(self, product: Product, group: str) -> tuple[str, ...]:
+        """Return the group, or the group of that name under each polarisation (`/measurements`)."""
+        if group in product.groups:
+            return (group,)
+        return tuple(path for path in product.groups if path[1:].partition("/")[2] == group.lstrip("/"))
+
+    def unfit(self, product: Product, group: Group) -> str | None:
+        """Return why a group cannot become GeoZarr: its lines and pixels have to be those of the control points."""
+        polarisation, _, rest = group.path[1:].partition("/")
+        if rest != "measurements":
+            return "of a Sentinel-1 product only the measurements of each polarisation become GeoZarr"
+        if f"/{polarisation}/conditions/gcp" not in product.groups:
+            return f"its ground control points, /{polarisation}/conditions/gcp, are missing"
+        return None
+
+    def companions(self, product: Product, groups: Sequence[str]) -> tuple[str, ...]:
+        """Return the control points of the first polarisation, and of those that are wanted."""
+        tops = dict.fromkeys([*self._polarisations(product)[:1], *(group[1:].partition("/")[0] for group in groups)])
+        return tuple(path for top in tops if (path := f"/{top}/conditions/gcp") in product.groups)
+
+    def empty_groups(self, product: Product) -> tuple[str, ...]:
+        """Return both polarisations' own groups, with a stand-in for the second one of a product that has one only."""
+        tops = self._polarisations(product)
+        return tuple(f"/{top}" for top in (*tops, *(["without_second_polarisation"] if len(tops) == 1 else [])))
+
+    def call(self, product: Product, groups: Sequence[str]) -> Call:
+        """Name the groups relative to the polarisations."""
+        names = dict.fromkeys(group[1:].partition("/")[2] for group in groups or self._fit(product))
+        return Call(tuple(names), ("--gcp-group", "conditions/gcp", *GENERIC_LAYOUT))
+
+    def _polarisations(self, product: Product) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(path[1:].partition("/")[0] for path in product.groups))
+
+
+def profile_of(product: Product) -> Profile:
+    """Return the profile for a product's kind."""
+    match product.kind:
+        case "Sentinel-2 L1C" | "Sentinel-2 L2A":
+            return Sentinel2()
+        case "Sentinel-1 GRD":
+            return Sentinel1Grd()
+        case "Sentinel-3 OLCI":
+            return Olci()
+        case _:
+            return Generic()
+
+
+def crs_of(product: Product, group: Group) -> str | None:
+    """Return the coordinate reference system that a group's data are in, as the product writes it: "EPSG:32632"."""
+
+    def of(array: Array) -> str | None:
+        epsg = array.attributes.get("proj:epsg")
+        return f"EPSG:{epsg}" if epsg else array.attributes.get("proj:code") or array.attributes.get("proj:wkt2")
+
+    for array in group.variables:
+        if (found := of(array)) is not None:
+            return found
+    other = product.attributes.get("other_metadata")
+    metadata = other if isinstance(other, Mapping) else {}
+    return metadata.get("horizontal_CRS_code") or metadata.get("horizontal_crs_code")

@@ -1,0 +1,316 @@
+"""The output's name: nothing half-written ever carries it.
+
+A run writes into a hidden folder beside the output, `.NAME.partial`, and holds a lock on `.NAME.lock` meanwhile. Only
+when the output is verified is it renamed. What a killed run leaves is found by the next run for the same output: the
+lock is free, so the folder is nobody's, and it is removed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
+from geozarr_runner.store import local_path, storage_failure
+
+PROVENANCE = "geozarr_runner"
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where one run keeps what is not finished.
+
+    Attributes
+    ----------
+    output
+        The final name.
+    writing
+        Where the converter writes.
+    staged
+        Where the narrowed input lies.
+    """
+
+    output: Path
+    folder: Path
+    scratch: Path
+
+    @property
+    def writing(self) -> Path:
+        """The store that the converter writes."""
+        return self.folder / "output.zarr"
+
+    @property
+    def staged(self) -> Path:
+        """The store that the converter reads, where the input has to be narrowed."""
+        return self.scratch / "input.zarr"
+
+
+def output_path(output: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of an output, or say why it cannot be one.
+
+    Raises
+    ------
+    InvalidRequest
+        For an object store's address, an empty name or a folder's own root.
+    """
+    text = os.fspath(output)
+    path = local_path(text) if text.strip() else None
+    if path is None:
+        raise InvalidRequest(
+            "the output has to be a path on this machine" if text.strip() else "the output has no name",
+            given=text,
+            remedy="write to a folder, e.g. out/product.zarr, and copy it to the object store from there",
+        )
+    path = Path(os.path.normpath(path))
+    if path.parent == path or path == Path.home():
+        raise InvalidRequest(
+            "this folder cannot be an output", given=text, remedy=f"name one below it: {path}/out.zarr"
+        )
+    return path
+
+
+@contextmanager
+def workspace(output: Path, scratch: Path | None = None) -> Iterator[Workspace]:
+    """Lock an output, remove what a killed run left, and give the run its folders; both are gone at the end.
+
+    Raises
+    ------
+    OutputBusy
+        Another run holds the lock.
+    StorageFailed
+        The folder cannot be written.
+    """
+    folder = output.with_name(f".{output.name}.partial")
+    # The name does not change from run to run, so that the next one finds what a killed one left.
+    away = folder if scratch is None else scratch / f".{_digest(output)}.geozarr-scratch"
+    with storage_errors(output.parent):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock(output)
+        if lock is None:
+            raise OutputBusy(
+                "another run is writing this output", given=output, remedy="wait for it, cancel it, or write elsewhere"
+            )
+    try:
+        with storage_errors(away):
+            _remove(folder, away)
+            _restore(output)
+            folder.mkdir()
+            away.mkdir(parents=True, exist_ok=True)
+        yield Workspace(output, folder, away)
+    finally:
+        _remove(folder, away)
+        _unlock(output, lock)
+
+
+def publish(space: Workspace, *, overwrite: bool) -> None:
+    """Give a verified output its final name; an old one stays until that moment.
+
+    Raises
+    ------
+    OutputExists
+        Something took the name while the run was going, and it is not to be overwritten.
+    """
+    with storage_errors(space.output):
+        _flush(space.writing)
+        if not os.path.lexists(space.output):
+            space.writing.rename(space.output)
+        elif not overwrite:
+            raise OutputExists(
+                "something appeared under this name while the run was going",
+                given=space.output,
+                remedy="choose another output, or --if-exists overwrite",
+            )
+        elif not _exchange(space.writing, space.output):
+            # No atomic exchange here: for a moment the name is free, and a run killed in it is mended by the next.
+            space.output.rename(_retired(space.output))
+            space.writing.rename(space.output)
+            _remove(_retired(space.output))
+        _flush(space.output.parent)
+
+
+def discard_leftovers(output: str | os.PathLike[str]) -> bool:
+    """Remove what a killed run left beside an output, never the output itself.
+
+    Returns
+    -------
+    bool
+        False when a run is at work there: nothing was touched.
+    """
+    path = output_path(output)
+    if not path.parent.is_dir():
+        return True
+    lock = _lock(path)
+    if lock is None:
+        return False
+    try:
+        _remove(path.with_name(f".{path.name}.partial"))
+        _restore(path)
+    finally:
+        _unlock(path, lock)
+    return True
+
+
+def is_store(path: Path) -> bool:
+    """Return whether a folder is a Zarr store."""
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
+def provenance(output: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return the record of how an output was made; None where there is none."""
+    try:
+        attributes = json.loads((output_path(output) / "zarr.json").read_bytes()).get("attributes", {})
+    except (OSError, ValueError):
+        return None
+    record = attributes.get(PROVENANCE)
+    return record if isinstance(record, dict) else None
+
+
+def record_provenance(store: Path, record: Mapping[str, Any]) -> None:
+    """Write the record into the root's attributes; the consolidated metadata beside them stays as it is."""
+    document = store / "zarr.json"
+    with storage_errors(document):
+        root = json.loads(document.read_bytes())
+        root.setdefault("attributes", {})[PROVENANCE] = dict(record)
+        _write_json(document, root)
+
+
+def remove_groups(store: Path, groups: Collection[str]) -> None:
+    """Take groups, and parents that hold nothing else, out of a Zarr v3 store and its consolidated metadata."""
+    document = store / "zarr.json"
+    if not groups or not document.is_file():
+        return
+    with storage_errors(document):
+        root = json.loads(document.read_bytes())
+        nodes = (root.get("consolidated_metadata") or {}).get("metadata", {})
+        gone = {path.strip("/") for path in groups}
+        nodes = {
+            path: node for path, node in nodes.items() if not any(f"{path}/".startswith(f"{one}/") for one in gone)
+        }
+        for path in sorted(gone):
+            _remove(store / path)
+            parent = path.rpartition("/")[0]
+            while parent and not any(other.startswith(f"{parent}/") for other in nodes):
+                nodes.pop(parent, None)
+                _remove(store / parent)
+                parent = parent.rpartition("/")[0]
+        if "consolidated_metadata" in root:
+            root["consolidated_metadata"]["metadata"] = nodes
+        _write_json(document, root)
+
+
+def consolidate(store: Path) -> None:
+    """Consolidate a Zarr v3 store's metadata, where that was not done."""
+    document = store / "zarr.json"
+    if document.is_file() and not json.loads(document.read_bytes()).get("consolidated_metadata"):
+        import zarr
+
+        with storage_errors(document), warnings.catch_warnings():
+            # It says that other readers may not know consolidated metadata; the converter writes it everywhere else.
+            warnings.simplefilter("ignore")
+            zarr.consolidate_metadata(str(store), zarr_format=3)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into ours."""
+    try:
+        yield
+    except OSError as error:
+        failure = storage_failure(error, error.filename or path)
+        if failure is None:
+            failure = StorageFailed(f"cannot be written: {error.strerror or error}", given=path)
+        raise failure from error
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    beside = path.with_name(f"{path.name}.new")
+    beside.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    beside.replace(path)
+
+
+def _lock(output: Path) -> int | None:
+    """Take the output's lock; None when another process has it."""
+    path = output.with_name(f".{output.name}.lock")
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            # Some network volumes know no locks; there the cluster's mutex keeps runs apart.
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                os.close(descriptor)
+                raise
+        # The holder before us may have removed the file between our open and our lock.
+        with suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        os.close(descriptor)
+
+
+def _unlock(output: Path, descriptor: int) -> None:
+    output.with_name(f".{output.name}.lock").unlink(missing_ok=True)
+    os.close(descriptor)
+
+
+def _retired(output: Path) -> Path:
+    return output.with_name(f".{output.name}.old")
+
+
+def _restore(output: Path) -> None:
+    """Bring back the old output of a run that was killed between its two renames, or remove it."""
+    old = _retired(output)
+    if old.exists():
+        if output.exists():
+            _remove(old)
+        else:
+            old.rename(output)
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names at once; False where the system cannot."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    return bool(
+        libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)) == 0
+    )
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(output: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(str(output).encode()).hexdigest()[:16]

@@ -1,0 +1,155 @@
+"""One run, from the request to the published output: the stages in their order."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from geozarr_runner import convert, publish
+from geozarr_runner.events import Reporter
+from geozarr_runner.layout import written
+from geozarr_runner.preflight import Plan, Request, preflight
+from geozarr_runner.profiles import profile_of
+from geozarr_runner.stage import Staged, stage
+from geozarr_runner.store import redact
+from geozarr_runner.verify import Verified, verify
+
+REPORTED_VERSIONS = ("geozarr-runner", "eopf-geozarr", "zarr", "xarray", "numpy", "dask")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run has made."""
+
+    path: Path
+    groups: tuple[str, ...]
+    skipped: bool
+
+
+def run(request: Request, reporter: Reporter, log: Path | None = None) -> Result:
+    """Do one conversion.
+
+    Parameters
+    ----------
+    log
+        The file that keeps everything, from the moment the request is known to be possible; default
+        `<output>.log.jsonl`.
+
+    Raises
+    ------
+    GeozarrError
+        Its `exit_code` is the run's. Nothing half-written is left under the output's name.
+    """
+    start = time.monotonic()
+    started = datetime.now(UTC)
+    with reporter.stage("preflight"):
+        plan = preflight(request, reporter)
+    if plan.done:
+        _report_result(reporter, plan, request, bytes_read=0, start=start)
+        return Result(plan.output, plan.groups, skipped=True)
+    with publish.workspace(plan.output, request.scratch) as space:
+        with publish.storage_errors(plan.output.parent):
+            reporter.open_log(log or plan.output.with_name(f"{plan.output.name}.log.jsonl"))
+        with reporter.stage("stage") as progress:
+            staged = stage(plan, space, progress)
+        with reporter.stage("convert"):
+            _convert(plan, request, staged, space.writing, reporter)
+        with reporter.stage("verify") as progress:
+            _finish(plan, space.writing)
+            verified = verify(plan, staged.url, space.writing, progress)
+        with reporter.stage("publish"):
+            record = _provenance(plan, request, verified, started)
+            publish.record_provenance(space.writing, record)
+            publish.publish(space, overwrite=request.if_exists == "overwrite")
+    _report_result(reporter, plan, request, bytes_read=staged.bytes_read, start=start)
+    return Result(plan.output, plan.groups, skipped=False)
+
+
+def _convert(plan: Plan, request: Request, staged: Staged, output: Path, reporter: Reporter) -> None:
+    argv = convert.build_argv(
+        convert.find_converter(),
+        staged.url,
+        str(output),
+        plan.call,
+        dask_cluster=request.dask_cluster,
+        verbose=request.verbose,
+    )
+    expected = written(plan.product, plan.groups)
+    # Coordinates are not counted beforehand: they are few, small, and the first things that are written.
+    total = sum(array.objects for array in expected) if expected else None
+
+    def tick() -> None:
+        done = convert.count_chunks(output)
+        progress(done if total is None else min(done, total), total, "chunks")
+
+    reporter.emit("log", source="runner", text="running " + " ".join(redact(word) for word in argv))
+    progress = reporter.progress("convert")
+    convert.run_converter(argv, on_line=lambda line: reporter.emit("log", source="converter", text=line), on_tick=tick)
+    tick()
+
+
+def _finish(plan: Plan, output: Path) -> None:
+    """Take out what only had to lie beside the chosen groups, and consolidate where the converter does not."""
+    if plan.groups:
+        profile = profile_of(plan.product)
+        beside = (*profile.companions(plan.product, plan.groups), *profile.empty_groups(plan.product))
+        publish.remove_groups(output, {path for path in beside if not _holds(path, plan.groups)})
+    publish.consolidate(output)
+
+
+def _holds(path: str, groups: Sequence[str]) -> bool:
+    return any(f"{group}/".startswith(f"{path}/") for group in groups)
+
+
+def _provenance(plan: Plan, request: Request, verified: Verified, started: datetime) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "request": request.identity,
+        "input": {
+            "url": redact(plan.product.url),
+            "name": plan.product.name,
+            "kind": plan.product.kind,
+            "identity": plan.product.identity,
+        },
+        "groups": list(plan.groups),
+        "verified": {"variables": verified.variables, "pixels_compared": verified.pixels_compared},
+        "versions": versions(),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _report_result(reporter: Reporter, plan: Plan, request: Request, *, bytes_read: int, start: float) -> None:
+    reporter.emit(
+        "result",
+        path=str(plan.output),
+        groups=list(plan.groups),
+        skipped=plan.done,
+        bytes_read=bytes_read,
+        bytes_written=folder_bytes(plan.output),
+        seconds=round(time.monotonic() - start, 3),
+        versions=versions(),
+        identity=request.identity,
+    )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder."""
+    return sum((Path(parent) / name).lstat().st_size for parent, _, names in os.walk(folder) for name in names)
+
+
+def versions() -> Mapping[str, str]:
+    """Return the versions of what takes part in a conversion, where it is installed."""
+    found = {}
+    for name in REPORTED_VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

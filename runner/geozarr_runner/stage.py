@@ -1,0 +1,138 @@
+"""Gives the converter an input that holds what is wanted and nothing else.
+
+The converter copies every group it can see. So for chosen groups it is shown a view: a Zarr store of its own with the
+chosen groups, their parents' attributes and what they refer to. Objects of a local product are linked, those of a
+remote one downloaded as they are, compressed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geozarr_runner.errors import StorageFull
+from geozarr_runner.estimate import needed
+from geozarr_runner.events import Progress, human_bytes
+from geozarr_runner.preflight import Plan, fill_of_text
+from geozarr_runner.product import Array
+from geozarr_runner.profiles import profile_of
+from geozarr_runner.publish import Workspace, storage_errors
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The converter's input: where it is, and how many bytes came over the network for it."""
+
+    url: str
+    bytes_read: int
+
+
+def stage(plan: Plan, space: Workspace, progress: Progress) -> Staged:
+    """Make the view, where one is needed.
+
+    Returns
+    -------
+    Staged
+        The view, or the product itself where it can be read in place.
+
+    Raises
+    ------
+    ProductUnreachable, ProductBroken, StorageFailed
+    """
+    product = plan.product
+    if not plan.narrowed:
+        local = product.store.local
+        return Staged(str(local) if local is not None else product.url, 0)
+    arrays = needed(product, plan.groups)
+    with storage_errors(space.staged):
+        write_metadata(plan, arrays, space.staged)
+        targets = {key: space.staged / key for array in arrays for key in array.object_keys()}
+        if product.store.local is not None:
+            return Staged(str(space.staged), _link(product.store.local, targets, progress))
+        sizes = product.store.sizes(list(targets))
+        total = None if None in sizes.values() else sum(size or 0 for size in sizes.values())
+        _check_space(space, total or 0)
+        done = 0
+
+        def arrived(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, total, "bytes")
+
+        came = product.store.download({key: targets[key] for key in sizes}, arrived)
+    return Staged(str(space.staged), came)
+
+
+def write_metadata(plan: Plan, arrays: Iterable[Array], view: Path) -> None:
+    """Write the narrowed metadata, consolidated and object by object."""
+    product = plan.product
+    kept = {array.path: array for array in arrays}
+    groups = dict.fromkeys(["/", *profile_of(product).empty_groups(product)])
+    for path in kept:
+        groups.update(dict.fromkeys(_parents(path)))
+    if not plan.groups:
+        groups.update(dict.fromkeys(product.parents))
+    documents: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(groups):
+        documents.update(_group_documents(path, product.parents.get(path, {}), product.zarr_format))
+    for path, array in kept.items():
+        documents.update(_array_documents(path, array))
+    if product.zarr_format == 2:
+        documents[".zmetadata"] = {"zarr_consolidated_format": 1, "metadata": dict(documents)}
+    else:
+        inner = {key.removesuffix("/zarr.json"): node for key, node in documents.items() if key != "zarr.json"}
+        consolidated = {"kind": "inline", "must_understand": False, "metadata": inner}
+        documents["zarr.json"] = {**documents["zarr.json"], "consolidated_metadata": consolidated}
+    for key, document in documents.items():
+        target = view / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _parents(path: str) -> Iterable[str]:
+    while path != "/":
+        path = path.rpartition("/")[0] or "/"
+        yield path
+
+
+def _group_documents(path: str, attributes: Mapping[str, Any], zarr_format: int) -> dict[str, Mapping[str, Any]]:
+    prefix = path.strip("/") + "/" if path != "/" else ""
+    if zarr_format == 3:
+        return {f"{prefix}zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
+    return {f"{prefix}.zgroup": {"zarr_format": 2}, f"{prefix}.zattrs": attributes}
+
+
+def _array_documents(path: str, array: Array) -> dict[str, Mapping[str, Any]]:
+    prefix = path.strip("/") + "/"
+    if array.metadata["zarr_format"] == 3:
+        return {f"{prefix}zarr.json": {**array.metadata, "node_type": "array", "attributes": array.attributes}}
+    metadata = dict(array.metadata)
+    if array.is_text and fill_of_text(metadata):
+        metadata["fill_value"] = None
+    return {f"{prefix}.zarray": metadata, f"{prefix}.zattrs": array.attributes}
+
+
+def _link(source: Path, targets: Mapping[str, Path], progress: Progress) -> int:
+    """Link what exists; a chunk that does not is its fill value. Returns 0: no byte moved."""
+    for done, (key, target) in enumerate(targets.items(), start=1):
+        original = source / key
+        if original.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(original)
+        if done == len(targets) or done % 200 == 0:
+            progress(done, len(targets), "chunks")
+    return 0
+
+
+def _check_space(space: Workspace, wanted: int) -> None:
+    free = os.statvfs(space.scratch).f_bavail * os.statvfs(space.scratch).f_frsize
+    if wanted > free:
+        raise StorageFull(
+            f"staging needs {human_bytes(wanted)}, and {human_bytes(free)} are free",
+            given=space.scratch,
+            remedy="make space there, or name a larger folder with --scratch",
+        )

@@ -1,0 +1,391 @@
+"""One Zarr store behind fsspec: the only place where bytes of a product are read.
+
+Options and credentials come from where fsspec reads them (`FSSPEC_HTTPS`, `FSSPEC_S3`, its configuration files, the
+cloud SDKs' own variables), so that the converter, which opens the same address with fsspec, sees the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.callbacks import Callback
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from geozarr_runner.errors import (
+    GeozarrError,
+    ProductBroken,
+    ProductDenied,
+    ProductNotFound,
+    ProductUnreachable,
+    StorageDenied,
+    StorageFailed,
+    StorageFull,
+)
+
+ATTEMPTS = 4
+CONCURRENCY = 16
+SECONDS_TO_CONNECT = 15
+SECONDS_WITHOUT_A_BYTE = 60
+
+
+class Store:
+    """Reads the objects below one address.
+
+    Parameters
+    ----------
+    url
+        A path, or an address of any protocol that fsspec knows. A query (a signature, say) goes with every object.
+
+    Attributes
+    ----------
+    local
+        The folder, where the store is one on this machine; else None.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.url = os.fspath(url)
+        self.local = local_path(self.url)
+        self._query = ""
+        if self.local is None:
+            parts = urlsplit(self.url)
+            if parts.scheme in ("http", "https"):
+                self._query = f"?{parts.query}" if parts.query else ""
+                self._root = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+            else:
+                self._root = self.url.rstrip("/")
+        self._filesystem: Any = None
+
+    def __repr__(self) -> str:
+        return f"Store({redact(self.url)!r})"
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec filesystem (asynchronous) that reads this store."""
+        if self._filesystem is None:
+            self._filesystem, self._base = _open_filesystem(self._root, encoded=bool(self._query))
+        return self._filesystem
+
+    def path(self, key: str) -> str:
+        """Return the address of the object `key` as the filesystem wants it; "" is the store itself."""
+        if self.local is not None:
+            return str(self.local / key) if key else str(self.local)
+        _ = self.filesystem
+        return (f"{self._base}/{key}" if key else self._base) + self._query
+
+    def read(self, key: str) -> bytes | None:
+        """Return the bytes of one object; None where there is none of that name."""
+        if self.local is not None:
+            try:
+                return (self.local / key).read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+            except OSError as error:
+                raise self._failure(error, key) from error
+
+        async def get() -> bytes | None:
+            try:
+                return bytes(await self.filesystem._cat_file(self.path(key)))
+            except FileNotFoundError:
+                return None
+
+        return self._run(self._retried(get, key))
+
+    def sizes(self, keys: Sequence[str], progress: Callable[[int], None] | None = None) -> dict[str, int | None]:
+        """Return the stored size of each object that exists, in bytes; None where the store does not tell it.
+
+        One request an object, many at once; a store that lists with sizes (object stores) is asked once a folder.
+        """
+        if self.local is not None:
+            found: dict[str, int | None] = {}
+            for key in keys:
+                try:
+                    found[key] = (self.local / key).stat().st_size
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+            return found
+        if _lists_sizes(self.filesystem):
+            return self._run(self._listed_sizes(keys))
+
+        async def one(key: str) -> tuple[str, int | None] | None:
+            async def info() -> tuple[str, int | None] | None:
+                try:
+                    answer = await self.filesystem._info(self.path(key))
+                except FileNotFoundError:
+                    return None
+                return key, answer.get("size")
+
+            return await self._retried(info, key)
+
+        answers = self._run(_bounded([partial(one, key) for key in keys], progress))
+        return dict(answer for answer in answers if answer is not None)
+
+    async def _listed_sizes(self, keys: Sequence[str]) -> dict[str, int | None]:
+        folders = sorted({key.rpartition("/")[0] for key in keys})
+
+        async def one(folder: str) -> dict[str, int | None]:
+            async def listing() -> dict[str, int | None]:
+                try:
+                    entries = await self.filesystem._ls(self.path(folder), detail=True)
+                except FileNotFoundError:
+                    return {}
+                prefix = f"{folder}/" if folder else ""
+                return {prefix + entry["name"].rpartition("/")[2]: entry.get("size") for entry in entries}
+
+            return await self._retried(listing, folder)
+
+        known: dict[str, int | None] = {}
+        for part in await _bounded([partial(one, folder) for folder in folders]):
+            known.update(part)
+        return {key: known[key] for key in keys if key in known}
+
+    def download(self, targets: Mapping[str, Path], progress: Callable[[int], None]) -> int:
+        """Copy objects as they are, many at once; returns the bytes that came.
+
+        Parameters
+        ----------
+        targets
+            The file to write for each object's key. An object that does not exist is passed over: to Zarr a missing
+            chunk means its fill value.
+        progress
+            Called with the number of bytes of each block that arrived.
+        """
+        total = 0
+
+        async def one(key: str, target: Path) -> int:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            arriving = target.with_name(target.name + ".part")
+
+            async def fetch() -> int:
+                counter = _Counter(progress)
+                try:
+                    await self.filesystem._get_file(self.path(key), str(arriving), callback=counter)
+                except FileNotFoundError:
+                    return 0
+                except BaseException:
+                    progress(-counter.value)
+                    raise
+                size = arriving.stat().st_size
+                if size > counter.value:  # a filesystem that counts nothing while it copies
+                    progress(size - counter.value)
+                arriving.replace(target)
+                return size
+
+            try:
+                return await self._retried(fetch, key)
+            finally:
+                arriving.unlink(missing_ok=True)
+
+        jobs = [partial(one, key, target) for key, target in targets.items()]
+        for size in self._run(_bounded(jobs)):
+            total += size
+        return total
+
+    def _run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work on the filesystem's own loop; an interrupted wait ends the work too."""
+        ended = threading.Event()
+
+        async def tracked() -> T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(tracked(), self.filesystem.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            ended.wait(SECONDS_TO_CONNECT)
+            raise
+
+    async def _retried[T](self, call: Callable[[], Coroutine[Any, Any, T]], key: str) -> T:
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception(_may_get_better),
+                stop=stop_after_attempt(ATTEMPTS),
+                wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.2),
+                reraise=True,
+            ):
+                with attempt:
+                    return await call()
+        except GeozarrError:
+            raise
+        except Exception as error:
+            raise self._failure(error, key) from error
+        raise AssertionError("tenacity returned without a result")
+
+    def _failure(self, error: BaseException, key: str) -> GeozarrError:
+        """Return what a backend's error means to a person."""
+        address = redact(f"{self.url.partition('?')[0].rstrip('/')}/{key}" if key else self.url)
+        if (storage := storage_failure(error)) is not None and self.local is None:
+            return storage
+        status = getattr(error, "status", None)
+        kind = type(error).__name__
+        if status in (401, 403) or isinstance(error, PermissionError) or "Credentials" in kind:
+            return ProductDenied(
+                "access was refused" + (f" (HTTP {status})" if status else f" ({_text(error)})"),
+                given=address,
+                remedy="give credentials where fsspec reads them, e.g. "
+                'FSSPEC_HTTPS=\'{"headers": {"Authorization": "Bearer ..."}}\' or FSSPEC_S3=\'{"anon": true}\'',
+            )
+        if isinstance(error, (ImportError, NotImplementedError)):
+            return ProductUnreachable(_text(error), given=address, remedy="install the fsspec backend that it names")
+        if status is not None or isinstance(error, OSError | asyncio.TimeoutError) or _is_client_error(error):
+            return ProductUnreachable(
+                f"no answer after {ATTEMPTS} tries: {_text(error)}",
+                given=address,
+                remedy="check the address and the network, then run the same command again",
+            )
+        return ProductBroken(f"the store answered something unusable: {_text(error)}", given=address)
+
+
+def local_path(url: str) -> Path | None:
+    """Return the path behind a local address (`file://` or none), or None."""
+    if url.startswith("file://"):
+        url = url.removeprefix("file://")
+    elif "://" in url or "::" in url:
+        return None
+    return Path(url).expanduser().absolute()
+
+
+def redact(url: str) -> str:
+    """Return an address without what may be secret in it: user, password and query."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
+
+
+def storage_failure(error: BaseException, path: object = None) -> StorageFailed | None:
+    """Return what an operating system's refusal to write means, or None when it is something else."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    given = path if path is not None else error.filename
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            "no space is left on the device", given=given, remedy="make space there, or choose another folder"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageDenied(
+            f"cannot be written: {os.strerror(error.errno).lower()}",
+            given=given,
+            remedy="choose a folder that you may write to, or have the permission given",
+        )
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO):
+        return StorageFailed(
+            f"cannot be written: {os.strerror(error.errno).lower()}", given=given, remedy="choose another path"
+        )
+    return None
+
+
+def not_found(url: str) -> ProductNotFound:
+    """Return the error for an address with no product, with near names where they can be seen."""
+    path = local_path(url)
+    remedy = "check the address: it must be a Zarr store, or a STAC item that has one as an asset"
+    if path is not None and path.parent.is_dir():
+        near = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in (".zarr", ".json"))[:5]
+        if near:
+            remedy = f"in that folder there are: {', '.join(near)}"
+    return ProductNotFound("there is no product here", given=redact(url), remedy=remedy)
+
+
+def _open_filesystem(root: str, *, encoded: bool) -> tuple[Any, str]:
+
+    protocol = root.partition("://")[0]
+    options: dict[str, Any] = {}
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        # fsspec's five minutes for a whole object are too short for a large chunk on a slow link; silence is the sign.
+        configured = fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_WITHOUT_A_BYTE)
+        options["client_kwargs"] = {"timeout": timeout, "trust_env": True, **configured}
+        options["encoded"] = encoded  # a signed query must arrive letter by letter
+    try:
+        filesystem, base = fsspec.core.url_to_fs(root, **options)
+    except (ValueError, ImportError) as error:
+        raise ProductUnreachable(
+            f"this kind of address cannot be opened: {_text(error)}",
+            given=redact(root),
+            remedy="use a path, http(s)://, s3:// or another protocol of fsspec.available_protocols()",
+        ) from error
+    if not isinstance(filesystem, AsyncFileSystem):
+        filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=False)
+    return filesystem, str(base).rstrip("/")
+
+
+def _lists_sizes(filesystem: Any) -> bool:
+    protocols = filesystem.protocol if isinstance(filesystem.protocol, tuple | list) else (filesystem.protocol,)
+    return not {"http", "https"} & set(protocols)
+
+
+async def _bounded[T](
+    jobs: Iterable[Callable[[], Coroutine[Any, Any, T]]], progress: Callable[[int], None] | None = None
+) -> list[T]:
+    """Run many, `CONCURRENCY` at a time; the first failure ends the others."""
+    waiting = list(jobs)
+    results: list[Any] = [None] * len(waiting)
+    queue = iter(range(len(waiting)))
+
+    async def worker() -> None:
+        for index in queue:
+            results[index] = await waiting[index]()
+            if progress is not None:
+                progress(1)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(CONCURRENCY, len(waiting))):
+                group.create_task(worker())
+    except BaseExceptionGroup as errors:
+        first: BaseException = errors
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+    return results
+
+
+def _may_get_better(error: BaseException) -> bool:
+    if isinstance(error, FileNotFoundError | PermissionError) or storage_failure(error) is not None:
+        return False
+    status = getattr(error, "status", None)
+    if status is not None:
+        return bool(status == 429 or status >= 500)
+    return isinstance(error, OSError | asyncio.TimeoutError) or _is_client_error(error)
+
+
+def _is_client_error(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in ("aiohttp", "botocore", "aiobotocore", "gcsfs", "adlfs")
+
+
+def _text(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    # Some backends put the whole address, signature and all, into their text.
+    return " ".join(redact(word) if "://" in word else word for word in text.split())[:300]
+
+
+class _Counter(Callback):  # type: ignore[misc]
+    """Passes on the size of each block of one object."""
+
+    def __init__(self, progress: Callable[[int], None]) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        self._progress(inc)
+
+    def absolute_update(self, value: int) -> None:
+        self.relative_update(value - self.value)

@@ -1,0 +1,147 @@
+"""Arguments over environment over params.json, and errors that name the place."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from geozarr_nb import settings as module
+from geozarr_nb.errors import InvalidRequest
+from geozarr_nb.settings import Settings, params_path, read_params
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(path: Path, *parameters: object) -> Path:
+    path.write_text(json.dumps({"arguments": {"parameters": list(parameters)}}, indent=2))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_repositorys_params_json_is_what_holds_without_any_setting() -> None:
+    assert params_path({}) == ROOT / "params.json"
+    settings = Settings.load({})
+    parameters = read_params(ROOT / "params.json")
+    assert settings.groups == parameters["groups"] == "measurements/reflectance/r20m"
+    assert settings.validate_groups is False
+    assert settings.backend == "local"
+    assert settings.max_jobs == 1
+    assert settings.origins["groups"] == str(ROOT / "params.json")
+    assert settings.origins["max_jobs"] == "default"
+
+
+def test_the_working_directorys_file_wins_over_the_packages(tmp_path: Path) -> None:
+    path = write(tmp_path / "params.json", {"name": "groups", "value": "a/b"})
+    settings = Settings.load({})
+    assert (settings.groups, settings.origins["groups"]) == ("a/b", str(path))
+
+
+def test_a_named_file_wins_over_the_working_directorys(tmp_path: Path) -> None:
+    write(tmp_path / "params.json", {"name": "groups", "value": "a/b"})
+    named = write(tmp_path / "other.json", {"name": "groups", "value": "c/d"})
+    assert Settings.load({"GEOZARR_PARAMS": str(named)}).groups == "c/d"
+
+
+def test_the_environment_wins_over_params_json(tmp_path: Path) -> None:
+    write(tmp_path / "params.json", {"name": "groups", "value": "a/b"}, {"name": "validate_groups", "value": "false"})
+    settings = Settings.load({
+        "GEOZARR_STAC_URL": "product.zarr",
+        "GEOZARR_OUTPUT_ZARR": "out.zarr",
+        "GEOZARR_GROUPS": "x/y",
+        "GEOZARR_VALIDATE_GROUPS": "TRUE",
+        "GEOZARR_BACKEND": "local",
+        "GEOZARR_STATE_DIR": "state",
+        "GEOZARR_MAX_JOBS": "3",
+        "GEOZARR_SCRATCH": "fast",
+        "GEOZARR_POLL_INTERVAL": "1.5",
+    })  # fmt: skip
+    assert settings == Settings(
+        "product.zarr", "out.zarr", "x/y", True, "local", tmp_path / "state", 3, "fast", 1.5
+    )
+    assert settings.origins["groups"] == "GEOZARR_GROUPS"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GEOZARR_VALIDATE_GROUPS", "maybe"),
+        ("GEOZARR_MAX_JOBS", "0"),
+        ("GEOZARR_MAX_JOBS", "two"),
+        ("GEOZARR_POLL_INTERVAL", "-1"),
+        ("GEOZARR_POLL_INTERVAL", "nan"),
+        ("GEOZARR_POLL_INTERVAL", "soon"),
+        ("GEOZARR_STATE_DIR", " "),
+        ("GEOZARR_PARAMS", "missing.json"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named(variable: str, value: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Settings.load({variable: value})
+    assert variable in str(caught.value)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('{\n  "arguments": {\n    "parameters": [,]\n  }\n}', 3, "no JSON"),
+        ("", 1, "no JSON"),
+        ("[]", 1, "no arguments.parameters"),
+        ('{\n"arguments": {\n"parameters": {}}}', 3, "no list"),
+        ('{"arguments": {"parameters": [\n{"name": "groups", "value": "a"},\n{"name": "gruops", "value": "a"}]}}', 3, "groups"),
+        ('{"arguments": {"parameters": [\n{"name": "groups"},\n{"name": "groups"}]}}', 3, "twice"),
+        ('{"arguments": {"parameters": [\n\n{"name": "groups", "value": ["a", "b"]}]}}', 3, '"a,b"'),
+        ('{"arguments": {"parameters": [\n{"name": "validate_groups", "value": false}]}}', 2, '"false"'),
+        ('{"arguments": {"parameters": [\n{"name": "validate_groups", "value": "perhaps"}]}}', 2, "perhaps"),
+        ('{"arguments": {\n"parameters": [\n"groups"]}}', 3, "without a name"),
+        ('{"arguments": {\n"parameters": [{"value": "a"}]}}', 2, "without a name"),
+    ],
+)  # fmt: skip
+def test_a_malformed_file_is_an_error_that_names_file_and_line(
+    tmp_path: Path, text: str, line: int, words: str
+) -> None:
+    path = tmp_path / "params.json"
+    path.write_text(text)
+    with pytest.raises(InvalidRequest) as caught:
+        Settings.load({})
+    assert caught.value.given == f"{path}, line {line}"
+    assert words in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "params.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        Settings.load({})
+
+
+def test_a_placeholder_in_a_value_that_is_needed_is_an_error() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Settings.load({}).required("stac_url")
+    assert "placeholder" in caught.value.message
+    assert caught.value.given == "<S2 Zarr URL>"
+    assert "GEOZARR_STAC_URL" in caught.value.remedy
+
+
+def test_an_empty_value_that_is_needed_is_an_error() -> None:
+    with pytest.raises(InvalidRequest, match="no source was given"):
+        Settings.load({"GEOZARR_STAC_URL": ""}).required("stac_url")
+
+
+def test_the_templates_own_parameters_may_stand_in_the_same_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "params.json", {"name": "pvc_name", "value": "data"}, {"name": "image", "value": "a:1"})
+    assert set(read_params(path)) == {"pvc_name", "image"}
+
+
+def test_the_table_has_every_setting() -> None:
+    assert module.__doc__ is not None
+    rows = dict(re.findall(r"^(\w+) +(GEOZARR_\w+)", module.__doc__, flags=re.MULTILINE))
+    names = [name for name in Settings.__dataclass_fields__ if name != "origins"]
+    assert rows == {name: f"GEOZARR_{name.upper()}" for name in names}
