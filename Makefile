@@ -11,6 +11,9 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+DEMO_GROUP ?= /measurements/reflectance/r10m
+PYTEST_OPTIONS ?=
+BENCH_OPTIONS ?=
 
 .PHONY: help setup demo test lint bench lock clean
 help:
@@ -23,6 +26,36 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml runner/pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable ./runner --editable .
 	@touch $@
+
+demo: setup
+	@mkdir -p $(DEMO)
+	$(BIN)/geozarr-nb doctor
+	$(BIN)/geozarr-nb sample $(DEMO)/sample.zarr --overwrite
+	$(BIN)/geozarr-nb inspect $(DEMO)/sample.zarr
+	$(BIN)/geozarr-nb estimate $(DEMO)/sample.zarr --groups $(DEMO_GROUP)
+	$(BIN)/geozarr-nb convert $(DEMO)/sample.zarr $(DEMO)/sample_r10m.zarr --groups $(DEMO_GROUP) --if-exists overwrite
+	$(BIN)/geozarr-nb preview $(DEMO)/sample_r10m.zarr $(DEMO)/preview.png
+	@echo
+	@echo "What happened: a product with a Sentinel-2 tile's structure was written to $(DEMO)/sample.zarr; its group"
+	@echo "$(DEMO_GROUP) was converted to $(DEMO)/sample_r10m.zarr, with overviews, and compared with the source;"
+	@echo "$(DEMO)/preview.png was made from its coarsest overview. To open it:"
+	@echo
+	@echo "  $(BIN)/python -c 'import geozarr_nb as gz; print(gz.open(\"$(DEMO)/sample_r10m.zarr\"))'"
+
+test: setup
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+
+bench: setup
+	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)
+
+clean:
+	rm -rf $(VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache
 
 # Pins with hashes for everything, resolved for the oldest supported Python. Needs uv.
 lock:

@@ -179,8 +179,13 @@ def _retry(options: argparse.Namespace) -> None:
 
 def _job(options: argparse.Namespace) -> Job:
     import geozarr_nb as gz
+    from geozarr_nb.errors import JobNotFound
 
-    return gz.get_job(options.name, options.backend)
+    try:
+        return gz.get_job(options.name, options.backend)
+    except JobNotFound as error:
+        error.remedy = "geozarr-nb jobs lists them"
+        raise
 
 
 def _print_job(job: Job, options: argparse.Namespace) -> None:
@@ -201,7 +206,8 @@ def _open(options: argparse.Namespace) -> None:
     if options.json:
         numbers = {path: [list(level.shape or ()) for level in found] for path, found in levels(output).items()}
         groups = {
-            node.path: {str(name): variable.sizes for name, variable in node.data_vars.items()} for node in tree.subtree
+            node.path: {str(name): dict(variable.sizes) for name, variable in node.data_vars.items()}
+            for node in tree.subtree
         }
         _print_json({"output": output, "groups": groups, "levels": numbers})
         return

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 from geozarr_nb.backends.base import JobState, Progress
-from geozarr_nb.job import Job, amount, describe_state
-from geozarr_runner.events import Event, describe, human_bytes
+from geozarr_nb.job import Job, describe_state
+from geozarr_runner.events import Event, amount, describe, human_bytes
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -41,10 +41,13 @@ class StageRow:
     @property
     def text(self) -> str:
         """What is known of it, in a few words."""
-        parts = [amount(self.progress)] if self.progress else []
-        if self.seconds is not None:
-            parts.append(f"{self.seconds:.1f} s")
-        elif self.rate is not None:
+        return ", ".join(filter(None, [self.measured, "" if self.seconds is None else f"{self.seconds:.1f} s"]))
+
+    @property
+    def measured(self) -> str:
+        """How far it is and how fast, without the time it took."""
+        parts = [amount(*self.progress)] if self.progress else []
+        if self.rate is not None:
             parts.append(f"{human_bytes(self.rate)}/s")
         return ", ".join(parts)
 
@@ -210,7 +213,7 @@ class TerminalDisplay:
             console=self._console,
         )
         self._tasks: list[TaskID] = []
-        self._over = False
+        self._verdict = ""
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -220,26 +223,28 @@ class TerminalDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        if self._verdict:
+            self._console.print(self._verdict, markup=False, soft_wrap=True)
 
     def draw(self, board: Board, lines: list[str]) -> None:
         """Move the bars, and write what is new above them."""
-        stages = {f"{row.name}: {row.text}" for row in board.stages}
+        said_by_bars = {f"{row.name}: {row.text}" for row in board.stages}
         for line in lines:
-            if line not in stages:  # a stage has its bar
+            if line not in said_by_bars:
                 self._console.print(line, markup=False, soft_wrap=True)
         for number, row in enumerate(board.stages):
             if number == len(self._tasks):
                 self._tasks.append(self._bars.add_task(row.name, total=None, text=""))
             over = row.seconds is not None
-            total = 1.0 if row.share is not None else None
+            total = None if row.share is None else 1.0
             done = 1.0 if over else row.share or 0.0
-            self._bars.update(self._tasks[number], completed=done, total=total, text=row.text)
+            self._bars.update(self._tasks[number], completed=done, total=total, text=row.measured)
             if over:
                 self._bars.stop_task(self._tasks[number])
-        if board.state.is_finished and not self._over:
-            self._over = True
-            self._bars.refresh()
-            self._console.print(board.verdict, markup=False, soft_wrap=True)
+        if board.state.is_finished:
+            for task in self._tasks:
+                self._bars.stop_task(task)
+            self._verdict = board.verdict
 
 
 class NotebookDisplay:

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -175,8 +175,8 @@ def _version(
 ) -> Finding:
     # Metadata tell a version in a millisecond; importing the converter takes seconds and asks the network.
     try:
-        found = version(package)
-    except PackageNotFoundError:
+        found = metadata.version(package)
+    except metadata.PackageNotFoundError:
         return Finding(package, "problem", "not installed", why, remedy)
     if fits(_numbers(found)):
         return Finding(package, "ok", found, why)

@@ -71,6 +71,7 @@ __all__ = [
 ]
 
 LAST_LINES = 8
+CONVERTERS_LINE = "  | "
 
 
 class JobNotFound(InvalidRequest, LookupError):
@@ -123,14 +124,15 @@ class ConversionFailed(GeozarrError):
             self.code = failure.code  # type: ignore[misc]
             self.exit_code = ExitCode(failure.exit_code)  # type: ignore[misc]
             self.retryable = failure.retryable  # type: ignore[misc]
-        self._last_lines = tuple(job.logs(tail=LAST_LINES))
+        # What the run says last is the reason, which is above; what led to it is more telling.
+        self._last_lines = [line for line in job.logs() if line.startswith(CONVERTERS_LINE)][-LAST_LINES:]
         self._log = state.log
 
     def __str__(self) -> str:
         lines = [super().__str__()]
         if self._last_lines:
-            lines.append("  last lines:")
-            lines += [f"    {line}" for line in self._last_lines]
+            lines.append("  its last lines:")
+            lines += [f"  {line}" for line in self._last_lines]
         if self._log:
             lines.append(f"  log:    {self._log}")
         lines.append(f'  retry:  geozarr_nb.get_job("{self.job.name}").retry()')

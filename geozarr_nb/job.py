@@ -11,7 +11,7 @@ from geozarr_nb.backends.base import Backend, Cursor, JobState, Progress, Status
 from geozarr_nb.errors import ConversionFailed, InvalidRequest, WaitTimeout
 from geozarr_nb.request import Request
 from geozarr_runner import html
-from geozarr_runner.events import Event, describe, human_bytes
+from geozarr_runner.events import Event, amount, describe
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -160,14 +160,14 @@ class Job:
                 yield state, events
                 if state.is_finished:
                     return
-                left = interval if deadline is None else min(interval, deadline - time.monotonic())
-                if left <= 0:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
                     raise WaitTimeout(
                         f"{self.name} is still {state.status} after {timeout:g} s of waiting, and goes on",
                         given=f"timeout={timeout:g}",
                         remedy=self._come_back(),
                     )
-                time.sleep(left)
+                time.sleep(interval if left is None else min(interval, left))
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"The job {self.name} goes on. {self._come_back()}")
             raise
@@ -281,20 +281,12 @@ def status_line(state: JobState) -> str:
     if state.status == "Running" and state.stage:
         parts.append(state.stage)
         if state.progress:
-            parts.append(amount(state.progress))
+            parts.append(amount(*state.progress))
     if state.started:
         parts.append(f"{state.elapsed:.0f} s")
     if state.attempt > 1:
         parts.append(f"attempt {state.attempt}")
     return ", ".join(parts)
-
-
-def amount(progress: Progress) -> str:
-    """Return how far a stage is: `12.5 MB of 50.0 MB`, `3 of 12 chunks`."""
-    done, total, unit = progress
-    if unit == "bytes":
-        return human_bytes(done) + (f" of {human_bytes(total)}" if total is not None else "")
-    return f"{done}{f' of {total}' if total is not None else ''} {unit}"
 
 
 def _lines(events: Iterable[Event]) -> Iterator[str]:

@@ -116,14 +116,14 @@ class JobSet(Sequence[Job | Refused]):
         come_back = f'geozarr_nb.get_job_set("{self.name}")' if self.name else "geozarr_nb.list_jobs()"
         try:
             while open_ := sum(state is not None and not state.is_finished for _, state in self._states()):
-                left = interval if deadline is None else min(interval, deadline - time.monotonic())
-                if left <= 0:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
                     raise WaitTimeout(
                         f"{open_} of {len(self)} jobs have not finished after {timeout:g} s, and go on",
                         given=f"timeout={timeout:g}",
                         remedy=f"come back with {come_back}.wait(), or end them with {come_back}.cancel()",
                     )
-                time.sleep(left)
+                time.sleep(interval if left is None else min(interval, left))
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"The jobs go on. Come back with {come_back}.wait(), or end them with .cancel()")
             raise

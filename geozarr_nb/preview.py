@@ -277,9 +277,22 @@ def _painted(brightness: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _upright(pixels: NDArray[np.uint8], array: xr.DataArray) -> NDArray[np.uint8]:
-    rows, columns = (_spacing(array, dimension) for dimension in array.dims)
-    pixels = pixels[::-1] if rows is not None and rows > 0 else pixels
-    return pixels[:, ::-1] if columns is not None and columns < 0 else pixels
+    pixels = pixels[::-1] if _direction(array, 0, "latitude") > 0 else pixels
+    return pixels[:, ::-1] if _direction(array, 1, "longitude") < 0 else pixels
+
+
+def _direction(array: xr.DataArray, axis: int, name: str) -> float:
+    """Return the sense in which northing or easting goes along an axis: of its coordinate, else of a swath's centre."""
+    import numpy as np
+
+    dimension, other = array.dims[axis], array.dims[1 - axis]
+    if (step := _spacing(array, dimension)) is not None:
+        return step
+    location = array.coords.get(name)
+    if location is None or location.dims != array.dims:
+        return 0.0
+    first, last = location.isel({dimension: [0, -1], other: location.sizes[other] // 2}).values.astype(np.float64)
+    return float(last - first)
 
 
 def _pixel_ratio(array: xr.DataArray) -> float:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from geozarr_runner.errors import InvalidRequest, ProductBroken
 from geozarr_runner.store import Store, redact
@@ -85,6 +85,7 @@ class Output:
         url = location(output)
         self.address = redact(url)
         self._groups = _read_groups(url)
+        self._datasets: dict[str, xr.Dataset] = {}
         self.groups = {path: tuple(name for name, _ in group.arrays()) for path, group in self._groups.items()}
         if strict and not any(_conventions(group) for group in self._groups.values()):
             raise InvalidRequest(
@@ -96,6 +97,11 @@ class Output:
 
     def dataset(self, path: str) -> xr.Dataset:
         """Open one group by its absolute path, lazily, with values decoded and the CRS as a coordinate."""
+        if path not in self._datasets:
+            self._datasets[path] = self._open(path)
+        return self._datasets[path]
+
+    def _open(self, path: str) -> xr.Dataset:
         import xarray as xr
 
         group = self._groups[path]
@@ -109,10 +115,6 @@ class Output:
         )
         chunks: dict[str, int] | None = {} if find_spec("dask") else None
         return xr.open_dataset(store, engine="store", chunks=chunks, decode_coords="all")
-
-    def attributes(self, path: str) -> Mapping[str, Any]:
-        """Return the attributes of one group by its absolute path."""
-        return self._groups[path].attrs.asdict()
 
     def rasters(self, path: str) -> dict[str, tuple[int, ...]]:
         """Return the shape of every array of a group that has rows and columns, coordinates aside."""
@@ -273,10 +275,7 @@ def _number(source: Output, level: int | str) -> int:
         return 0
     if level == "coarsest":
         return deepest
-    try:
-        number = int(level)
-    except (TypeError, ValueError):
-        number = -1
+    number = level if isinstance(level, int) else -1
     if not 0 <= number <= deepest:
         raise InvalidRequest(
             "there is no such level",
@@ -297,7 +296,7 @@ def _read_groups(url: str) -> dict[str, zarr.Group]:
     if not any(store.read(name) is not None for name in METADATA):
         raise _absent(url, store)
     try:
-        root = zarr.open_group(str(store.local) if store.local is not None else url, mode="r")
+        root = zarr.open_group(store.for_zarr(), mode="r")
         members = {f"/{path}": node for path, node in root.members(max_depth=None)}
     except zarr.errors.ContainsArrayError as error:
         raise InvalidRequest(

@@ -4,7 +4,8 @@ It is laid out in the unit square (row 0 is north, column 0 is west), so that a 
 The broad shapes are computed once on a grid of at most `BROAD_EDGE` cells; blocks of pixels are cut out of them,
 made finer where the pixels are, and only then split into covers, so that edges stay sharp at every size.
 
-Everything is drawn from seeds that depend on position only: any block, in any order, on any thread, is always the same.
+Everything is drawn from seeds that depend on position only: the same block, in any order and on any thread, is always
+the same. Only its finest grain depends on how a picture is cut into blocks.
 """
 
 from __future__ import annotations

@@ -456,8 +456,19 @@ def _family(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _kill(processes: list[psutil.Process]) -> None:
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    """Kill what still runs, and return when it does not."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(processes, timeout=GRACE)
+    deadline = time.monotonic() + GRACE
+    while any(map(_lives, processes)) and time.monotonic() < deadline:
+        time.sleep(LOOK)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        # In a container nobody may collect a dead process whose parent died first.
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

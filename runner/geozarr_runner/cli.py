@@ -92,28 +92,29 @@ def _truth(text: str) -> bool:
 
 
 def _convert(options: argparse.Namespace) -> ExitCode:
-    from geozarr_runner.preflight import Request
-    from geozarr_runner.run import run
-
+    _interrupt_on_signals()
     reporter = Reporter(
         sys.stdout,
         readable=sys.stdout.isatty() and not options.json,
         progress_file=os.environ.get("ARGO_PROGRESS_FILE"),
         verbose=options.verbose,
     )
-    request = Request(
-        product=options.input,
-        output=options.output,
-        groups=options.groups,
-        validate_groups=options.validate_groups,
-        if_exists=options.if_exists,
-        scratch=options.scratch,
-        dask_cluster=options.dask_cluster,
-        verbose=options.verbose,
-        identity=options.identity,
-    )
-    _interrupt_on_signals()
     try:
+        # Imported here, so that a signal during it is heard too.
+        from geozarr_runner.preflight import Request
+        from geozarr_runner.run import run
+
+        request = Request(
+            product=options.input,
+            output=options.output,
+            groups=options.groups,
+            validate_groups=options.validate_groups,
+            if_exists=options.if_exists,
+            scratch=options.scratch,
+            dask_cluster=options.dask_cluster,
+            verbose=options.verbose,
+            identity=options.identity,
+        )
         run(request, reporter, options.log)
     except GeozarrError as error:
         reporter.error(error)

@@ -36,6 +36,7 @@ Stage = Literal["preflight", "stage", "convert", "verify", "publish"]
 Unit = Literal["bytes", "chunks", "variables"]
 Progress = Callable[[int, int | None, Unit], None]
 SECONDS_BETWEEN_PROGRESS = 0.1
+CLEAR_LINE = "\r\x1b[K"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,13 @@ def describe(event: Event) -> str:
             return f"{event['path']}: {human_bytes(event['bytes_written'])} in {event['seconds']:.1f} s, verified"
         case _:
             return ""
+
+
+def amount(done: int, total: int | None, unit: str) -> str:
+    """Return how far a stage is: `12.5 MB of 50.0 MB`, `3 of 12 chunks`."""
+    in_bytes = unit == "bytes"
+    counts = [human_bytes(count) if in_bytes else str(count) for count in (done, total) if count is not None]
+    return " of ".join(counts) + ("" if in_bytes else f" {unit}")
 
 
 def human_bytes(count: float) -> str:
@@ -155,8 +163,16 @@ class Reporter:
             return
         text = line
         if self._readable:
-            text = f"  | {fields['text']}" if kind == "log" else describe(Event(kind, now, fields))
-            text += "\n" if text else ""
+            # A terminal shows progress in its last line, which the next line then takes.
+            match kind:
+                case "log":
+                    text = f"  | {fields['text']}\n"
+                case "progress":
+                    text = f"{fields['stage']}: {amount(fields['done'], fields['total'], fields['unit'])}"
+                case _:
+                    said = describe(Event(kind, now, fields))
+                    text = f"{said}\n" if said else ""
+            text = CLEAR_LINE + text
         try:
             self._stream.write(text)
             self._stream.flush()

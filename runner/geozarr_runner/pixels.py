@@ -40,14 +40,10 @@ class Pixels:
 
     def __init__(self, store: Store, zarr_format: int) -> None:
         import zarr
-        from zarr.storage import FsspecStore
 
-        target: Any = store.path("")
-        if store.local is None:
-            target = FsspecStore(store.filesystem, read_only=True, path=target)
         self.store = store
         self._format = zarr_format
-        self._root: zarr.Group = zarr.open_group(target, mode="r", zarr_format=3 if zarr_format == 3 else 2)
+        self._root: zarr.Group = zarr.open_group(store.for_zarr(), mode="r", zarr_format=3 if zarr_format == 3 else 2)
 
     def read(self, array: Array, window: Window) -> Values:
         """Return a window as a reader of the CF conventions sees it: scaled, and NaN where there is nothing."""

@@ -18,6 +18,7 @@ from geozarr_runner.profiles import Call, profile_of
 from geozarr_runner.store import local_path, redact
 
 IfExists = Literal["error", "skip", "overwrite"]
+CONVERTER_OPENS = ("http://", "https://", "s3://", "gs://")
 SMALLEST_SPACE = 50_000_000
 
 
@@ -90,7 +91,9 @@ def preflight(request: Request, reporter: Reporter) -> Plan:
         reporter.message(line)
     found.raise_for_missing(all_needed=request.validate_groups)
     for lost in (*found.missing, *found.unfit):
-        reporter.warning("group-dropped", f"{lost} is left out", found.unfit.get(lost, "the product does not have it"))
+        why = found.unfit.get(lost, "the product does not have it")
+        near = found.suggestions.get(lost, ())
+        reporter.warning("group-dropped", f"{lost} is left out: {why}", f"choose {' or '.join(near)}" if near else "")
     for sentence in found.warnings:
         reporter.warning("no-effect", sentence)
     done = _look_at_output(output, product, found.found, request)
@@ -164,8 +167,11 @@ def _trips_the_converter(product: Product) -> bool:
         group.strip("/") not in {path[1:].partition("/")[0] for path in product.groups}
         for group in profile_of(product).empty_groups(product)
     )
-    signed = "?" in product.url and local_path(product.url) is None
-    return one_polarisation or signed or any(fill_of_text(array.metadata) for array in texts)
+    # It takes every address but these for a path, and a signature for a part of the name.
+    unknown = local_path(product.url) is None and not (
+        product.url.startswith(CONVERTER_OPENS) and "?" not in product.url
+    )
+    return one_polarisation or unknown or any(fill_of_text(array.metadata) for array in texts)
 
 
 def fill_of_text(metadata: Any) -> bool:

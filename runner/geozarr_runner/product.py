@@ -391,17 +391,15 @@ def _listed(store: Store, zarr_format: int) -> dict[str, dict[str, Any]]:
     """Collect what is not consolidated, by zarr's own walk over the store."""
     import zarr
     from zarr.core.buffer import default_buffer_prototype
-    from zarr.storage import FsspecStore
 
     names = {2: (".zarray", ".zgroup"), 3: ("zarr.json",)}[zarr_format]
-    target: Any = (
-        store.path("")
-        if store.local is not None
-        else FsspecStore(store.filesystem, read_only=True, path=store.path(""))
-    )
     try:
-        root = zarr.open_group(target, mode="r", zarr_format=2 if zarr_format == 2 else 3, use_consolidated=False)
+        root = zarr.open_group(
+            store.for_zarr(), mode="r", zarr_format=2 if zarr_format == 2 else 3, use_consolidated=False
+        )
         members = [("", root), *root.members(max_depth=None)]
+        if len(members) == 1 and store.local is None:
+            raise NotImplementedError("nothing is listed below its root")
         nodes = {}
         for path, node in members:
             documents = {

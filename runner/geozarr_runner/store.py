@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -83,6 +84,17 @@ class Store:
         _ = self.filesystem
         return (f"{self._base}/{key}" if key else self._base) + self._query
 
+    def for_zarr(self) -> Any:
+        """Return what zarr-python opens, for reading: it has an event loop of its own, and so needs its own session."""
+        if self.local is not None:
+            return str(self.local)
+        from zarr.storage import FsspecStore
+
+        filesystem, base = _open_filesystem(self._root, encoded=False, for_another_loop=True)
+        store = FsspecStore(filesystem, read_only=True, path=base)
+        weakref.finalize(store, _close_session, filesystem)
+        return store
+
     def read(self, key: str) -> bytes | None:
         """Return the bytes of one object; None where there is none of that name."""
         if self.local is not None:
@@ -121,8 +133,11 @@ class Store:
             async def info() -> tuple[str, int | None] | None:
                 try:
                     answer = await self.filesystem._info(self.path(key))
-                except FileNotFoundError:
-                    return None
+                except FileNotFoundError as error:
+                    # fsspec says so of every failure over http: only the answer 404 means that there is no object.
+                    if error.__cause__ is None or getattr(error.__cause__, "status", None) in (404, 410):
+                        return None
+                    raise error.__cause__ from None
                 return key, answer.get("size")
 
             return await self._retried(info, key)
@@ -301,10 +316,10 @@ def not_found(url: str) -> ProductNotFound:
     return ProductNotFound("there is no product here", given=redact(url), remedy=remedy)
 
 
-def _open_filesystem(root: str, *, encoded: bool) -> tuple[Any, str]:
+def _open_filesystem(root: str, *, encoded: bool, for_another_loop: bool = False) -> tuple[Any, str]:
 
     protocol = root.partition("://")[0]
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"asynchronous": True, "skip_instance_cache": True} if for_another_loop else {}
     if protocol in ("http", "https"):
         import aiohttp
 
@@ -322,8 +337,15 @@ def _open_filesystem(root: str, *, encoded: bool) -> tuple[Any, str]:
             remedy="use a path, http(s)://, s3:// or another protocol of fsspec.available_protocols()",
         ) from error
     if not isinstance(filesystem, AsyncFileSystem):
-        filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=False)
+        filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=for_another_loop)
     return filesystem, str(base).rstrip("/")
+
+
+def _close_session(filesystem: Any) -> None:
+    """Close what fsspec leaves open of a filesystem that is not its own loop's."""
+    session = getattr(filesystem, "_session", None)
+    if session is not None and hasattr(filesystem, "close_session"):
+        filesystem.close_session(session._loop, session)
 
 
 def _lists_sizes(filesystem: Any) -> bool:

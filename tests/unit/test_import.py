@@ -28,7 +28,7 @@ def test_import_loads_nothing_heavy() -> None:
 def test_the_worker_needs_the_standard_library_only() -> None:
     loaded = loaded_after("import geozarr_nb.backends.worker")
     foreign = {name for name in loaded if not name.startswith("_")} - set(sys.stdlib_module_names)
-    bare = {name for name in loaded_after("pass")} | {"geozarr_nb"}
+    bare = loaded_after("pass") | {"geozarr_nb"}
     assert foreign <= bare
 
 

@@ -14,11 +14,11 @@ SDK, RUNNER = ROOT / "geozarr_nb", ROOT / "runner" / "geozarr_runner"
 # A module may import from its own layer and from every layer after it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
-    frozenset({"cli", "widgets"}),
+    frozenset({"cli", "arguments", "documents", "widgets"}),
     frozenset({"doctor", "calls"}),
     frozenset({"display"}),
     frozenset({"jobset"}),
-    frozenset({"job", "result", "preview", "documents", "sample", "_sample"}),
+    frozenset({"job", "result", "preview", "scene", "sample", "_sample"}),
     frozenset({"backends"}),
     frozenset({"request"}),
     frozenset({"settings"}),
@@ -29,8 +29,17 @@ BACKEND_DETAILS = frozenset({"local", "worker", "folder", "digest"})
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the dotted name of every import of a file, those inside functions and for type checkers included."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Yield the dotted name of every import that a file may do, those inside functions included.
+
+    What stands under `if TYPE_CHECKING` is never imported: an error may name in an annotation what it is about.
+    """
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -42,7 +51,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def part(name: str, number: int) -> str:
-    return (name.split(".") + ["", "", ""])[number]
+    return [*name.split("."), "", "", ""][number]
 
 
 def module_of(path: Path) -> str:

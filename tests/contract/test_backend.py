@@ -1,0 +1,310 @@
+"""What every backend does, with the real converter."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from itertools import groupby
+from pathlib import Path
+
+import psutil
+import pytest
+
+import geozarr_nb as gz
+from benchmarks.server import ProductServer
+from geozarr_nb.errors import ConversionFailed, GeozarrError, InvalidRequest, JobNotFound, OutputBusy, OutputExists
+from geozarr_nb.job import Job
+from geozarr_runner.events import STAGES
+from tests.contract.support import GROUP, Place, processes_with, until
+
+
+class TestSucceeded:
+    """A job that has succeeded."""
+
+    def test_state(self, converted: Job) -> None:
+        state = converted.state
+        assert (state.status, state.reason, state.failure, state.attempt) == ("Succeeded", "", None, 1)
+        assert state.submitted <= state.started <= state.finished  # type: ignore[operator]
+        assert converted.elapsed == state.elapsed > 0
+        assert state.request.groups == (GROUP,)
+
+    def test_events_are_in_order(self, converted: Job) -> None:
+        events = converted.events()
+        stages = [(event["stage"], event["state"]) for event in events if event.type == "stage"]
+        assert stages == [(stage, state) for stage in STAGES for state in ("started", "finished")]
+        assert events[-1].type == "result"
+        assert [event.time for event in events] == sorted(event.time for event in events)
+        assert list(converted.events(follow=True)) == events
+
+    def test_progress_was_measured(self, converted: Job) -> None:
+        progress = [event for event in converted.events() if event.type == "progress"]
+        assert {event["stage"] for event in progress} >= {"convert", "verify"}
+        for _, part in groupby(progress, key=lambda event: event["stage"]):
+            done = [(event["done"], event["total"]) for event in part]
+            assert done == sorted(done)
+            assert done[-1][0] == done[-1][1]
+
+    def test_logs_have_the_converters_lines(self, converted: Job) -> None:
+        lines = converted.logs()
+        assert any(line.startswith("  | ") for line in lines)
+        assert not any(line.startswith("{") for line in lines)
+        assert converted.logs(tail=2) == lines[-2:]
+        assert converted.logs(tail=0) == []
+        assert list(converted.logs(follow=True)) == lines
+
+    def test_result(self, converted: Job) -> None:
+        assert converted.result is not None
+        assert converted.result["path"] == converted.output
+        assert converted.result["identity"] == converted.request.identity
+        assert converted.result["groups"] == [GROUP]
+        tree = converted.open()
+        assert GROUP in tree.groups
+        tree.close()
+
+    def test_nothing_more_happens_to_it(self, converted: Job) -> None:
+        state = converted.state
+        assert converted.wait(timeout=0).cancel().raise_for_status().state == state
+        with pytest.raises(InvalidRequest, match="nothing to retry"):
+            converted.retry()
+
+    def test_it_is_found_by_another_process(self, converted: Job) -> None:
+        state_dir = Path(converted.output).parent / "state"
+        code = (
+            "import sys, geozarr_nb as gz; job = gz.get_job(sys.argv[1]).wait(timeout=5);"
+            "sys.stdout.write(f'{job.status} {job.result[\"path\"]} {len(gz.list_jobs())}')"
+        )
+        environ = {**os.environ, "GEOZARR_STATE_DIR": str(state_dir), "GEOZARR_BACKEND": converted.backend}
+        run = subprocess.run(
+            [sys.executable, "-c", code, converted.name], env=environ, capture_output=True, text=True, check=True
+        )
+        assert run.stdout == f"Succeeded {converted.output} 1"
+
+    def test_it_shows_itself(self, converted: Job) -> None:
+        for text in (repr(converted), converted._repr_html_()):
+            assert all(part in text for part in (converted.name, "Succeeded", converted.output))
+
+    def test_its_output_is_in_the_way_of_the_same_request(
+        self, converted: Job, sample: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GEOZARR_STATE_DIR", str(Path(converted.output).parent / "state"))
+        with pytest.raises(OutputExists):
+            gz.submit(sample, converted.output, groups=[GROUP], backend=converted.backend)
+        with pytest.raises(OutputExists):
+            gz.submit(sample, converted.output, groups=["quality/mask/r60m"], if_exists="skip")
+
+    def test_skip_finds_it_done(self, converted: Job, sample: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GEOZARR_STATE_DIR", str(Path(converted.output).parent / "state"))
+        again = gz.submit(sample, converted.output, groups=GROUP[1:], if_exists="skip", backend=converted.backend)
+        assert (again.name, again.status, again.state.attempt) == (converted.name, "Succeeded", 1)
+
+    def test_skip_finds_it_done_without_a_memory_of_the_job(self, converted: Job, place: Place, sample: str) -> None:
+        before = Path(converted.output).stat().st_mtime_ns
+        again = gz.submit(sample, converted.output, groups=[GROUP], if_exists="skip").wait(timeout=60)
+        assert again.raise_for_status().result is not None
+        assert again.result["skipped"] is True  # type: ignore[index]
+        assert Path(converted.output).stat().st_mtime_ns == before
+
+
+def test_equal_requests_are_one_job_and_one_output_has_one_writer(place: Place) -> None:
+    job = place.submit("a")
+    assert job.status in ("Pending", "Running")
+    same = place.submit("a", groups=GROUP[1:], if_exists="overwrite")
+    assert same.name == job.name
+    assert len(gz.list_jobs()) == 1
+    with pytest.raises(OutputBusy, match=job.name):
+        place.submit("a", groups=["quality/mask/r60m"])
+    with pytest.raises(TimeoutError, match="goes on"):
+        job.wait(timeout=0.2)
+
+    # One runs, the next one waits and says so, and while it runs it says how far it is.
+    waiting = place.submit("b")
+    seen = []
+    for state, _ in job.steps(timeout=60, poll_interval=0.05):
+        seen.append((state.status, state.stage, state.progress))
+        if state.status == "Running":
+            assert waiting.status in ("Pending", "Running")
+            assert waiting.status == "Running" or "at a time" in waiting.reason
+    assert job.raise_for_status().status == "Succeeded"
+    assert {status for status, _, _ in seen} == {"Pending", "Running", "Succeeded"} or seen[0][0] == "Running"
+    assert "convert" in {stage for _, stage, _ in seen}
+    assert any(progress and progress.total and progress.done < progress.total for _, _, progress in seen)
+
+    waiting.cancel()
+    assert (waiting.status, waiting.reason) == ("Failed", "it was cancelled")
+    until(lambda: not processes_with(waiting.output))
+    assert place.leftovers("b") == []
+    assert not Path(waiting.output).exists()
+
+
+@pytest.mark.parametrize("moment", ["started", "converting", "verifying"])
+def test_cancel_leaves_nothing_of_a_job(place: Place, moment: str) -> None:
+    job = place.submit("a")
+    until(lambda: job.status == "Running")
+    if moment == "converting":
+        until(lambda: len(processes_with(".a.zarr.partial")) > 0)
+    elif moment == "verifying":
+        until(lambda: job.stage in ("verify", "publish") or job.state.is_finished)
+    family = [child for process in processes_with(job.output) for child in process.children(recursive=True)]
+    job.cancel()
+    assert not processes_with(job.output)
+    assert not processes_with(".a.zarr.partial")
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert place.leftovers("a") == []
+    if moment == "verifying" and job.status == "Succeeded":  # it was faster, and then it has all of its output
+        assert job.result is not None
+    else:
+        assert (job.status, job.reason) == ("Failed", "it was cancelled")
+        assert not Path(job.output).exists()
+        with pytest.raises(ConversionFailed, match="cancelled"):
+            job.open()
+    state = job.state
+    assert job.cancel().state == state
+
+
+def test_a_broken_product_fails_with_a_reason_and_succeeds_when_mended(place: Place, tmp_path: Path) -> None:
+    product = shutil.copytree(place.sample, tmp_path / "broken.zarr")
+    chunk = next(path for path in sorted((product / GROUP[1:] / "b02").iterdir()) if not path.name.startswith("."))
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConversionFailed) as caught:
+        gz.convert(product, place.output("a"), groups=[GROUP], progress=False, backend=place.backend)
+    error, job = caught.value, caught.value.job
+    assert (job.status, job.state.failure.code, error.code) == ("Failed", error.code, error.code)  # type: ignore[union-attr]
+    assert error.exit_code != 0
+    text = str(error)
+    for part in (
+        job.reason,
+        str(product),
+        job.output,
+        GROUP,
+        error.remedy,
+        "last lines",
+        f'get_job("{job.name}").retry()',
+    ):
+        assert part, text
+        assert part in text
+    assert place.leftovers("a") == []
+    assert not Path(job.output).exists()
+
+    chunk.write_bytes(whole)
+    job.retry()
+    assert job.wait(timeout=60).raise_for_status().state.attempt == 2
+    assert job.reason == ""
+
+
+def test_interrupting_a_wait_leaves_the_job(place: Place) -> None:
+    job = place.submit("a")
+    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        job.wait()
+    assert any(f'get_job("{job.name}").wait()' in note for note in caught.value.__notes__)
+    assert not job.state.is_finished
+    job.cancel()
+
+
+SUBMITTER = """
+import sys, geozarr_nb as gz
+job = gz.{call}({sample!r}, {output!r}, groups={group!r})
+sys.stdout.write(job.name + chr(10))
+sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+def start(place: Place, call: str, name: str) -> subprocess.Popen[str]:
+    code = SUBMITTER.format(call=call, sample=place.sample, output=place.output(name), group=GROUP)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=place.environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def test_a_job_outlives_the_process_that_submitted_it(place: Place) -> None:
+    with start(place, "submit", "a") as kernel:
+        assert kernel.stdout is not None
+        name = kernel.stdout.readline().strip()
+        until(lambda: gz.get_job(name).stage == "convert")
+        kernel.kill()
+    job = gz.get_job(name).wait(timeout=60).raise_for_status()
+    assert (job.output, job.request.groups) == (place.output("a"), (GROUP,))
+    assert job.events()[-1].type == "result"
+
+
+def test_ctrl_c_in_convert_leaves_the_job_and_says_how_to_come_back(place: Place) -> None:
+    with start(place, "convert", "a") as script:
+        until(lambda: any(job.status == "Running" for job in gz.list_jobs()))
+        script.send_signal(signal.SIGINT)
+        _, errors = script.communicate(timeout=30)
+    (job,) = gz.list_jobs()
+    assert script.returncode == -signal.SIGINT
+    assert f'geozarr_nb.get_job("{job.name}").wait()' in errors
+    assert f'geozarr_nb.get_job("{job.name}").cancel()' in errors
+    assert not job.state.is_finished  # type: ignore[union-attr]
+
+
+def test_a_run_killed_from_outside_says_so_and_can_be_repeated(place: Place) -> None:
+    job = place.submit("a")
+    until(lambda: len(processes_with(".a.zarr.partial")) > 0)
+    for process in processes_with("geozarr_runner"):
+        if job.output in process.cmdline():
+            process.kill()
+    job.wait(timeout=30)
+    assert (job.status, job.state.failure.retryable) == ("Error", True)  # type: ignore[union-attr]
+    assert "killed from outside" in job.reason
+    until(lambda: not processes_with(".a.zarr.partial"), seconds=10)
+    gz.get_job(job.name)
+    assert place.leftovers("a") == []
+    assert job.retry().wait(timeout=60).raise_for_status().state.attempt == 2
+
+
+def test_a_secret_in_the_address_is_used_and_left_nowhere(place: Place, tmp_path: Path) -> None:
+    with ProductServer(Path(place.sample).parent) as server:
+        address = f"{server.url}/{Path(place.sample).name}?signature=s3cr3t"
+        job = gz.submit(address, place.output("a"), groups=[GROUP])
+        assert "s3cr3t" not in repr(job) + job._repr_html_()
+        job.wait(timeout=60).raise_for_status()
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and b"s3cr3t" in path.read_bytes()]
+    assert left == []
+    assert "s3cr3t" not in "".join(job.logs())
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "code"),
+    [
+        ("missing.zarr", {}, "product-not-found"),
+        (None, {"groups": ["r60"]}, "groups-missing"),
+        (None, {"groups": [GROUP, "nope"], "validate_groups": True}, "groups-missing"),
+        (None, {"backend": "moon"}, "invalid-request"),
+        (None, {"if_exists": "perhaps"}, "invalid-request"),
+        (None, {"output": "s3://bucket/a.zarr"}, "invalid-request"),
+    ],
+)
+def test_what_cannot_run_is_refused_at_once(
+    place: Place, source: str | None, options: dict[str, object], code: str
+) -> None:
+    used = {"groups": [GROUP], "output": place.output("a"), **options}
+    with pytest.raises(GeozarrError) as caught:
+        gz.submit(source or place.sample, **used)  # type: ignore[arg-type]
+    assert caught.value.code == code
+    assert caught.value.remedy
+    assert len(gz.list_jobs()) == 0
+    assert list(place.folder.iterdir()) == []
+
+
+def test_default_groups_that_are_missing_are_said_to_be_defaults(place: Place, tmp_path: Path) -> None:
+    params = tmp_path / "params.json"
+    params.write_text(json.dumps({"arguments": {"parameters": [{"name": "groups", "value": "reflectance/r61m"}]}}))
+    with pytest.raises(gz.GeozarrError) as caught:
+        gz.submit(place.sample, place.output("a"))
+    assert f"default of {params}" in caught.value.message
+    assert "groups=[]" in caught.value.remedy
+
+
+def test_an_unknown_job_is_not_found(place: Place) -> None:
+    with pytest.raises(JobNotFound):
+        gz.get_job("no-such-job")

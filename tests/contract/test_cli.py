@@ -1,0 +1,346 @@
+"""The command line, as a shell sees it: what it prints where, and the exit code it ends with."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from geozarr_runner.errors import ExitCode
+
+GROUP = "/measurements/reflectance/r60m"
+COMMAND = [sys.executable, "-m", "geozarr_nb"]
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A working directory with a state folder of its own."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    def run(self, *arguments: str, code: int = ExitCode.SUCCESS) -> subprocess.CompletedProcess[str]:
+        """Run one command, and see that it ends as expected and never with a traceback."""
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == code, done.stderr + done.stdout
+        assert "Traceback" not in done.stderr + done.stdout
+        return done
+
+    def json(self, *arguments: str, code: int = ExitCode.SUCCESS) -> Any:
+        """Run one command with --json, and return what it prints."""
+        return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start one command."""
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def job_of(self, output: str, *statuses: str) -> str:
+        """Wait until the job of an output has one of these statuses, and return its name."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for job in self.json("jobs"):
+                if job["output"].endswith(output) and job["status"] in statuses:
+                    return str(job["name"])
+        raise AssertionError(f"no job of {output} is {' or '.join(statuses)}: {self.json('jobs')}")
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory, sample: str) -> Iterator[Shell]:
+    folder = tmp_path_factory.mktemp("shell")
+    (folder / "s2.zarr").symlink_to(sample)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEOZARR_", "ARGO_"))}
+    made = Shell(folder, {**kept, "GEOZARR_STATE_DIR": str(folder / "state")})
+    yield made
+    for job in made.json("jobs"):
+        made.run("cancel", job["name"])
+
+
+@pytest.fixture(scope="module")
+def converted(shell: Shell) -> str:
+    """Name of the job of `out.zarr`, which has succeeded."""
+    done = shell.run("convert", "s2.zarr", "out.zarr", "--groups", GROUP)
+    assert "publish" in done.stderr + done.stdout
+    assert "geozarr-nb preview" in done.stdout
+    assert "gz.open(" in done.stdout
+    return shell.job_of("/out.zarr", "Succeeded")
+
+
+def test_script_and_module_are_the_same_command(shell: Shell) -> None:
+    script = Path(sysconfig.get_path("scripts")) / "geozarr-nb"
+    said = subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"geozarr-nb \d+\.\d+\.\d+\n", said)
+    assert shell.run("--version").stdout == said
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["--version"]])
+def test_help_is_quick_to_come(arguments: list[str]) -> None:
+    heavy = "{'xarray', 'zarr', 'numpy', 'rich', 'fsspec', 'eopf_geozarr'}"
+    code = f"""
+import sys
+from geozarr_nb.cli import main
+try:
+    main({arguments!r})
+except SystemExit as end:
+    assert not end.code
+assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "geozarr-nb" in done.stdout
+    if "--help" in arguments:
+        assert "example" in done.stdout
+        assert "exit codes:" in done.stdout
+
+
+def test_inspect(shell: Shell) -> None:
+    assert GROUP in shell.run("inspect", "s2.zarr").stdout
+    document = shell.json("inspect", "s2.zarr")
+    assert document["kind"] == "Sentinel-2 L2A"
+    assert document["groups"][GROUP]["shape"] == [60, 60]
+
+
+@pytest.mark.parametrize("separator", [None, ",", ", "])
+def test_validate_takes_groups_in_every_form(shell: Shell, separator: str | None) -> None:
+    wanted = [GROUP.removesuffix("m"), "/x"]
+    groups = [separator.join(wanted)] if separator else wanted
+    report = shell.json("validate", "s2.zarr", "--groups", *groups, code=ExitCode.BAD_REQUEST)
+    assert report["missing"] == wanted
+    assert GROUP in report["suggestions"][wanted[0]]
+    text = shell.run("validate", "s2.zarr", "--groups", *groups, code=ExitCode.BAD_REQUEST).stdout
+    assert f"Missing: {wanted[0]}, /x" in text
+
+
+def test_validate_what_is_there(shell: Shell) -> None:
+    assert shell.json("validate", "s2.zarr", "--groups", GROUP)["ok"] is True
+    assert shell.json("validate", "s2.zarr", "--groups", "0")["wanted"] == []
+
+
+def test_estimate(shell: Shell) -> None:
+    estimate = shell.json("estimate", "s2.zarr", "--groups", GROUP)
+    assert estimate["groups"] == [GROUP]
+    assert 0 < estimate["download_bytes"] < estimate["output_bytes"]
+    assert "output: about" in shell.run("estimate", "s2.zarr").stdout
+
+
+def test_jobs(shell: Shell, converted: str) -> None:
+    job = next(job for job in shell.json("jobs") if job["name"] == converted)
+    assert (job["status"], job["groups"], job["error"]) == ("Succeeded", [GROUP], None)
+    assert job["result"]["bytes_written"] > 0
+    listed = shell.run("jobs", "--status", "Succeeded").stdout
+    assert converted in listed
+    assert str(shell.folder / "out.zarr") in listed, "nothing is cut off in a pipe"
+    assert shell.run("jobs", "--status", "Pending").stdout == "no jobs are Pending\n"
+
+
+def test_logs(shell: Shell, converted: str) -> None:
+    whole = shell.run("logs", converted).stdout.splitlines()
+    assert any(line.startswith("  | ") for line in whole), "the converter's own lines are there"
+    assert "verified" in whole[-1]
+    assert shell.run("logs", "-n", "2", converted).stdout.splitlines() == whole[-2:]
+    assert shell.run("logs", "--follow", "--tail", "2", converted).stdout.splitlines() == whole[-2:]
+
+
+def test_logs_into_a_reader_that_leaves(shell: Shell, converted: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run(
+        [*COMMAND, "logs", converted], cwd=shell.folder, env=shell.environ, stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert (run.returncode, run.stderr) == (ExitCode.SUCCESS, b"")
+
+
+def test_wait_for_what_has_finished(shell: Shell, converted: str) -> None:
+    assert "Succeeded" in shell.run("wait", converted).stderr + shell.run("wait", converted).stdout
+    assert shell.json("wait", converted)["status"] == "Succeeded"
+
+
+def test_output_that_exists(shell: Shell, converted: str) -> None:
+    request = ["convert", "s2.zarr", "out.zarr", "--groups", GROUP]
+    refused = shell.run(*request, code=ExitCode.BAD_REQUEST)
+    assert refused.stderr.startswith("error [output-exists]: ")
+    assert "--if-exists" in refused.stderr
+    before = (shell.folder / "out.zarr" / "zarr.json").stat().st_mtime_ns
+    assert shell.json(*request, "--if-exists", "skip")["name"] == converted
+    assert (shell.folder / "out.zarr" / "zarr.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("by", ["path", "job"])
+def test_open(shell: Shell, converted: str, by: str) -> None:
+    given = "out.zarr" if by == "path" else converted
+    text = shell.run("open", given).stdout
+    assert f"Group: {GROUP}" in text
+    line = text.splitlines()[-1]
+    run = subprocess.run(
+        [sys.executable, "-c", f"{line}; print(tree.groups)"],
+        cwd=shell.folder,
+        env=shell.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert GROUP in run.stdout, "the line of Python works as it stands"
+    document = shell.json("open", given, "--level", "coarsest")
+    assert document["groups"][GROUP]["b04"] == {"y": 60, "x": 60}
+    assert document["levels"] == {GROUP: [[60, 60]]}
+
+
+def test_open_what_is_no_geozarr(shell: Shell) -> None:
+    shell.run("open", "s2.zarr", code=ExitCode.BAD_REQUEST)
+    assert "/quality/atmosphere/r20m" in shell.run("open", "s2.zarr", "--no-strict").stdout
+
+
+def test_preview(shell: Shell, converted: str) -> None:
+    shell.run("preview", "out.zarr", "a.png", "--bands", "b8a,b04", "b03", "--size", "90", "--stretch", "1", "99")
+    with Image.open(shell.folder / "a.png") as image:
+        assert image.size == (90, 90)
+    assert "b04" in shell.run("preview", converted).stdout
+    assert (shell.folder / "preview.png").exists()
+
+
+def test_doctor(shell: Shell) -> None:
+    assert shell.run("doctor", "s2.zarr").stdout.splitlines()[-1].startswith("ready to convert")
+    diagnosis = shell.json("doctor", "none.zarr", code=ExitCode.DEFECT)
+    assert diagnosis["ok"] is False
+
+
+def test_sample(shell: Shell) -> None:
+    assert shell.json("sample", "tiny.zarr", "--size", "120")["size"] == 120
+    assert "r60m" in shell.run("inspect", "tiny.zarr").stdout
+    shell.run("sample", "tiny.zarr", "--size", "120", code=ExitCode.BAD_REQUEST)
+    assert "geozarr-nb inspect tiny.zarr" in shell.run("sample", "tiny.zarr", "--size", "120", "--overwrite").stdout
+
+
+BAD = {
+    "no such product": (["inspect", "none.zarr"], "product-not-found", 3),
+    "no server": (["inspect", "http://127.0.0.1:9/a.zarr"], "product-unreachable", 3),
+    "unknown protocol": (["inspect", "nothing://a/b.zarr"], "product-unreachable", 3),
+    "placeholder in params.json": (["convert"], "invalid-request", 2),
+    "no group is left": (["convert", "s2.zarr", "a.zarr", "--groups", "r66m"], "groups-missing", 2),
+    "one group is missing": (
+        ["submit", "s2.zarr", "a.zarr", "--groups", GROUP, "r66m", "--validate-groups", "true"],
+        "groups-missing",
+        2,
+    ),
+    "output inside the input": (["submit", "s2.zarr", "s2.zarr/out.zarr", "--groups", GROUP], "invalid-request", 2),
+    "unknown backend": (["submit", "s2.zarr", "a.zarr", "--groups", GROUP, "--backend", "moon"], "invalid-request", 2),
+    "no such job": (["wait", "nobody"], "job-not-found", 2),
+    "no job to cancel": (["cancel", "nobody"], "job-not-found", 2),
+    "no job to retry": (["retry", "nobody"], "job-not-found", 2),
+    "no such output": (["open", "nothing.zarr"], "invalid-request", 2),
+    "sample of no kind": (["sample", "b.zarr", "--kind", "s9"], "invalid-request", 2),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "exit_code"), BAD.values(), ids=BAD)
+def test_errors(shell: Shell, arguments: list[str], code: str, exit_code: int) -> None:
+    before = sorted(path.name for path in shell.folder.iterdir())
+    document = json.loads((done := shell.run(*arguments, "--json", code=exit_code)).stdout)["error"]
+    assert done.stderr.startswith(f"error [{code}]: {document['message']}\n")
+    assert (document["code"], document["exit_code"]) == (code, exit_code)
+    assert document["remedy"]
+    assert f"  remedy: {document['remedy']}" in done.stderr
+    assert sorted(path.name for path in shell.folder.iterdir()) == before, "nothing is left behind"
+
+
+def test_without_json_errors_leave_standard_output_alone(shell: Shell) -> None:
+    done = shell.run("logs", "nobody", code=ExitCode.BAD_REQUEST)
+    assert done.stdout == ""
+    assert "remedy: geozarr-nb jobs lists them" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fly"], ["convert", "s2.zarr", "a.zarr", "--if-exists", "maybe"], ["submit", "--validate-groups", "perhaps"]],
+)
+def test_usage_errors_are_bad_requests(shell: Shell, arguments: list[str]) -> None:
+    assert "usage: geozarr-nb" in shell.run(*arguments, code=ExitCode.BAD_REQUEST).stderr
+
+
+def test_conversion_that_fails(shell: Shell, sample: str) -> None:
+    shutil.copytree(sample, shell.folder / "broken.zarr")
+    chunk = shell.folder / "broken.zarr" / GROUP[1:] / "b01" / "0.0"
+    chunk.write_bytes(b"\0" * chunk.stat().st_size)
+    run = subprocess.run(
+        [*COMMAND, "convert", "broken.zarr", "broken-out.zarr", "--groups", GROUP, "--json"],
+        cwd=shell.folder,
+        env=shell.environ,
+        capture_output=True,
+        text=True,
+    )
+    error = json.loads(run.stdout)["error"]
+    assert run.returncode == error["exit_code"]
+    assert run.returncode in (ExitCode.PRODUCT_UNREACHABLE, ExitCode.CONVERTER_FAILED)
+    assert f"error [{error['code']}]: " in run.stderr
+    assert "last lines:" in run.stderr
+    assert not (shell.folder / "broken-out.zarr").exists()
+
+
+def test_interrupted_wait_leaves_the_job_and_says_how_to_come_back(shell: Shell) -> None:
+    run = shell.start("convert", "s2.zarr", "left.zarr", "--groups", GROUP, "--json")
+    name = shell.job_of("/left.zarr", "Running")
+    run.send_signal(signal.SIGINT)
+    stdout, stderr = run.communicate(timeout=30)
+    assert run.returncode == ExitCode.INTERRUPTED
+    assert json.loads(stdout)["error"]["code"] == "interrupted"
+    assert f"geozarr-nb wait {name}" in stderr
+    assert f"geozarr-nb cancel {name}" in stderr
+    assert "Traceback" not in stderr
+
+    assert shell.json("jobs", "--status", "Running")[0]["name"] == name, "the job goes on"
+    assert shell.run("wait", name, "--timeout", "0.1", code=ExitCode.INTERRUPTED).stderr.startswith("error [wait-")
+    cancelled = shell.json("cancel", name)
+    assert cancelled["status"] == "Failed"
+    assert "cancel" in cancelled["reason"]
+    assert not (shell.folder / "left.zarr").exists()
+    assert "\nerror [" in shell.run("wait", name, code=cancelled["error"]["exit_code"]).stderr
+    assert shell.json("retry", name)["attempt"] == 2
+    shell.run("cancel", name)
+
+
+def test_submit_returns_at_once(shell: Shell) -> None:
+    said = shell.run("submit", "s2.zarr", "later.zarr", "--groups", GROUP).stdout
+    name = shell.job_of("/later.zarr", "Pending", "Running")
+    assert f"geozarr-nb wait {name}" in said
+    joined = shell.json("submit", "s2.zarr", "later.zarr", "--groups", GROUP)
+    assert joined["name"] == name, "the same request joins its job"
+    shell.run("cancel", name)
+
+
+def test_table_in_a_terminal(shell: Shell, converted: str) -> None:
+    main, side = pty.openpty()
+    environ = {**shell.environ, "COLUMNS": "100", "TERM": "xterm-256color"}
+    run = subprocess.Popen([*COMMAND, "jobs"], cwd=shell.folder, env=environ, stdout=side, stderr=side)
+    os.close(side)
+    said = b""
+    try:
+        while block := os.read(main, 4096):
+            said += block
+    except OSError:  # how Linux says that the other side was closed
+        pass
+    os.close(main)
+    assert run.wait(30) == ExitCode.SUCCESS
+    assert b"\x1b[32m" in said, "success is green"
+    assert converted[:20].encode() in said

@@ -1,0 +1,69 @@
+"""Many jobs at once, and how they are taken up again; with the real converter."""
+
+from __future__ import annotations
+
+import pytest
+
+import geozarr_nb as gz
+from geozarr_nb.errors import InvalidRequest, JobNotFound
+from geozarr_nb.jobset import Refused
+from tests.contract.support import GROUP, Place
+
+
+def test_one_bad_request_does_not_stop_the_others_and_the_rest_is_not_done_twice(place: Place) -> None:
+    requests = [
+        {"source": place.sample, "output": place.output("a")},
+        {"source": "missing.zarr", "output": place.output("b")},
+        {"source": place.sample, "output": place.output("c"), "grups": ["x"]},
+        {"source": place.sample, "output": place.output("d"), "groups": ["quality/mask/r60m"]},
+    ]
+    jobs = gz.submit_many(requests, groups=[GROUP])
+    assert len(jobs) == 4
+    assert [entry.status for entry in jobs.refused] == ["Failed", "Failed"]
+    assert [entry.code for entry in jobs.refused] == ["product-not-found", "invalid-request"]
+    assert "grups" in jobs.refused[1].reason
+
+    # A new kernel with the same list joins what runs ...
+    again = gz.submit_many(requests, groups=[GROUP])
+    assert again.name == jobs.name
+    assert [job.name for job in again.jobs] == [job.name for job in jobs.jobs]
+    again.wait(timeout=90)
+    assert again.counts == {"Succeeded": 2, "Failed": 2}
+    assert jobs[3].request.groups == ("/quality/mask/r60m",)  # type: ignore[union-attr]
+
+    # ... and leaves alone what is done.
+    done = gz.submit_many(requests, groups=[GROUP])
+    assert done.counts == {"Succeeded": 2, "Failed": 2}
+    assert [job.state.attempt for job in done.jobs] == [1, 1]
+    assert done.retry_failed().counts == {"Succeeded": 2, "Failed": 2}
+
+    # By its name it is found without the list.
+    found = gz.get_job_set(jobs.name)
+    assert [type(entry) for entry in found] == [type(entry) for entry in jobs]
+    assert [entry.name for entry in found] == [entry.name for entry in jobs]
+    assert [entry.reason for entry in found.refused] == [entry.reason for entry in jobs.refused]
+    assert jobs.jobs[0].name in repr(found)
+
+
+def test_a_set_is_cancelled_as_a_whole(place: Place) -> None:
+    sources = [{"source": place.sample, "output": place.output(name)} for name in "abc"]
+    jobs = gz.submit_many(sources, groups=[GROUP], name="mine").cancel()
+    assert jobs.counts == {"Failed": 3}
+    assert {job.reason for job in gz.get_job_set("mine").jobs} == {"it was cancelled"}
+    assert [entry for name in "abc" for entry in place.leftovers(name)] == []
+
+
+def test_sources_alone_are_requests(place: Place) -> None:
+    jobs = gz.submit_many([place.sample, "missing.zarr"], groups=[GROUP])
+    assert jobs.jobs[0].output.endswith("S2A_SAMPLE_geozarr.zarr")
+    assert isinstance(jobs[1], Refused)
+    jobs.cancel()
+
+
+def test_an_unknown_set_is_not_found_and_an_impossible_name_refused(place: Place) -> None:
+    gz.submit_many([], name="known")
+    with pytest.raises(JobNotFound) as caught:
+        gz.get_job_set("unknown")
+    assert "known" in caught.value.remedy
+    with pytest.raises(InvalidRequest):
+        gz.submit_many([], name="../elsewhere")

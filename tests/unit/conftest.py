@@ -1,0 +1,85 @@
+"""Outputs of the real converter, made once for all tests of a session."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from geozarr_nb.sample import sample_product
+
+CONVERTER = Path(sysconfig.get_path("scripts")) / "eopf-geozarr"
+REFLECTANCE = "measurements/reflectance"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the converter made of small samples.
+
+    Attributes
+    ----------
+    product
+        The Sentinel-2 sample, 480 pixels at 10 m.
+    chosen
+        Its r10m and r60m as chosen groups: overviews below the native arrays, three of r10m, none of r60m.
+    whole
+        All of it: r10m to r720m side by side.
+    radar
+        Both polarisations of a Sentinel-1 scene, with one overview.
+    swath
+        A Sentinel-3 OLCI frame: r0, r2, r4 side by side, with two-dimensional coordinates.
+    """
+
+    product: Path
+    chosen: Path
+    whole: Path
+    radar: Path
+    swath: Path
+
+
+@pytest.fixture(scope="session")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
+    folder = tmp_path_factory.mktemp("outputs")
+    product = sample_product(folder / "s2.zarr", 480)
+    narrowed = _narrowed(product, folder / "narrowed.zarr", ("r10m", "r60m"))
+    radar = sample_product(folder / "s1.zarr", 400, kind="s1-grd")
+    swath = sample_product(folder / "s3.zarr", 240, kind="s3-olci")
+    chosen_groups = [f"/{REFLECTANCE}/{name}" for name in ("r10m", "r60m")]
+    generic = ["--no-s2-optimized", "--no-s3-olci-optimized"]
+    made = Outputs(product, *(folder / f"{name}.zarr" for name in ("chosen", "whole", "radar", "swath")))
+    runs = [
+        _start(narrowed, made.chosen, "--min-dimension", "60", "--groups", *chosen_groups, *generic),
+        _start(product, made.whole),
+        _start(
+            radar, made.radar, "--min-dimension", "100", "--groups", "/measurements", "--gcp-group", "conditions/gcp"
+        ),
+        _start(swath, made.swath, "--min-dimension", "50"),
+    ]
+    for run in runs:
+        output, _ = run.communicate(timeout=120)
+        assert run.returncode == 0, output[-2000:]
+    return made
+
+
+def _start(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [str(CONVERTER), "convert", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _narrowed(product: Path, view: Path, names: tuple[str, ...]) -> Path:
+    """Copy only these reflectance groups, as the converter copies all other groups of its input as well."""
+    import zarr
+
+    for folder in (".", "measurements", REFLECTANCE):
+        (view / folder).mkdir(parents=True, exist_ok=True)
+        for document in (".zgroup", ".zattrs"):
+            if (product / folder / document).exists():
+                shutil.copy(product / folder / document, view / folder / document)
+    for name in names:
+        shutil.copytree(product / REFLECTANCE / name, view / REFLECTANCE / name)
+    zarr.consolidate_metadata(str(view), zarr_format=2)
+    return view
