@@ -293,6 +293,7 @@ def show(job: Job, poll_interval: float | None = None, display: Display | None =
     """Show a job until it has finished, however it did; interrupting it leaves the job running."""
     board = Board(job.state)
     with ExitStack() as stack:
+        stack.enter_context(job.attended())
         screen = stack.enter_context(display or choose())
         for state, events in job.steps(poll_interval=poll_interval):
             screen.draw(board, board.update(state, events))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -139,9 +140,19 @@ class Job:
         WaitTimeout
             The job goes on.
         """
-        for _ in self.steps(timeout, poll_interval):
-            pass
+        with self.attended():
+            for _ in self.steps(timeout, poll_interval):
+                pass
         return self
+
+    @contextmanager
+    def attended(self) -> Iterator[None]:
+        """Add to an interrupt in its block that the job goes on, and how to come back to it."""
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"The job {self.name} goes on. {self._come_back()}")
+            raise
 
     def steps(
         self, timeout: float | None = None, poll_interval: float | None = None
@@ -150,27 +161,22 @@ class Job:
         interval = self._backend.poll_interval if poll_interval is None else poll_interval
         deadline = None if timeout is None else time.monotonic() + timeout
         cursor: Cursor | None = None
-        attempt = self.state.attempt
-        try:
-            while True:
-                state = self.state
-                if state.attempt != attempt:
-                    attempt, cursor = state.attempt, None
-                events, cursor = self._backend.events(self.name, cursor)
-                yield state, events
-                if state.is_finished:
-                    return
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise WaitTimeout(
-                        f"{self.name} is still {state.status} after {timeout:g} s of waiting, and goes on",
-                        given=f"timeout={timeout:g}",
-                        remedy=self._come_back(),
-                    )
-                time.sleep(interval if left is None else min(interval, left))
-        except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"The job {self.name} goes on. {self._come_back()}")
-            raise
+        while True:
+            state = self.state
+            if cursor is not None and state.attempt != cursor.attempt:
+                cursor = None
+            events, cursor = self._backend.events(self.name, cursor)
+            yield state, events
+            if state.is_finished:
+                return
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise WaitTimeout(
+                    f"{self.name} is still {state.status} after {timeout:g} s of waiting, and goes on",
+                    given=f"timeout={timeout:g}",
+                    remedy=self._come_back(),
+                )
+            time.sleep(interval if left is None else min(interval, left))
 
     def cancel(self) -> Job:
         """End the job and everything it started, and remove what is half-written; nothing happens to a finished job."""

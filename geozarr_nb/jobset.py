@@ -14,9 +14,11 @@ from geozarr_nb.backends.base import Backend, JobState, Status
 from geozarr_nb.errors import GeozarrError, JobNotFound, WaitTimeout
 from geozarr_nb.job import Job, status_line
 from geozarr_runner import html
+from geozarr_runner.publish import storage_errors
 from geozarr_runner.store import redact
 
 ROWS_SHOWN = 40
+LOOK_SHARE = 9  # seconds of pause for each second that a look took
 
 
 @dataclass(frozen=True)
@@ -115,19 +117,24 @@ class JobSet(Sequence[Job | Refused]):
         deadline = None if timeout is None else time.monotonic() + timeout
         come_back = f'geozarr_nb.get_job_set("{self.name}")' if self.name else "geozarr_nb.list_jobs()"
         try:
-            while open_ := sum(state is not None and not state.is_finished for _, state in self._states()):
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+            while True:
+                looked = time.monotonic()
+                open_ = sum(state is not None and not state.is_finished for _, state in self._states())
+                if not open_:
+                    return self
+                now = time.monotonic()
+                if deadline is not None and now >= deadline:
                     raise WaitTimeout(
                         f"{open_} of {len(self)} jobs have not finished after {timeout:g} s, and go on",
                         given=f"timeout={timeout:g}",
                         remedy=f"come back with {come_back}.wait(), or end them with {come_back}.cancel()",
                     )
-                time.sleep(interval if left is None else min(interval, left))
+                # A look at thousands of jobs takes a while: most of the time is for the jobs themselves.
+                pause = max(interval, LOOK_SHARE * (now - looked))
+                time.sleep(pause if deadline is None else min(pause, deadline - now))
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"The jobs go on. Come back with {come_back}.wait(), or end them with .cancel()")
             raise
-        return self
 
     def retry_failed(self) -> JobSet:
         """Run again what failed, and ask again for what was refused (where the set still has its arguments)."""
@@ -192,8 +199,10 @@ class SetFile:
 
     def start(self) -> None:
         """Begin anew."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.write_text("")
+        with storage_errors(self.path):
+            for folder in (self.path.parent.parent, self.path.parent):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.write_text("")
 
     def add(self, number: int, entry: Job | Refused) -> None:
         """Remember the entry at a place of the set."""

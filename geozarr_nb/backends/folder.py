@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ADDRESS = "{source}"  # stands for the full address in a stored argv
+ADDRESS = "-"  # tells the runner to read the address from its standard input: an argv can be seen by everyone
 _ATTEMPT_FILES = (
     "request.json",
     "ticket.json",
@@ -114,6 +114,7 @@ class StateFolder:
         self.slots = root / "slots"
         self.sets = root / "sets"
         self.workers_log = root / "workers.log"
+        self._known: dict[str, JobFolder] = {}  # a dozen paths each: not to be made anew at every look
 
     def create(self) -> None:
         """Make the folders; only their owner may look inside."""
@@ -123,7 +124,9 @@ class StateFolder:
 
     def job(self, name: str) -> JobFolder:
         """Return a job's files, whether or not there are any."""
-        return JobFolder(self.jobs / name)
+        if name not in self._known:
+            self._known[name] = JobFolder(self.jobs / name)
+        return self._known[name]
 
     def names(self) -> list[str]:
         """Return the name of every job."""
@@ -183,5 +186,5 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(document, file, ensure_ascii=False, indent=1)
+        json.dump(document, file, indent=1)  # in ASCII: an environment may hold bytes that are no text
     beside.replace(path)

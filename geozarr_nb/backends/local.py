@@ -9,36 +9,33 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
-
 from geozarr_nb.backends import worker
-from geozarr_nb.backends.base import Cursor, Failure, JobState, Status
+from geozarr_nb.backends.base import Cursor, JobState
 from geozarr_nb.backends.digest import Digest, read_events
 from geozarr_nb.backends.folder import ADDRESS, JobFolder, StateFolder, read_json, write_json
+from geozarr_nb.backends.outcome import outcome
+from geozarr_nb.backends.processes import end_run
 from geozarr_nb.errors import InvalidRequest, JobNotFound, OutputBusy
 from geozarr_nb.request import Request
 from geozarr_runner.events import Event
+from geozarr_runner.publish import discard_leftovers, storage_errors
 
 RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
-GRACE = 10.0
-LOOK = 0.05
 SECONDS_BETWEEN_REVIVALS = 1.0
+_Stamp = tuple[int, int]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-# Workers are not waited for; their handles are kept so that each can be reaped when it has left.
-_workers: list[subprocess.Popen[bytes]] = []
 
 
 class LocalBackend:
@@ -72,8 +69,11 @@ class LocalBackend:
         self._command = tuple(command)
         self._mutex = threading.RLock()
         self._dispatch_depth = 0
-        self._digests: dict[str, tuple[int, int, Digest]] = {}  # order of the attempt, offset, what it said up to there
-        self._finished: dict[str, tuple[int, JobState]] = {}  # by the ticket's mtime, which a new attempt changes
+        # What was read before, so that looking often and at many jobs costs little; a new attempt has a new stamp.
+        self._submissions: dict[str, _Submission] = {}
+        self._digests: dict[str, tuple[_Stamp, int, Digest]] = {}
+        self._finished: dict[str, tuple[_Stamp, JobState]] = {}
+        self._leftovers: set[str] = set()
         self._revived = 0.0
 
     def __repr__(self) -> str:
@@ -83,7 +83,8 @@ class LocalBackend:
 
     def submit(self, request: Request) -> str:
         """See `Backend.submit`."""
-        self._folders.create()
+        with storage_errors(self._folders.root):
+            self._folders.create()
         with self._dispatching():
             if self._has(request.name):
                 state = self._state(request.name)
@@ -98,14 +99,15 @@ class LocalBackend:
 
     def get(self, name: str) -> JobState:
         """See `Backend.get`."""
-        with self._mutex:
-            return self._state(self._existing(name))
+        with self._reading():
+            waits = self._folders.job(self._existing(name)).is_pending
+            return self._state(name, self._places() if waits else None)
 
     def list(self) -> Sequence[JobState]:
         """See `Backend.list`."""
-        with self._mutex:
-            queue = self._queue()
-            states = [self._state(name, queue) for name in self._folders.names() if self._has(name)]
+        with self._reading():
+            places = self._places()
+            states = [self._state(name, places) for name in self._folders.names() if self._has(name)]
         return sorted(states, key=lambda state: state.submitted)
 
     def events(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
@@ -118,9 +120,9 @@ class LocalBackend:
 
     def cancel(self, name: str) -> None:
         """See `Backend.cancel`."""
-        job = self._folders.job(self._existing(name))
-        with self._dispatching():
-            state = self._state(name)
+        job = self._folders.job(name)
+        with self._reading():
+            state = self._state(self._existing(name))
             if state.is_finished:
                 return
             if job.is_pending:
@@ -128,12 +130,13 @@ class LocalBackend:
                 job.private.unlink(missing_ok=True)
                 return
             write_json(job.cancel, {"time": worker.now()})
-        self._end(job)
-        self._state_after_end(job)
+        end_run(job)
+        with self._reading():
+            self._leftovers.add(self._state(name).request.output)
 
     def retry(self, name: str, request: Request | None = None) -> None:
         """See `Backend.retry`."""
-        with self._dispatching():
+        with self._reading():
             state = self._state(self._existing(name))
             if state.is_finished:
                 request = request or state.request
@@ -159,6 +162,11 @@ class LocalBackend:
                 given=request.shown,
                 remedy="submit it again with the full address",
             )
+        with storage_errors(self._folders.root):
+            self._write(request, attempt)
+        self._start_worker()
+
+    def _write(self, request: Request, attempt: int) -> None:
         job = self._folders.job(request.name)
         if attempt > 1:
             job.archive(attempt - 1)
@@ -174,42 +182,27 @@ class LocalBackend:
             "argv": [*self._command, *_arguments(request, job)],
         }
         write_json(job.ticket, ticket)
-        self._start_worker()
 
     def _refuse_second_writer(self, request: Request) -> None:
         for name in self._folders.names():
             job = self._folders.job(name)
             if name == request.name or job.exit.exists() or not job.ticket.exists():
                 continue
-            other = self._state(name)
-            if not other.is_finished and other.request.output == request.output:
+            if self._submission(name).request.output == request.output and not self._state(name).is_finished:
                 raise OutputBusy(
-                    f"the job {name} ({other.status}) writes the same output",
+                    f"the job {name}, which has not finished, writes the same output",
                     given=request.output,
                     remedy=f'choose another output, or geozarr_nb.get_job("{name}").cancel()',
                 )
 
     def _start_worker(self) -> None:
         """Start a worker if a slot is free; the caller keeps everyone else from dispatching."""
-        _workers[:] = [process for process in _workers if process.poll() is None]
         slot = self._folders.take_slot(self._max_jobs)
-        if slot is None:
-            return
-        command = (sys.executable, "-P", "-m", worker.__name__, str(self._folders.root), str(slot))
-        try:
-            with self._folders.workers_log.open("ab") as log:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=self._folders.root,
-                    start_new_session=True,
-                    pass_fds=(slot,),
-                )
-        finally:
-            os.close(slot)
-        _workers.append(process)
+        if slot is not None:
+            try:
+                worker.start(self._folders, slot)
+            finally:
+                os.close(slot)
 
     def _revive(self) -> None:
         """Start a worker when a job waits and a slot is free, as after a worker was killed."""
@@ -222,23 +215,24 @@ class LocalBackend:
 
     # Reading
 
-    def _state(self, name: str, queue: Sequence[str] | None = None) -> JobState:
+    def _state(self, name: str, places: Mapping[str, int] | None = None) -> JobState:
+        """Return a job's state; why it waits is said where the places of those that wait are given."""
         job = self._folders.job(name)
-        stamp = job.ticket.stat().st_mtime_ns
+        stamp = _stamp_of(job)
         remembered = self._finished.get(name)
         if remembered is not None and remembered[0] == stamp:
             return remembered[1]
-        ticket, request = _needed(job.ticket), Request.from_json(_needed(job.request))
+        submission = self._submission(name)
         exit_, claim = read_json(job.exit), read_json(job.claim)
         if exit_ is None and claim is not None and not job.is_held:
             exit_ = self._settle(job)
-        digest = self._digest(job, ticket["order"])
+        digest = self._digest(job, stamp)
         common: dict[str, Any] = {
             "name": name,
             "backend": self.name,
-            "request": request,
-            "submitted": datetime.fromisoformat(ticket["submitted"]),
-            "attempt": ticket["attempt"],
+            "request": submission.request,
+            "submitted": submission.submitted,
+            "attempt": submission.attempt,
             "stage": digest.stage,
             "progress": digest.progress,
             "started": None if claim is None else datetime.fromisoformat(claim["started"]),
@@ -248,10 +242,9 @@ class LocalBackend:
             if claim is not None:
                 return JobState(status="Running", **common)
             self._revive()
-            return JobState(
-                status="Pending", reason=self._why_pending(name, self._queue() if queue is None else queue), **common
-            )
-        status, failure = _outcome(exit_, digest, cancelled=job.cancel.exists())
+            reason = "" if places is None else self._why_pending(places.get(name, 0))
+            return JobState(status="Pending", reason=reason, **common)
+        status, failure = outcome(exit_, digest, cancelled=job.cancel.exists())
         state = JobState(
             status=status,
             failure=failure,
@@ -261,18 +254,29 @@ class LocalBackend:
             **common,
         )
         if exit_["code"] is None or exit_["code"] < 0:
-            _discard_leftovers(request)
+            self._leftovers.add(submission.request.output)
         self._finished[name] = (stamp, state)
         self._digests.pop(name, None)
         return state
 
-    def _digest(self, job: JobFolder, order: int) -> Digest:
-        known_order, offset, digest = self._digests.get(job.name, (order, 0, Digest()))
-        if known_order != order:
+    def _submission(self, name: str) -> _Submission:
+        job = self._folders.job(name)
+        stamp = _stamp_of(job)
+        known = self._submissions.get(name)
+        if known is None or known.stamp != stamp:
+            ticket, request = _needed(job.ticket), _needed(job.request)
+            submitted = datetime.fromisoformat(ticket["submitted"])
+            known = _Submission(stamp, ticket["order"], ticket["attempt"], submitted, Request.from_json(request))
+            self._submissions[name] = known
+        return known
+
+    def _digest(self, job: JobFolder, stamp: _Stamp) -> Digest:
+        known, offset, digest = self._digests.get(job.name, (stamp, 0, Digest()))
+        if known != stamp:
             offset, digest = 0, Digest()
         events, offset = read_events(job.events, offset)
         digest.feed(events)
-        self._digests[job.name] = (order, offset, digest)
+        self._digests[job.name] = (stamp, offset, digest)
         return digest
 
     def _settle(self, job: JobFolder) -> dict[str, Any]:
@@ -286,21 +290,22 @@ class LocalBackend:
         return exit_
 
     def _read(self, name: str, file: str, cursor: Cursor | None) -> tuple[Sequence[Event], Cursor]:
-        job = self._folders.job(self._existing(name))
-        attempt = int(_needed(job.ticket)["attempt"])
-        if cursor is None:
-            cursor = Cursor(attempt, 0)
-        folder = job.path if cursor.attempt == attempt else job.attempt_folder(cursor.attempt)
-        events, offset = read_events(folder / file, cursor.offset)
+        job = self._folders.job(name)
+        with self._reading():
+            attempt = self._submission(self._existing(name)).attempt
+            if cursor is None:
+                cursor = Cursor(attempt, 0)
+            folder = job.path if cursor.attempt == attempt else job.attempt_folder(cursor.attempt)
+            events, offset = read_events(folder / file, cursor.offset)
         return events, Cursor(cursor.attempt, offset)
 
-    def _queue(self) -> Sequence[str]:
-        """Return the names of the jobs that wait, the next one first."""
-        orders = {name: self._folders.order(name) for name in self._folders.names()}
-        return sorted((name for name, order in orders.items() if order is not None), key=lambda name: orders[name] or 0)
+    def _places(self) -> Mapping[str, int]:
+        """Return how many jobs wait before each one that waits."""
+        waiting = [name for name in self._folders.names() if self._folders.job(name).is_pending]
+        waiting.sort(key=lambda name: self._submission(name).order)
+        return {name: place for place, name in enumerate(waiting)}
 
-    def _why_pending(self, name: str, queue: Sequence[str]) -> str:
-        before = queue.index(name) if name in queue else 0
+    def _why_pending(self, before: int) -> str:
         if not before and self._count_running() < self._max_jobs:
             return "it is about to start"
         bound = "one job runs" if self._max_jobs == 1 else f"{self._max_jobs} jobs run"
@@ -317,10 +322,6 @@ class LocalBackend:
     def _existing(self, name: str) -> str:
         if self._has(name):
             return name
-        if _NAME.fullmatch(name) and self._folders.job(name).path.is_dir():
-            with self._dispatching():  # a new attempt may be taking the place of an old one
-                if self._has(name):
-                    return name
         near = get_close_matches(name, self._folders.names(), n=3, cutoff=0.5)
         raise JobNotFound(
             "there is no job of this name on this machine",
@@ -328,30 +329,12 @@ class LocalBackend:
             remedy=f"{' or '.join(near)} may be meant" if near else "geozarr_nb.list_jobs() shows all of them",
         )
 
-    # Ending
+    # Keeping out of each other's way
 
-    def _end(self, job: JobFolder) -> None:
-        """End a running job's processes, gently first."""
-        deadline = time.monotonic() + GRACE
-        asked = False
-        family: list[psutil.Process] = []
-        while job.is_held and not job.exit.exists():
-            run = _run_of(job)
-            if run is not None:
-                family = _family(run) or family
-                if not asked:
-                    with suppress(ProcessLookupError):
-                        os.killpg(run.pid, signal.SIGTERM)
-                    asked = True
-            if time.monotonic() > deadline:
-                _kill(family)
-            time.sleep(LOOK)
-        _kill(family)
-
-    def _state_after_end(self, job: JobFolder) -> None:
-        with self._mutex:
-            state = self._state(job.name)
-        _discard_leftovers(state.request)
+    def _reading(self) -> AbstractContextManager[None]:
+        """Keep others from putting a new attempt in the place of an old one meanwhile."""
+        # There is nothing to keep from where nothing was ever submitted, and reading makes no folders.
+        return self._dispatching() if self._folders.root.is_dir() else nullcontext()
 
     @contextmanager
     def _dispatching(self) -> Iterator[None]:
@@ -366,6 +349,28 @@ class LocalBackend:
                     yield
                 finally:
                     self._dispatch_depth = 0
+            leftovers, self._leftovers = self._leftovers, set()
+        # Not before others may go on: it can be gigabytes.
+        for output in leftovers:
+            with suppress(OSError):  # what cannot be removed now is found by the next run for the same output
+                discard_leftovers(output)
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """What was written down when an attempt was submitted."""
+
+    stamp: _Stamp
+    order: int
+    attempt: int
+    submitted: datetime
+    request: Request
+
+
+def _stamp_of(job: JobFolder) -> _Stamp:
+    """Return what tells the present ticket from those of earlier attempts."""
+    found = job.ticket.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _arguments(request: Request, job: JobFolder) -> list[str]:
@@ -393,33 +398,6 @@ def _secrets(source: str) -> list[str]:
     return [part for part in (f"{user}@" if user else "", parts.query) if part]
 
 
-def _outcome(exit_: dict[str, Any], digest: Digest, *, cancelled: bool) -> tuple[Status, Failure | None]:
-    """Return how a job ended, and why."""
-    code = exit_["code"]
-    again = "run it again: job.retry()"
-    if digest.result is not None and code in (0, None):
-        return "Succeeded", None
-    if exit_.get("cancelled") or cancelled:
-        return "Failed", Failure("cancelled", "it was cancelled", remedy=again, exit_code=7, retryable=True)
-    if problem := exit_.get("problem"):
-        return "Error", Failure("not-started", problem, remedy="check the installation: geozarr-nb doctor")
-    if digest.failure is not None:
-        return "Failed", digest.failure
-    if code is None or code < 0:
-        by = f"by {signal.Signals(-code).name}" if code else "together with its worker"
-        return "Error", Failure(
-            "converter-killed",
-            f"the run was killed from outside ({by}), as a rule because memory ran out",
-            remedy=f"free memory, or choose fewer groups, and {again}",
-            exit_code=4,
-            retryable=True,
-        )
-    words = " / ".join(exit_.get("last_words", [])[-1:])
-    message = f"the run ended with exit code {code} and no result" + (f": {words}" if words else "")
-    remedy = "look at job.logs(), and check the installation: geozarr-nb doctor"
-    return "Error", Failure("defect", message, remedy=remedy)
-
-
 def _needed(path: Path) -> dict[str, Any]:
     document = read_json(path)
     if document is None:
@@ -427,48 +405,3 @@ def _needed(path: Path) -> dict[str, Any]:
             "the job's folder is incomplete", given=str(path), remedy="remove the folder, and submit again"
         )
     return document
-
-
-def _discard_leftovers(request: Request) -> None:
-    """Remove what a killed run left beside its output."""
-    from geozarr_runner.publish import discard_leftovers
-
-    discard_leftovers(request.output)
-
-
-def _run_of(job: JobFolder) -> psutil.Process | None:
-    """Return the process of a running job; None before it started or after it ended."""
-    claim = read_json(job.claim)
-    if claim is None or claim["pid"] is None:
-        return None
-    try:
-        process = psutil.Process(claim["pid"])
-        # A process number may be in use again by something else; the path of the log can not.
-        return process if str(job.log) in process.cmdline() else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _family(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _kill(processes: Sequence[psutil.Process]) -> None:
-    """Kill what still runs, and return when it does not."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    deadline = time.monotonic() + GRACE
-    while any(map(_lives, processes)) and time.monotonic() < deadline:
-        time.sleep(LOOK)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        # In a container nobody may collect a dead process whose parent died first.
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -17,11 +17,40 @@ import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
-from geozarr_nb.backends.folder import ADDRESS, JobFolder, StateFolder, read_json, write_json
+from geozarr_nb.backends.folder import JobFolder, StateFolder, read_json, write_json
 
 LAST_WORDS = 5
+_started: set[int] = set()  # workers of this process that it has not collected yet
+
+
+def start(state: StateFolder, slot: int) -> None:
+    """Start a worker that goes on without this process; `slot` is the open file that holds its slot."""
+    _collect()
+    with state.workers_log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "geozarr_nb.backends.worker", str(state.root), str(slot)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=state.root,
+            start_new_session=True,
+            pass_fds=(slot,),
+        )
+    _started.add(process.pid)
+    process.returncode = 0  # it outlives us on purpose; without this Python would warn of it when we end
+
+
+def _collect() -> None:
+    """Let go of the workers that have left, so that none stays as a zombie of this process."""
+    for pid in list(_started):
+        try:
+            gone = os.waitpid(pid, os.WNOHANG)[0] == pid
+        except ChildProcessError:  # someone else collected it, or this process is a fork of the one that started it
+            gone = True
+        if gone:
+            _started.discard(pid)
 
 
 def work(state: StateFolder, slot: int) -> None:
@@ -47,12 +76,11 @@ def run(job: JobFolder, lock: int, slot: int) -> None:
     if ticket is None or private is None:
         write_json(job.exit, ended(None, problem="the files of the job were removed while it waited"))
         return
-    argv = [private["source"] if part == ADDRESS else part for part in ticket["argv"]]
     try:
         with job.events.open("ab") as events, job.errors.open("ab") as errors:
             process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
+                ticket["argv"],
+                stdin=subprocess.PIPE,
                 stdout=events,
                 stderr=errors,
                 cwd=job.path,
@@ -67,6 +95,8 @@ def run(job: JobFolder, lock: int, slot: int) -> None:
         return
     write_json(job.claim, {"started": now(), "pid": process.pid})
     job.private.unlink(missing_ok=True)
+    with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as stdin:  # it may have ended before it asked
+        stdin.write(private["source"].encode())
     if job.cancel.exists():  # it came between the claim and the process number, so nobody could send the signal
         os.killpg(process.pid, signal.SIGTERM)
     code = process.wait()

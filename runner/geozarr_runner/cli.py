@@ -34,7 +34,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     convert = commands.add_parser("convert", help="convert a product to a verified GeoZarr", epilog=EPILOG)
-    convert.add_argument("input", metavar="INPUT", help="a Zarr store or a STAC item: address or path")
+    convert.add_argument(
+        "input",
+        metavar="INPUT",
+        help="a Zarr store or a STAC item: address or path; - reads it from standard input, where a signed address is "
+        "not seen by others",
+    )
     convert.add_argument("output", metavar="OUTPUT", help="the GeoZarr to write: a path")
     _add_groups(convert)
     convert.add_argument(
@@ -105,7 +110,7 @@ def _convert(options: argparse.Namespace) -> ExitCode:
         from geozarr_runner.run import run
 
         request = Request(
-            product=options.input,
+            product=sys.stdin.readline().strip() if options.input == "-" else options.input,
             output=options.output,
             groups=options.groups,
             validate_groups=options.validate_groups,
@@ -124,7 +129,11 @@ def _convert(options: argparse.Namespace) -> ExitCode:
         reporter.error(GeozarrError(f"a defect of ours: {error!r}", remedy="please report it, with the log file"))
         return ExitCode.DEFECT
     finally:
+        _ignore_signals()  # it is decided how the run ended
         reporter.close()
+        if reporter.unheard:
+            # Python's own last flush would fail once more, and change the exit code.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.SUCCESS
 
 
@@ -146,10 +155,14 @@ def _inspect(options: argparse.Namespace) -> ExitCode:
     return ExitCode.SUCCESS
 
 
+def _ignore_signals() -> None:
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+
+
 def _interrupt_on_signals() -> None:
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        for one in (signal.SIGINT, signal.SIGTERM):  # the cleaning that follows is not to be interrupted
-            signal.signal(one, signal.SIG_IGN)
+        _ignore_signals()  # the cleaning that follows is not to be interrupted
         name = signal.Signals(number).name
         raise Interrupted("the run was interrupted; nothing half-written is left", given=name, remedy="run it again")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import selectors
@@ -24,6 +25,8 @@ COMMAND = "eopf-geozarr"
 TICK = 0.5
 LINES_KEPT = 200
 SECONDS_TO_END = 10
+# Of the disk, of a quota, of a limit on the size of files.
+NO_SPACE = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _OWN_ERROR = re.compile(r"(?:Error during conversion|Error starting dask cluster).*?error=(?P<text>.+)$")
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b")
@@ -162,7 +165,7 @@ def _failure(code: int, last: Sequence[str]) -> Exception:
                 remedy="give it more memory, or convert fewer groups at once (geozarr-nb estimate says what it needs)",
             )
         return ConverterKilled(f"the converter was ended by a signal: {words}", given=name, remedy=remedy)
-    if any("No space left on device" in line for line in last):
+    if any(words in line for line in last for words in NO_SPACE):
         return StorageFull(
             "no space was left while the converter wrote", given=words, remedy="make space, run it again"
         )

@@ -92,7 +92,7 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None) -> Est
     if not exact:
         notes.append(f"the store does not tell the size of {len(sizes) - len(told)} of {len(sizes)} objects")
     download = sum(told.values()) if told or not sizes else None
-    stored = _stored_by_array(arrays, told)
+    stored = _stored_by_array(arrays, sizes)
     expected = written(product, chosen.found)
     if expected is None:
         output = _of_warped(product, chosen.found, stored)
@@ -122,8 +122,10 @@ def needed(product: Product, groups: Iterable[str]) -> list[Array]:
     return [array for path in paths for array in product.groups[path].arrays]
 
 
-def _stored_by_array(arrays: Iterable[Array], sizes: Mapping[str, int]) -> dict[str, int]:
-    return {array.path: sum(sizes.get(key, 0) for key in array.object_keys()) for array in arrays}
+def _stored_by_array(arrays: Iterable[Array], sizes: Mapping[str, int | None]) -> dict[str, int]:
+    """Return the stored bytes of the arrays whose objects all tell their size; what is not there has none."""
+    found = {array.path: [sizes.get(key, 0) for key in array.object_keys()] for array in arrays}
+    return {path: sum(size or 0 for size in of) for path, of in found.items() if None not in of}
 
 
 def _compressed(array: Written, stored: Mapping[str, int], *, flat: bool) -> int:

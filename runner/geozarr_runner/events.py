@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,18 +147,21 @@ class Reporter:
     def close(self) -> None:
         """Close the log file, if one was opened."""
         if self._log is not None:
-            self._log.close()
+            with suppress(OSError):  # what could not be written is not written by closing either
+                self._log.close()
             self._log = None
+
+    @property
+    def unheard(self) -> bool:
+        """True when whoever read along is gone."""
+        return self._stream is None
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Write one event."""
         now = datetime.now(UTC)
         document = {"v": SCHEMA_VERSION, "time": now.isoformat(timespec="milliseconds"), "type": kind, **fields}
-        line = json.dumps(document, ensure_ascii=False, default=str) + "\n"
-        if self._log is not None:
-            self._log.write(line)
-        else:
-            self._before_log.append(line)
+        line = json.dumps(document, default=str) + "\n"  # in ASCII: names of files can be bytes that are no text
+        self._keep(line)
         if self._stream is None or (kind == "log" and not self._verbose):
             return
         text = line
@@ -176,9 +179,20 @@ class Reporter:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             # Whoever read along is gone. The run goes on: its log file and its output are what counts.
             self._stream = None
+
+    def _keep(self, line: str) -> None:
+        if self._log is None:
+            self._before_log.append(line)
+            return
+        try:
+            self._log.write(line)
+        except OSError as error:
+            # The disk is full, say. If the output does not fit either, that ends the run with its own reason.
+            self.close()
+            self.warning("log-incomplete", f"the log file ends here: {error}", "make space where it lies")
 
     def message(self, text: str) -> None:
         """Say one clean line to a person."""
@@ -216,12 +230,18 @@ class Reporter:
         def progress(done: int, total: int | None, unit: Unit) -> None:
             nonlocal last, next_time
             now = monotonic()
+            if last is not None:
+                done = max(done, last[0])  # what has to be fetched again was counted already
             if last == (done, total) or (now < next_time and done != total):
                 return
             last, next_time = (done, total), now + SECONDS_BETWEEN_PROGRESS
             self.emit("progress", stage=stage, done=done, total=total, unit=unit)
             if self._progress_file is not None and total:
-                _replace_text(self._progress_file, f"{min(done, total)}/{total}")
+                try:
+                    _replace_text(self._progress_file, f"{min(done, total)}/{total}")
+                except OSError as error:
+                    self._progress_file = None
+                    self.warning("progress-file", f"the progress file cannot be written: {error}")
 
         return progress
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
+import lzma
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 WINDOW = 128
 OVERVIEW_WINDOW = 16
 ABSENT_OBJECTS_SAMPLED = 3
+# What zarr and its codecs raise for bytes that cannot be decoded.
+CODEC_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    SystemError,
+    LookupError,
+    TypeError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+)
 Values = NDArray[np.float64]
 Window = tuple[slice, ...]
 
@@ -43,12 +56,16 @@ class Pixels:
 
         self.store = store
         self._format = zarr_format
-        self._root: zarr.Group = zarr.open_group(store.for_zarr(), mode="r", zarr_format=3 if zarr_format == 3 else 2)
+        with store.translated():
+            self._root: zarr.Group = zarr.open_group(
+                store.for_zarr(), mode="r", zarr_format=3 if zarr_format == 3 else 2
+            )
 
     def read(self, array: Array, window: Window) -> Values:
         """Return a window as a reader of the CF conventions sees it: scaled, and NaN where there is nothing."""
-        opened: Any = self._root[array.path.strip("/")]
-        raw = np.asarray(opened[window])
+        with self.store.translated():
+            opened: Any = self._root[array.path.strip("/")]
+            raw = np.asarray(opened[window])
         values = raw.astype(np.float64)
         fill = array.attributes.get("_FillValue")
         if fill is None and self._format == 2:
@@ -59,8 +76,9 @@ class Pixels:
 
     def read_path(self, path: str, window: Window) -> Values:
         """Return a window of an array that holds plain numbers, coordinates say."""
-        opened: Any = self._root[path.strip("/")]
-        return np.asarray(opened[window], dtype=np.float64)
+        with self.store.translated():
+            opened: Any = self._root[path.strip("/")]
+            return np.asarray(opened[window], dtype=np.float64)
 
 
 def compare(pair: Pair, source: Pixels, written: Pixels) -> tuple[list[str], int]:
@@ -134,19 +152,25 @@ def _absent(array: Array, store: Store) -> Iterator[Window]:
     if store.local is None:
         return
     root = store.local / array.path.strip("/")
-    indices = itertools.product(*(range(count) for count in array.grid))
-    absent = [index for index in indices if not (root / array.key(index)).exists()]
+    absent = [index for index in array.indices() if not (root / array.key(index)).exists()]
     step = max(1, len(absent) // ABSENT_OBJECTS_SAMPLED)
     for index in absent[::step][:ABSENT_OBJECTS_SAMPLED]:
         yield _inside(array, index, WINDOW)
 
 
+def region(array: Array, index: tuple[int, ...]) -> Window:
+    """Return all pixels of one stored object."""
+    return tuple(
+        slice(position * chunk, min((position + 1) * chunk, size))
+        for size, chunk, position in zip(array.shape, array.chunks, index, strict=True)
+    )
+
+
 def _inside(array: Array, index: tuple[int, ...], edge: int) -> Window:
     """Return the middle of one stored object, at most `edge` pixels long along each dimension."""
     window = []
-    for size, chunk, position in zip(array.shape, array.chunks, index, strict=True):
-        start = position * chunk
-        length = min(chunk, size - start)
-        start += max(length - edge, 0) // 2
+    for part in region(array, index):
+        length = part.stop - part.start
+        start = part.start + max(length - edge, 0) // 2
         window.append(slice(start, start + min(edge, length)))
     return tuple(window)

@@ -113,6 +113,8 @@ def preflight(request: Request, reporter: Reporter) -> Plan:
 
 def _look_at_output(output: Path, product: Product, groups: tuple[str, ...], request: Request) -> bool:
     """Return whether the output is there and done; raise where it is in the way."""
+    if not os.path.lexists(output) and os.path.lexists(publish.retired(output)):
+        publish.discard_leftovers(output)  # a run was killed between its two renames: the old output comes back
     if not os.path.lexists(output):
         return False
     if not publish.is_store(output):
@@ -145,11 +147,11 @@ def _look_at_output(output: Path, product: Product, groups: tuple[str, ...], req
 
 
 def _look_at_space(output: Path) -> None:
-    existing = next(folder for folder in output.parents if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if free < SMALLEST_SPACE:
+    existing = next(folder for folder in output.parents if os.path.exists(folder))  # noqa: PTH110  never raises
+    usage = shutil.disk_usage(existing)
+    if usage.total and usage.free < SMALLEST_SPACE:  # some mounts do not tell their size
         raise StorageFull(
-            f"only {human_bytes(free)} are free",
+            f"only {human_bytes(usage.free)} are free",
             given=existing,
             remedy="make space there, or choose an output on another disk",
         )

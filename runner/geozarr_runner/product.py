@@ -27,6 +27,7 @@ from geozarr_runner.store import Store, local_path, not_found, redact
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 ROWS_SHOWN = 60
+TELL_PUBLISHER = "tell whoever publishes the product; no other option will help"
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,20 @@ class Array:
         """True for strings of any kind."""
         return self.dtype.lstrip("<>|=")[:1] in ("U", "S", "O") or self.dtype in ("string", "fixed_length_utf32")
 
+    def indices(self) -> Iterator[tuple[int, ...]]:
+        """Yield the index of every object, counted along each dimension."""
+        return cartesian(*(range(count) for count in self.grid))
+
     def object_keys(self) -> Iterator[str]:
         """Yield the key of every object that may be stored for this array, relative to the store."""
         root = self.path.lstrip("/")
-        for index in cartesian(*(range(count) for count in self.grid)):
-            yield f"{root}/{self.key(index)}"
+        return (f"{root}/{self.key(index)}" for index in self.indices())
 
     def key(self, index: tuple[int, ...]) -> str:
         """Return the key of one object, relative to the array; `index` counts objects along each dimension."""
         if self.metadata.get("zarr_format") == 2:
-            separator = self.metadata.get("dimension_separator", ".")
-            return separator.join(map(str, index)) if index else "0"
+            separator = self.metadata.get("dimension_separator") or "."
+            return str(separator).join(map(str, index)) if index else "0"
         encoding = self.metadata.get("chunk_key_encoding", {"name": "default"})
         options = encoding.get("configuration", {})
         if encoding["name"] == "v2":
@@ -199,7 +203,7 @@ class Product:
     def bbox(self) -> tuple[float, ...] | None:
         """West, south, east, north in degrees, where the product says it."""
         box = _discovery(self.attributes).get("bbox")
-        if not isinstance(box, list) or len(box) != 4:
+        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(edge, int | float) for edge in box):
             return None
         west, south, east, north = map(float, box)
         # Some real products have west and east the wrong way round.
@@ -316,8 +320,9 @@ def open_product(source: Source | Product | Any) -> Product:
 
 def _from_store(url: str, name: str | None) -> Product:
     store = Store(url)
-    nodes, zarr_format, consolidated = _read_metadata(store)
-    attributes = {path: node.get("attributes", {}) for path, node in nodes.items() if node["node_type"] == "group"}
+    documents, zarr_format, consolidated = _read_metadata(store)
+    nodes = {path: _node(path, document, url) for path, document in documents.items()}
+    attributes = {path: node["attributes"] for path, node in nodes.items() if node["node_type"] == "group"}
     arrays: dict[str, list[Array]] = {}
     for path, node in nodes.items():
         if node["node_type"] == "array":
@@ -352,7 +357,8 @@ def _read_metadata(store: Store) -> tuple[dict[str, dict[str, Any]], int, bool]:
     raw = store.read("zarr.json")
     if raw is not None:
         root = _parse_json(raw, store.url)
-        inner = (root.get("consolidated_metadata") or {}).get("metadata")
+        consolidated = root.get("consolidated_metadata")
+        inner = consolidated.get("metadata") if isinstance(consolidated, dict) else None
         if isinstance(inner, dict):
             nodes = {"/": root} | {"/" + path.strip("/"): node for path, node in inner.items()}
             return nodes, 3, True
@@ -372,7 +378,7 @@ def _nodes_v2(flat: Mapping[str, Any], url: str) -> dict[str, dict[str, Any]]:
         path, _, kind = key.rpartition("/")
         if kind in (".zgroup", ".zarray"):
             if not isinstance(document, dict):
-                raise ProductBroken(f"{key} in its .zmetadata is no object", given=redact(url))
+                raise ProductBroken(f"{key} in its .zmetadata is no object", given=redact(url), remedy=TELL_PUBLISHER)
             node_type = "group" if kind == ".zgroup" else "array"
             nodes["/" + path] = {
                 **document,
@@ -419,27 +425,50 @@ def _listed(store: Store, zarr_format: int) -> dict[str, dict[str, Any]]:
     return nodes
 
 
+def _node(path: str, document: Any, url: str) -> dict[str, Any]:
+    """Return a node's document with its attributes, or say why it cannot be used."""
+    attributes = (document.get("attributes") or {}) if isinstance(document, dict) else None
+    if not isinstance(attributes, dict) or document.get("node_type") not in ("group", "array"):
+        raise ProductBroken(
+            f"the metadata of {path} is neither a group's nor an array's",
+            given=redact(url),
+            remedy=TELL_PUBLISHER,
+        )
+    if path != "/" and {"", ".", ".."} & set(path[1:].split("/")):  # it becomes a path on this machine
+        raise ProductBroken(f"{path!r} cannot be a path in a store", given=redact(url), remedy=TELL_PUBLISHER)
+    return {**document, "attributes": attributes}
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list) or not all(isinstance(size, int) and 0 <= size < 2**63 for size in values):
+        raise ValueError(f"{str(values)[:60]} is no list of sizes")
+    return tuple(values)
+
+
 def _array(path: str, node: Mapping[str, Any], url: str) -> Array:
-    attributes = node.get("attributes", {})
+    attributes = node["attributes"]
     try:
-        shape = tuple(int(size) for size in node["shape"])
+        shape = _sizes(node["shape"])
         if node["zarr_format"] == 2:
             chunks, dtype = node["chunks"], node["dtype"]
             dims = attributes.get("_ARRAY_DIMENSIONS")
         else:
             chunks, dtype = node["chunk_grid"]["configuration"]["chunk_shape"], node["data_type"]
             dims = node.get("dimension_names")
+            encoding = node.get("chunk_key_encoding", {"name": "default"})
+            if not isinstance(encoding["name"], str) or not isinstance(encoding.get("configuration", {}), dict):
+                raise ValueError("its chunk_key_encoding is none")
         if not isinstance(dtype, str):
             dtype = dtype.get("name", "structured") if isinstance(dtype, dict) else "structured"
         dims = tuple(str(dim) for dim in dims or [f"dim_{i}" for i in range(len(shape))])
-        chunks = tuple(max(int(size), 1) for size in chunks)
+        chunks = tuple(max(size, 1) for size in _sizes(chunks))
         if len(chunks) != len(shape) or len(dims) != len(shape):
             raise ValueError("shape, chunks and dimensions differ in length")
     except (KeyError, TypeError, ValueError) as error:
         raise ProductBroken(
             f"the metadata of the array {path} cannot be used: {error}",
             given=redact(url),
-            remedy="tell whoever publishes the product; no other option will help",
+            remedy=TELL_PUBLISHER,
         ) from error
     return Array(
         path,
@@ -496,8 +525,9 @@ def _from_item(item: Mapping[str, Any], base: str | None) -> Product:
             remedy="give the address of a STAC item, or of the Zarr store itself",
         )
     if base is None:
-        links = item.get("links", [])
-        base = next((link["href"] for link in links if link.get("rel") == "self" and "href" in link), None)
+        listed = item.get("links")
+        links = [link for link in listed if isinstance(link, Mapping)] if isinstance(listed, list) else []
+        base = next((str(link["href"]) for link in links if link.get("rel") == "self" and "href" in link), None)
     roots: dict[str, str] = {}
     for key, asset in assets.items():
         href = str(asset.get("href", "")) if isinstance(asset, Mapping) else ""
@@ -547,14 +577,14 @@ def _read_json(url: str) -> Mapping[str, Any]:
 def _parse_json(raw: bytes, url: str) -> dict[str, Any]:
     try:
         document = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProductBroken(
             f"its metadata is no JSON: {error}",
             given=redact(url),
             remedy="check that the address is the product's and not a web page's",
         ) from error
     if not isinstance(document, dict):
-        raise ProductBroken("its metadata is no JSON object", given=redact(url))
+        raise ProductBroken("its metadata is no JSON object", given=redact(url), remedy=TELL_PUBLISHER)
     return document
 
 

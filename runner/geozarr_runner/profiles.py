@@ -65,6 +65,8 @@ class Generic:
         """Return why a group cannot become GeoZarr; None where it can."""
         if not group.variables:
             return "it holds coordinates only"
+        if group.path == "/":
+            return "its data lie in the root of the store, and the converter passes over the root"
         if not {"y", "x"} <= {array.name for array in group.coordinates}:
             dims = dict.fromkeys(dim for array in group.variables for dim in array.dims)
             return f"its data lie over ({', '.join(dims) or 'nothing'}) and not over a grid of y and x with coordinates"

@@ -127,7 +127,7 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
         _flush(space.writing)
         if not os.path.lexists(space.output):
             space.writing.rename(space.output)
-        elif not overwrite:
+        elif not overwrite or not is_store(space.output):
             raise OutputExists(
                 "something appeared under this name while the run was going",
                 given=space.output,
@@ -135,9 +135,9 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
             )
         elif not _exchange(space.writing, space.output):
             # No atomic exchange here: for a moment the name is free, and a run killed in it is mended by the next.
-            space.output.rename(_retired(space.output))
+            space.output.rename(retired(space.output))
             space.writing.rename(space.output)
-            _remove(_retired(space.output))
+            _remove(retired(space.output))
         _flush(space.output.parent)
 
 
@@ -170,11 +170,9 @@ def is_store(path: Path) -> bool:
 
 def provenance(output: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Return the record of how an output was made; None where there is none."""
-    try:
-        attributes = json.loads((output_path(output) / "zarr.json").read_bytes()).get("attributes", {})
-    except (OSError, ValueError):
-        return None
-    record = attributes.get(PROVENANCE)
+    root = _root_document(output_path(output))
+    attributes = (root or {}).get("attributes")
+    record = attributes.get(PROVENANCE) if isinstance(attributes, dict) else None
     return record if isinstance(record, dict) else None
 
 
@@ -190,10 +188,10 @@ def record_provenance(store: Path, record: Mapping[str, Any]) -> None:
 def remove_groups(store: Path, groups: Collection[str]) -> None:
     """Take groups, and parents that hold nothing else, out of a Zarr v3 store and its consolidated metadata."""
     document = store / "zarr.json"
-    if not groups or not document.is_file():
+    root = _root_document(store) if groups else None
+    if root is None:
         return
     with storage_errors(document):
-        root = json.loads(document.read_bytes())
         nodes = (root.get("consolidated_metadata") or {}).get("metadata", {})
         gone = {path.strip("/") for path in groups}
         nodes = {
@@ -212,12 +210,12 @@ def remove_groups(store: Path, groups: Collection[str]) -> None:
 
 
 def consolidate(store: Path) -> None:
-    """Consolidate a Zarr v3 store's metadata, where that was not done."""
-    document = store / "zarr.json"
-    if document.is_file() and not json.loads(document.read_bytes()).get("consolidated_metadata"):
+    """Consolidate a Zarr v3 store's metadata, where that was not done and can be: verification sees to the rest."""
+    root = _root_document(store)
+    if root is not None and not root.get("consolidated_metadata"):
         import zarr
 
-        with storage_errors(document), warnings.catch_warnings():
+        with storage_errors(store), suppress(ValueError, KeyError, TypeError), warnings.catch_warnings():
             # It says that other readers may not know consolidated metadata; the converter writes it everywhere else.
             warnings.simplefilter("ignore")
             zarr.consolidate_metadata(str(store), zarr_format=3)
@@ -231,8 +229,19 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         failure = storage_failure(error, error.filename or path)
         if failure is None:
-            failure = StorageFailed(f"cannot be written: {error.strerror or error}", given=path)
+            failure = StorageFailed(
+                f"cannot be written: {error.strerror or error}", given=path, remedy="choose another path"
+            )
         raise failure from error
+
+
+def _root_document(store: Path) -> dict[str, Any] | None:
+    """Return the root's document of a Zarr v3 store; None where there is none that can be read."""
+    try:
+        root = json.loads((store / "zarr.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return root if isinstance(root, dict) else None
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -268,13 +277,14 @@ def _unlock(output: Path, descriptor: int) -> None:
     os.close(descriptor)
 
 
-def _retired(output: Path) -> Path:
+def retired(output: Path) -> Path:
+    """Return the name that an old output has for a moment, where the system cannot swap two names at once."""
     return output.with_name(f".{output.name}.old")
 
 
 def _restore(output: Path) -> None:
     """Bring back the old output of a run that was killed between its two renames, or remove it."""
-    old = _retired(output)
+    old = retired(output)
     if old.exists():
         if output.exists():
             _remove(old)

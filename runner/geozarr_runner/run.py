@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner import convert, publish
+from geozarr_runner.diagnose import diagnose
+from geozarr_runner.errors import ConverterFailed, ConverterKilled, VerificationFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.layout import written
 from geozarr_runner.preflight import Plan, Request, preflight
@@ -53,16 +55,24 @@ def run(request: Request, reporter: Reporter, log: Path | None = None) -> Result
     if plan.done:
         _report_result(reporter, plan, request, bytes_read=0, start=start)
         return Result(plan.output, plan.groups, skipped=True)
+    converter = convert.find_converter()
     with publish.workspace(plan.output, request.scratch) as space:
         with publish.storage_errors(plan.output.parent):
             reporter.open_log(log or plan.output.with_name(f"{plan.output.name}.log.jsonl"))
         with reporter.stage("stage") as progress:
             staged = stage(plan, space, progress)
-        with reporter.stage("convert"):
-            _convert(plan, request, staged, space.writing, reporter)
-        with reporter.stage("verify") as progress:
-            _finish(plan, space.writing)
-            verified = verify(plan, staged.url, space.writing, progress)
+        try:
+            with reporter.stage("convert"):
+                _convert(converter, plan, request, staged, space.writing, reporter)
+            with reporter.stage("verify") as progress:
+                _finish(plan, space.writing)
+                verified = verify(plan, staged.url, space.writing, progress)
+        except ConverterKilled:
+            raise
+        except (ConverterFailed, VerificationFailed) as failure:
+            if (broken := diagnose(plan, staged.url)) is not None:
+                raise broken from failure
+            raise
         with reporter.stage("publish"):
             record = _provenance(plan, request, verified, started)
             publish.record_provenance(space.writing, record)
@@ -71,9 +81,9 @@ def run(request: Request, reporter: Reporter, log: Path | None = None) -> Result
     return Result(plan.output, plan.groups, skipped=False)
 
 
-def _convert(plan: Plan, request: Request, staged: Staged, output: Path, reporter: Reporter) -> None:
+def _convert(converter: str, plan: Plan, request: Request, staged: Staged, output: Path, reporter: Reporter) -> None:
     argv = convert.build_argv(
-        convert.find_converter(),
+        converter,
         staged.url,
         str(output),
         plan.call,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import inspect
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from geozarr_runner.errors import (
     GeozarrError,
+    InvalidRequest,
     ProductBroken,
     ProductDenied,
     ProductNotFound,
@@ -59,7 +62,12 @@ class Store:
         self.local = local_path(self.url)
         self._query = ""
         if self.local is None:
-            parts = urlsplit(self.url)
+            try:
+                parts = urlsplit(self.url)
+            except ValueError as error:
+                raise InvalidRequest(
+                    f"this cannot be an address: {error}", given=redact(self.url), remedy="give it as https://host/path"
+                ) from error
             if parts.scheme in ("http", "https"):
                 self._query = f"?{parts.query}" if parts.query else ""
                 self._root = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
@@ -206,22 +214,31 @@ class Store:
             total += size
         return total
 
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn a distant backend's refusals into ours while zarr reads through it; what zarr says of bytes passes."""
+        try:
+            yield
+        except Exception as error:
+            refused = isinstance(error, OSError | asyncio.TimeoutError) or _is_client_error(error)
+            if self.local is not None or isinstance(error, FileNotFoundError) or not refused:
+                raise
+            raise self._failure(error, "", tries=1) from error
+
     def _run[T](self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for work on the filesystem's own loop; an interrupted wait ends the work too."""
         ended = threading.Event()
-
-        async def tracked() -> T:
-            try:
-                return await work
-            finally:
-                ended.set()
-
-        future = asyncio.run_coroutine_threadsafe(tracked(), self.filesystem.loop)
+        future = None
         try:
+            future = asyncio.run_coroutine_threadsafe(tracked(), self.filesystem.loop)
             return future.result()
         except BaseException:
-            future.cancel()
-            ended.wait(SECONDS_TO_CONNECT)
+            if future is not None:
+                future.cancel()
+            if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+                work.close()  # ended before it began: nothing to wait for
+            else:
+                ended.wait(SECONDS_TO_CONNECT)
             raise
 
     async def _retried[T](self, call: Callable[[], Coroutine[Any, Any, T]], key: str) -> T:
@@ -229,7 +246,7 @@ class Store:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception(_may_get_better),
                 stop=stop_after_attempt(ATTEMPTS),
-                wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.2),
+                wait=wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2),
                 reraise=True,
             ):
                 with attempt:
@@ -240,7 +257,7 @@ class Store:
             raise self._failure(error, key) from error
         raise AssertionError("tenacity returned without a result")
 
-    def _failure(self, error: BaseException, key: str) -> GeozarrError:
+    def _failure(self, error: BaseException, key: str, tries: int = ATTEMPTS) -> GeozarrError:
         """Return what a backend's error means to a person."""
         address = redact(f"{self.url.partition('?')[0].rstrip('/')}/{key}" if key else self.url)
         if (storage := storage_failure(error)) is not None and self.local is None:
@@ -258,11 +275,15 @@ class Store:
             return ProductUnreachable(_text(error), given=address, remedy="install the fsspec backend that it names")
         if status is not None or isinstance(error, OSError | asyncio.TimeoutError) or _is_client_error(error):
             return ProductUnreachable(
-                f"no answer after {ATTEMPTS} tries: {_text(error)}",
+                f"no answer{f' after {tries} tries' if tries > 1 else ''}: {_text(error)}",
                 given=address,
                 remedy="check the address and the network, then run the same command again",
             )
-        return ProductBroken(f"the store answered something unusable: {_text(error)}", given=address)
+        return ProductBroken(
+            f"the store answered something unusable: {_text(error)}",
+            given=address,
+            remedy="open the address in a browser: it may be another service's",
+        )
 
 
 def local_path(url: str) -> Path | None:
@@ -278,7 +299,10 @@ def redact(url: str) -> str:
     """Return an address without what may be secret in it: user, password and query."""
     if "://" not in url:
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no address at all; what follows a question mark may be secret all the same
+        return url.partition("?")[0]
     netloc = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
 
@@ -288,9 +312,11 @@ def storage_failure(error: BaseException, path: object = None) -> StorageFailed 
     if not isinstance(error, OSError) or error.errno is None:
         return None
     given = path if path is not None else error.filename
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageFull(
-            "no space is left on the device", given=given, remedy="make space there, or choose another folder"
+            f"cannot be written: {os.strerror(error.errno).lower()}",
+            given=given,
+            remedy="make space there, or choose another folder",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageDenied(

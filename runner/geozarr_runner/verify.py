@@ -17,7 +17,7 @@ from typing import Any
 from geozarr_runner.errors import ProductUnreachable, VerificationFailed
 from geozarr_runner.events import Progress
 from geozarr_runner.layout import NOT_COPIED, REFLECTANCE, SMALLEST_OVERVIEW
-from geozarr_runner.pixels import Pair, Pixels, compare
+from geozarr_runner.pixels import CODEC_ERRORS, Pair, Pixels, compare
 from geozarr_runner.preflight import Plan
 from geozarr_runner.product import Group, Product, open_product
 from geozarr_runner.profiles import crs_of
@@ -102,8 +102,7 @@ def _check_for(plan: Plan, source: Pixels, written: Pixels) -> Callable[[Pair], 
             if pair.warped and warped is not None:
                 return warped.compare(pair, written)
             return compare(pair, source, written)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            # A broken chunk shows when it is read: the source's would have ended the converter too.
+        except CODEC_ERRORS as error:
             return [f"{pair.output.path}: its pixels cannot be read: {error}"], 0
 
     return check

@@ -231,3 +231,30 @@ def _sampled(array: Any) -> list[float | None]:
     rows, columns = (np.linspace(0, size - 1, 5).astype(int) for size in array.shape[-2:])
     values = np.asarray(array[:], dtype=np.float64)[..., rows[:, None], columns].ravel()
     return [None if np.isnan(value) else float(f"{value:.7g}") for value in values]
+
+
+def start(*arguments: object, env: Mapping[str, str], command: Sequence[str] = RUNNER) -> subprocess.Popen[str]:
+    """Start `geozarr-runner convert ARGUMENTS`."""
+    return subprocess.Popen(
+        [*command, "convert", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(**env),
+    )
+
+
+def finish(process: subprocess.Popen[str], output: Path, timeout: float = 30) -> Run:
+    """Wait for what was started."""
+    stdout, stderr = process.communicate(timeout=timeout)
+    return Run(process.returncode, stdout, stderr, output)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and at work."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 import zarr
 
-from benchmarks.server import ProductServer
+from benchmarks.server import Kind, ProductServer
 from geozarr_runner.estimate import estimate
 from geozarr_runner.events import parse_all
+from geozarr_runner.layout import written
 from geozarr_runner.product import open_product
 from geozarr_runner.publish import provenance
 from runner.tests.support import R10M, R20M, R60M, Run, beside, data_groups, nodes, run, structure
@@ -196,7 +198,10 @@ def test_both_polarisations_differ(runs: dict[str, Future[Run]]) -> None:
 
 @pytest.mark.parametrize(
     ("product", "typed", "groups"),
-    [("s2.zarr", ("/nowhere", "measurements/reflectance/r20m", R60M), [R20M, R60M]), ("terrain.zarr", ("dem",), ["/dem"])],
+    [
+        ("s2.zarr", ("/nowhere", "measurements/reflectance/r20m", R60M), [R20M, R60M]),
+        ("terrain.zarr", ("dem",), ["/dem"]),
+    ],
 )
 def test_over_http_each_needed_object_comes_once(
     product: str, typed: tuple[str, ...], groups: list[str], terrain: Path, server: ProductServer, tmp_path: Path
@@ -209,9 +214,13 @@ def test_over_http_each_needed_object_comes_once(
     counts = server.counts
     assert done.result["groups"] == groups
     assert counts.repeated() == {}
-    data = {path: one.bytes for path, one in counts.paths.items() if not path.endswith(("/.zmetadata", "/zarr.json"))}
+    data = {
+        path: one.bytes
+        for path, one in counts.paths.items()
+        if Kind.DATA in one.requests and not path.endswith(("/.zmetadata", "/zarr.json"))
+    }
     assert all(path.startswith(tuple(f"/{product}{group}/" for group in groups)) for path in data)
-    stored = sum((terrain.parent / path[1:]).stat().st_size for path in data if (terrain.parent / path[1:]).exists())
+    stored = sum((terrain.parent / path[1:]).stat().st_size for path in data)
     assert stored == sum(data.values()) == done.result["bytes_read"] == expected.download_bytes
     assert counts.data == expected.requests + 1
     staged = [event for event in done.of("progress") if event["stage"] == "stage"]
@@ -239,3 +248,35 @@ def test_an_old_output_is_replaced(s2: Path, tmp_path: Path, good: Run) -> None:
     assert record is not None
     assert record["request"] == "request-2"
     assert beside(output) == {"out.zarr"}
+
+
+@pytest.mark.parametrize("name", ["s2-group", "s2-several", "s2-whole", "generic"])
+def test_the_layout_was_known_beforehand(name: str, runs: dict[str, Future[Run]], s2: Path, terrain: Path) -> None:
+    """Progress and estimate count on it."""
+    case = CASES.get(name, Case("s2", groups=(R10M,)))
+    product = open_product(s2 if case.product == "s2" else terrain)
+    expected = written(product, case.groups or (("/dem",) if case.product == "terrain" else ()))
+    assert expected is not None
+    names = {array.source.name for array in expected}
+    actual = [
+        (path.rpartition("/")[2], tuple(node["shape"]), tuple(node["chunk_grid"]["configuration"]["chunk_shape"]))
+        for path, node in nodes(runs[name].result().output).items()
+        if node["node_type"] == "array" and path.rpartition("/")[2] in names
+    ]
+    assert Counter(actual) == Counter((array.source.name, array.shape, array.chunks) for array in expected)
+    progress = [event for event in runs[name].result().of("progress") if event["stage"] == "convert"]
+    assert case.product == "terrain" or progress[-1]["total"] == sum(array.objects for array in expected)
+
+
+@pytest.mark.parametrize("name", ["s2-group", "s2-several", "s2-whole"])
+def test_the_estimate_comes_near(name: str, runs: dict[str, Future[Run]], s2: Path) -> None:
+    groups = CASES.get(name, Case("s2", groups=(R10M,))).groups
+    expected = estimate(open_product(s2), groups)
+    arrays = [array for path in groups or open_product(s2).groups for array in open_product(s2).groups[path].arrays]
+    keys = [key for array in arrays for key in array.object_keys()]
+    assert expected.download_bytes == sum((s2 / key).stat().st_size for key in keys if (s2 / key).exists())
+    assert expected.requests == sum((s2 / key).exists() for key in keys)
+    assert expected.exact
+    output = runs[name].result().output
+    chunks = sum(file.stat().st_size for file in output.rglob("*") if file.is_file() and file.name != "zarr.json")
+    assert expected.output_bytes == pytest.approx(chunks, rel=0.3)

@@ -289,7 +289,7 @@ FAKES = {
     "broken metadata": "out.mkdir(); (out / 'zarr.json').write_text('{')",
     "metadata that is no object": "out.mkdir(); (out / 'zarr.json').write_text('[]')",
     "nodes that are none": (
-        "out.mkdir(); (out / 'zarr.json').write_text('{\"zarr_format\": 3, \"node_type\": \"group\"}')\n"
+        'out.mkdir(); (out / \'zarr.json\').write_text(\'{"zarr_format": 3, "node_type": "group"}\')\n'
         "(out / 'a').mkdir(); (out / 'a' / 'zarr.json').write_text('{}')"
     ),
 }

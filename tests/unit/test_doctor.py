@@ -52,7 +52,7 @@ def test_this_machine_can_convert(product: Path) -> None:
 
 def test_without_a_product_a_full_tile_is_the_measure() -> None:
     diagnosis = doctor()
-    assert "a full tile needs about 8.0 GB" in found(diagnosis, "memory").found
+    assert "a full tile needs about 6.3 GB" in found(diagnosis, "memory").found
     assert "product" not in [finding.name for finding in diagnosis.findings]
 
 

@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
 )
 WIDGETS_MAY_USE = frozenset({"", "job", "jobset", "widgets"})
-BACKEND_DETAILS = frozenset({"local", "worker", "folder", "digest"})
+BACKEND_DETAILS = frozenset({"local", "worker", "folder", "digest", "outcome", "processes"})
 
 
 def imports(path: Path) -> Iterator[str]:

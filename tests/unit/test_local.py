@@ -19,7 +19,7 @@ import pytest
 from geozarr_nb.backends.base import JobState
 from geozarr_nb.backends.folder import StateFolder
 from geozarr_nb.backends.local import LocalBackend
-from geozarr_nb.errors import ConversionFailed, InvalidRequest, JobNotFound, OutputBusy, WaitTimeout
+from geozarr_nb.errors import ConversionFailed, InvalidRequest, JobNotFound, OutputBusy, StorageFailed, WaitTimeout
 from geozarr_nb.job import Job
 from geozarr_nb.jobset import JobSet, Refused
 from geozarr_nb.request import Request
@@ -31,8 +31,8 @@ argv = sys.argv[1:]
 output, log = pathlib.Path(argv[2]), pathlib.Path(argv[argv.index("--log") + 1])
 def emit(kind, **fields):
     line = json.dumps({"v": 1, "time": "2025-01-01T00:00:00+00:00", "type": kind, **fields}) + "\\n"
-    sys.stdout.write(line); sys.stdout.flush()
     with log.open("a") as file: file.write(line)
+    if kind != "log": sys.stdout.write(line); sys.stdout.flush()
 def until(name):
     while not (output.parent / name).exists(): time.sleep(0.01)
 plan = os.environ.get("STAND_IN", "succeed")
@@ -41,6 +41,7 @@ emit("progress", stage="convert", done=1, total=2, unit="chunks")
 with (output.parent / "trace").open("a") as trace: trace.write(f"+{output.name}\\n")
 if plan == "hold": until("go")
 if plan == "fail":
+    emit("log", source="converter", text="cannot write b02")
     emit("error", code="storage-full", message="no space is left", given=str(output), remedy="make space",
          exit_code=6, retryable=False)
     sys.exit(6)
@@ -52,7 +53,7 @@ if plan == "stubborn":
         "signal.signal(signal.SIGTERM, signal.SIG_IGN);time.sleep(600)"], start_new_session=True)
     emit("message", text=f"child {child.pid}"); until("never")
 if plan == "die": os.kill(os.getpid(), signal.SIGKILL)
-if plan == "tell": emit("message", text=f"reading {argv[1]}")
+if plan == "tell": emit("message", text=f"reading {sys.stdin.read()}")
 with (output.parent / "trace").open("a") as trace: trace.write(f"-{output.name}\\n")
 emit("result", path=str(output), groups=[], skipped=False, bytes_read=1, bytes_written=1, seconds=0.1,
      versions={}, identity="")
@@ -122,6 +123,7 @@ def test_a_job_from_submission_to_success(backend: LocalBackend, make: Make) -> 
 def test_the_worker_leaves_when_nothing_waits(backend: LocalBackend, make: Make, tmp_path: Path) -> None:
     finished(backend, backend.submit(make()))
     until(lambda: not workers_of(tmp_path / "state"))
+    assert (tmp_path / "state" / "workers.log").read_text() == ""
 
 
 @pytest.mark.parametrize("bound", [1, 3])
@@ -248,16 +250,8 @@ def test_a_run_that_says_why_it_failed(backend: LocalBackend, make: Make, monkey
         job.raise_for_status()
     assert (caught.value.code, caught.value.exit_code, caught.value.retryable) == ("storage-full", 6, False)
     text = str(caught.value)
-    for part in (
-        "no space is left",
-        "/data/product.zarr",
-        job.output,
-        "make space",
-        "last lines",
-        job.name,
-        "log.jsonl",
-    ):
-        assert part in text
+    parts = ("no space is left", "/data/product.zarr", job.output, "make space", "cannot write b02", job.name)
+    assert all(part in text for part in (*parts, job.state.log))
 
 
 def test_a_run_that_ends_without_a_word(backend: LocalBackend, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +330,7 @@ def test_cancel_before_it_runs(
 
 
 def test_cancel_ends_what_will_not_end(backend: LocalBackend, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geozarr_nb.backends.local.GRACE", 0.5)
+    monkeypatch.setattr("geozarr_nb.backends.processes.GRACE", 0.5)
     monkeypatch.setenv("STAND_IN", "stubborn")
     name = backend.submit(make())
     until(lambda: len(backend.events(name)[0]) == 3)
@@ -396,6 +390,12 @@ def test_what_is_private_while_a_job_waits_is_its_owners(
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
     backend.cancel(folder.name)
     assert not folder.private.exists()
+
+
+def test_a_state_folder_that_cannot_be_written_is_a_storage_failure(tmp_path: Path, make: Make) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed):
+        LocalBackend(tmp_path / "file" / "state").submit(make())
 
 
 def test_an_unknown_name_suggests_a_known_one(backend: LocalBackend, make: Make) -> None:

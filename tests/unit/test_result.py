@@ -156,6 +156,17 @@ def test_opens_over_http(outputs: Outputs, address: str) -> None:
     np.testing.assert_array_equal(remote[path]["b01"].values, local[path]["b01"].values)
 
 
+def test_opens_any_address_that_fsspec_knows(outputs: Outputs) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put(str(outputs.chosen), "/bucket/chosen.zarr", recursive=True)
+    for address in ("memory://bucket/chosen.zarr", f"file://{outputs.chosen}"):
+        tree = result.open(address, level="coarsest")
+        assert float(tree[R10M]["b04"].mean()) > 0
+    memory.rm("/bucket", recursive=True)
+
+
 def test_http_without_consolidated_metadata_says_what_to_do(outputs: Outputs, address: str) -> None:
     assert "consolidated_metadata" not in json.loads((outputs.swath / "zarr.json").read_text())
     with pytest.raises(ProductBroken, match="consolidate_metadata"):

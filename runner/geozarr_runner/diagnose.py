@@ -1,0 +1,41 @@
+"""Finds the stored object on which a run came to grief: the converter does not name it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from geozarr_runner.errors import ProductBroken
+from geozarr_runner.estimate import needed
+from geozarr_runner.pixels import CODEC_ERRORS, region
+from geozarr_runner.preflight import Plan
+from geozarr_runner.store import Store, redact
+
+
+def diagnose(plan: Plan, source_url: str) -> ProductBroken | None:
+    """Return which stored object cannot be decoded; None where all can, or where reading them all takes a download.
+
+    Parameters
+    ----------
+    source_url
+        What the converter read: the staged view, or the product itself.
+    """
+    import zarr
+
+    store = Store(source_url)
+    if store.local is None:
+        return None
+    root = zarr.open_group(store.for_zarr(), mode="r", zarr_format=3 if plan.product.zarr_format == 3 else 2)
+    for array in needed(plan.product, plan.groups):
+        opened: Any = root[array.path.strip("/")]
+        for index, key in zip(array.indices(), array.object_keys(), strict=True):
+            if not (store.local / key).exists():
+                continue
+            try:
+                opened[region(array, index)]
+            except CODEC_ERRORS as error:
+                return ProductBroken(
+                    f"a stored chunk of {array.path} cannot be decoded, its pixels are lost: {error}",
+                    given=f"{redact(plan.product.url)}/{key}",
+                    remedy="fetch the product again, or tell whoever publishes it; groups without it can be converted",
+                )
+    return None

@@ -1,0 +1,148 @@
+"""Which groups are wanted, in every form a person types them, and what is said of those that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from geozarr_runner.errors import GroupsMissing, InvalidRequest
+from geozarr_runner.groups import normalise, report
+from geozarr_runner.product import Product, open_product
+from runner.tests.support import R20M, R60M, array_v2, consolidated_v2, grid_v2, write_store
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (None, ()),
+        ("", ()),
+        ("0", ()),
+        (" , ", ()),
+        ([], ()),
+        (["0", ""], ()),
+        ("a", ("/a",)),
+        ("/a/", ("/a",)),
+        ("//a//b", ("/a/b",)),
+        ("a,b", ("/a", "/b")),
+        ("a b\tc\nd", ("/a", "/b", "/c", "/d")),
+        ("a, /a ,a/", ("/a",)),
+        (["b", "a,b"], ("/b", "/a")),
+        (("a", "b"), ("/a", "/b")),
+        (iter(["a"]), ("/a",)),
+        ({"a": 1}, ("/a",)),
+        ("/", ("/",)),
+        ("A", ("/A",)),
+        ("0/a", ("/0/a",)),
+    ],
+)
+def test_groups_are_absolute_and_come_once(typed: str | Iterable[str] | None, meant: tuple[str, ...]) -> None:
+    assert normalise(typed, {}) == meant
+
+
+@pytest.mark.parametrize("typed", [None, "", "0", [], ["0"]])
+def test_nothing_given_falls_back_to_the_environment(typed: str | list[str] | None) -> None:
+    assert normalise(typed, {"ARGO_GROUPS": "a, b"}) == ("/a", "/b")
+    assert normalise(typed, {"ARGO_GROUPS": "0"}) == ()
+    assert normalise("c", {"ARGO_GROUPS": "a, b"}) == ("/c",)
+
+
+@pytest.mark.parametrize("typed", [[["a"]], [("a", "b")], [None], [1], ["a", b"b"], [Path("a")]])
+def test_a_group_is_text(typed: list[str]) -> None:
+    with pytest.raises(InvalidRequest, match="by its path") as caught:
+        normalise(typed, {})
+    assert caught.value.given
+    assert caught.value.remedy
+
+
+@pytest.fixture(scope="module")
+def product(s2: Path) -> Product:
+    return open_product(s2)
+
+
+def test_what_may_have_been_meant_is_suggested(product: Product) -> None:
+    found = report(product, ["measurements/reflectance/r20", "r60m"])
+    assert not found.ok
+    assert found.found == ()
+    assert found.missing == ("/measurements/reflectance/r20", "/r60m")
+    assert found.suggestions["/measurements/reflectance/r20"][0] == R20M
+    assert found.suggestions["/r60m"][0] == R60M
+    for text in (repr(found), found._repr_html_()):
+        assert R20M in text
+        assert R60M in text
+    assert "not as asked" in repr(found)
+
+
+@pytest.mark.parametrize("typo", ["measurement/reflectance/r20m", "Measurements/Reflectance/R20M", "reflectance/r20m"])
+def test_a_typing_error_is_recognised(typo: str, product: Product) -> None:
+    assert report(product, typo).suggestions[f"/{typo}"][0] == R20M
+
+
+def test_what_resembles_nothing_is_answered_with_all_there_is(product: Product) -> None:
+    found = report(product, "xyzzy")
+    assert found.suggestions == {"/xyzzy": ()}
+    with pytest.raises(GroupsMissing) as caught:
+        found.raise_for_missing(all_needed=False)
+    assert "/xyzzy" in caught.value.message
+    assert R20M in caught.value.remedy
+
+
+def test_a_parent_is_no_group_to_convert(product: Product) -> None:
+    found = report(product, "/measurements/reflectance")
+    assert "only groups" in found.unfit["/measurements/reflectance"]
+    assert set(found.suggestions["/measurements/reflectance"]) <= set(found.available)
+    assert all(path.startswith("/measurements/reflectance/") for path in found.suggestions["/measurements/reflectance"])
+
+
+def test_a_group_that_is_no_raster_is_unfit(product: Product) -> None:
+    found = report(product, ["/conditions/geometry", R20M])
+    assert list(found.unfit) == ["/conditions/geometry"]
+    assert found.found == (R20M,)
+    found.raise_for_missing(all_needed=False)
+    with pytest.raises(GroupsMissing):
+        found.raise_for_missing(all_needed=True)
+
+
+def test_without_groups_the_whole_product_is_meant(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARGO_GROUPS", raising=False)
+    found = report(product, options={"validate_groups": True, "dask_cluster": True})
+    assert found.ok
+    assert found.wanted == found.found == ()
+    assert len(found.warnings) == 2
+    assert "whole product" in repr(found)
+    assert found.to_dict()["available"] == found.available
+
+
+def test_short_names_of_a_radar_product_stand_for_each_polarisation(s1: Path) -> None:
+    product = open_product(s1)
+    found = report(product, "measurements")
+    assert found.ok
+    assert [path.rpartition("/")[2] for path in found.found] == ["measurements"] * 2
+    assert report(product, found.found[1]).found == found.found[1:]
+    control_points = report(product, "conditions/gcp")
+    assert not control_points.ok
+    assert "only the measurements" in control_points.unfit["/conditions/gcp"]
+
+
+def test_of_olci_only_the_measurements_become_geozarr(s3: Path) -> None:
+    product = open_product(s3)
+    assert report(product, "measurements").ok
+    assert "/quality" in report(product, "quality").unfit
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"data/.zattrs": {"_ARRAY_DIMENSIONS": ["y", "x"]}}, "coordinate reference system"),
+        ({"data/.zattrs": {"_ARRAY_DIMENSIONS": ["x", "y"], "proj:epsg": 4326}}, "lies over"),
+        (array_v2((8, 8), ("y", "x"), "label", dtype="<U4", fill_value=None), "holds text"),
+        (array_v2((2, 2, 8, 8), ("t", "z", "y", "x"), "cube"), "lies over"),
+    ],
+)
+def test_why_a_group_cannot_become_geozarr(change: dict[str, object], why: str, tmp_path: Path) -> None:
+    documents = grid_v2("a")
+    documents |= {f"a/{key}": document for key, document in change.items()}  # type: ignore[misc]
+    product = open_product(write_store(tmp_path / "p.zarr", {**consolidated_v2(documents)}))
+    assert why in report(product, "a").unfit["/a"]
+    assert report(product, "a").available == ()

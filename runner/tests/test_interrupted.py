@@ -1,0 +1,214 @@
+"""Ended at any moment, a run leaves nothing half-written; what SIGKILL leaves, the next run cleans."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks.server import ProductServer
+from geozarr_runner.events import parse
+from geozarr_runner.publish import discard_leftovers
+from runner.tests.support import R10M, R60M, RUNNER, alive, beside, data_groups, finish, run, start, until
+
+type Install = Callable[[str], dict[str, str]]
+
+MARK = "pathlib.Path(os.environ['MARK']).write_text(str(os.getpid()))\n"
+SLEEPS = f"{MARK}time.sleep(60)"
+# The runner with one of its stages replaced by one that never ends.
+BLOCKED = """
+import os, pathlib, sys, time
+from geozarr_runner import cli, run
+def block(*_, **__):
+    pathlib.Path(os.environ["MARK"]).write_text(str(os.getpid()))
+    time.sleep(60)
+if os.environ["BLOCK"] == "verify":
+    run.verify = block
+else:
+    run.verify = lambda *_: None
+    run._provenance = block
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@contextmanager
+def running(
+    *arguments: object, env: dict[str, str], command: tuple[str, ...] = RUNNER
+) -> Iterator[subprocess.Popen[str]]:
+    """A run that is ended with the block, whatever happened in it."""
+    process = start(*arguments, env=env, command=command)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def interrupted(process: subprocess.Popen[str], number: signal.Signals, output: Path) -> None:
+    """Send a signal, and check what is left."""
+    process.send_signal(number)
+    done = finish(process, output)
+    assert done.code == 7, done.stdout + done.stderr
+    assert done.error["code"] == "interrupted"
+    assert done.error["given"] == number.name
+    assert done.error["remedy"]
+    assert done.error["retryable"]
+    assert done.stderr == ""
+    assert beside(output) == set()
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "out.zarr"
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """Written by whatever is to be interrupted, when it is there."""
+    return tmp_path / "mark"
+
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_while_the_product_is_read(number: signal.Signals, s2: Path, output: Path) -> None:
+    with ProductServer(s2.parent, latency=30) as slow, running(f"{slow.url}/s2.zarr", output, env={}) as process:
+        until(lambda: slow.counts.peak)
+        interrupted(process, number, output)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_while_objects_arrive(number: signal.Signals, s2: Path, output: Path) -> None:
+    with (
+        ProductServer(s2.parent, bandwidth=200_000) as slow,
+        running(f"{slow.url}/s2.zarr", output, "--groups", R10M, env={}) as process,
+    ):
+        until(lambda: any(path.endswith("0.0") for path in slow.counts.paths))
+        interrupted(process, number, output)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_while_the_converter_runs(
+    number: signal.Signals, s2: Path, output: Path, mark: Path, fake_converter: Install
+) -> None:
+    """What the converter started, dask's workers say, ends with it."""
+    child = "import subprocess\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    tell = "pathlib.Path(os.environ['MARK']).write_text(f'{os.getpid()} {child.pid}')\n"
+    script = f"{child}out.mkdir()\n{tell}time.sleep(60)"
+    env = {**fake_converter(script), "MARK": str(mark)}
+    with running(s2, output, "--groups", R60M, env=env) as process:
+        pids = [int(pid) for pid in until(lambda: mark.exists() and mark.read_text()).split()]
+        assert len(pids) == 2
+        interrupted(process, number, output)
+    until(lambda: not any(map(alive, pids)))
+
+
+@pytest.mark.parametrize("stage", ["verify", "publish"])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_while_the_output_is(
+    number: signal.Signals, stage: str, s2: Path, output: Path, mark: Path, fake_converter: Install
+) -> None:
+    env = {**fake_converter("out.mkdir()"), "MARK": str(mark), "BLOCK": stage}
+    command = (sys.executable, "-c", BLOCKED)
+    with running(s2, output, "--groups", R60M, env=env, command=command) as process:
+        until(mark.exists)
+        interrupted(process, number, output)
+
+
+def test_a_second_signal_does_not_stop_the_cleaning(
+    s2: Path, output: Path, mark: Path, fake_converter: Install
+) -> None:
+    """The converter takes its time to end."""
+    script = f"signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit(1)))\nout.mkdir()\n{SLEEPS}"
+    with running(s2, output, "--groups", R60M, env={**fake_converter(script), "MARK": str(mark)}) as process:
+        pid = int(until(lambda: mark.exists() and mark.read_text()))
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        interrupted(process, signal.SIGTERM, output)
+    assert not alive(pid)
+
+
+def test_the_converter_ends_with_a_killed_runner(s2: Path, output: Path, mark: Path, fake_converter: Install) -> None:
+    with running(s2, output, "--groups", R60M, env={**fake_converter(SLEEPS), "MARK": str(mark)}) as process:
+        pid = int(until(lambda: mark.exists() and mark.read_text()))
+        process.kill()
+        process.wait(10)
+        until(lambda: not alive(pid))
+    assert beside(output) == {".out.zarr.partial", ".out.zarr.lock"}
+    assert discard_leftovers(output)
+    assert beside(output) == set()
+
+
+def test_killed_at_random_moments_the_next_run_cleans_and_succeeds(s2: Path, output: Path) -> None:
+    moments = random.Random(2026)
+    for _ in range(3):
+        delay = moments.uniform(0.3, 3.5)
+        with running(s2, output, "--groups", R60M, "--if-exists", "overwrite", env={}) as process:
+            time.sleep(delay)
+            process.kill()
+            process.wait(10)
+        assert not output.exists() or data_groups(output) == {R60M}, delay
+    done = run(s2, output, "--groups", R60M, "--if-exists", "overwrite")
+    assert done.result["groups"] == [R60M]
+    assert beside(output) == {"out.zarr"}
+
+
+def test_two_runs_for_one_output(s2: Path, output: Path, mark: Path, fake_converter: Install) -> None:
+    env = {**fake_converter(SLEEPS), "MARK": str(mark)}
+    with running(s2, output, "--groups", R60M, env=env) as first:
+        until(mark.exists)
+        second = run(s2, output, "--groups", R60M)
+        assert second.code == 2
+        assert second.error["code"] == "output-busy"
+        assert second.error["retryable"]
+        assert second.error["given"] == str(output)
+        assert second.error["remedy"]
+        assert first.poll() is None
+        assert not discard_leftovers(output)
+        assert (output.parent / ".out.zarr.partial").is_dir()
+        interrupted(first, signal.SIGTERM, output)
+
+
+def test_a_reader_that_goes_away_changes_nothing(s2: Path, output: Path, mark: Path, fake_converter: Install) -> None:
+    env = {**fake_converter(f"{MARK}time.sleep(0.5)\nsys.exit('OSError: enough')"), "MARK": str(mark)}
+    process = start(s2, output, "--groups", R60M, env=env)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        until(mark.exists)
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(30) == 4
+    last = parse((output.parent / "out.zarr.log.jsonl").read_text().splitlines()[-1])
+    assert last is not None
+    assert last["code"] == "converter-failed"
+
+
+def test_a_log_file_that_takes_nothing_ends_a_run_before_it_begins(s2: Path, output: Path) -> None:
+    done = run(s2, output, "--groups", R60M, "--log", "/dev/full")
+    assert done.code == 6
+    assert done.error["code"] == "storage-full"
+    assert done.error["remedy"]
+    assert "convert" not in [event["stage"] for event in done.of("stage")]
+    assert done.stderr == ""
+    assert beside(output) == set()
+
+
+def test_names_that_are_no_text(s2: Path, output: Path, fake_converter: Install) -> None:
+    strange = output.with_name(os.fsdecode(b"out \xff \xc3\xbc.zarr"))
+    done = run(s2, strange, "--groups", R60M, env=fake_converter("sys.exit('OSError: enough')"))
+    assert done.code == 4
+    assert done.error["code"] == "converter-failed"
+    assert done.stderr == ""

@@ -1,0 +1,260 @@
+"""One store behind fsspec: what it does about hiccups, refusals and secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from tenacity import wait_none
+
+from benchmarks.server import ProductServer
+from geozarr_runner import store as module
+from geozarr_runner.errors import (
+    InvalidRequest,
+    ProductBroken,
+    ProductDenied,
+    ProductNotFound,
+    ProductUnreachable,
+    StorageDenied,
+    StorageFailed,
+    StorageFull,
+)
+from geozarr_runner.store import Store, local_path, not_found, redact, storage_failure
+
+BODY = bytes(range(256)) * 1000
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "wait_exponential_jitter", lambda **_: wait_none())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "p.zarr" / "a b").mkdir(parents=True)
+    (tmp_path / "p.zarr" / "0.0").write_bytes(BODY)
+    (tmp_path / "p.zarr" / "a b" / "ü+1").write_bytes(b"odd")
+    return tmp_path
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[ProductServer]:
+    with ProductServer(folder) as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "http", "memory"])
+def any_store(request: pytest.FixtureRequest, folder: Path) -> Iterator[Store]:
+    if request.param == "local":
+        yield Store(folder / "p.zarr")
+    elif request.param == "http":
+        with ProductServer(folder) as server:
+            yield Store(f"{server.url}/p.zarr/")
+    else:
+        memory = fsspec.filesystem("memory")
+        memory.put(f"{folder}/p.zarr/", "/shelf/p.zarr", recursive=True)
+        yield Store("memory://shelf/p.zarr")
+        memory.rm("/shelf", recursive=True)
+
+
+def test_every_store_reads_alike(any_store: Store, tmp_path: Path) -> None:
+    assert any_store.read("0.0") == BODY
+    assert any_store.read("a b/ü+1") == b"odd"
+    assert any_store.read("absent") is None
+    assert any_store.read("0.0/deeper") is None
+    assert any_store.sizes(["0.0", "a b/ü+1", "absent"]) == {"0.0": len(BODY), "a b/ü+1": 3}
+    if any_store.local is None:
+        arrived: list[int] = []
+        keys = ["0.0", "a b/ü+1", "absent"]
+        assert any_store.download({key: tmp_path / "new" / key for key in keys}, arrived.append) == len(BODY) + 3
+        assert sum(arrived) == len(BODY) + 3
+        assert (tmp_path / "new" / "0.0").read_bytes() == BODY
+        assert sorted(path.name for path in (tmp_path / "new").rglob("*")) == ["0.0", "a b", "ü+1"]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 429])
+def test_what_may_get_better_is_tried_again(status: int, served: ProductServer, tmp_path: Path) -> None:
+    store = Store(f"{served.url}/p.zarr")
+    served.fail("/p.zarr/0.0", status, 3)
+    assert store.read("0.0") == BODY
+    served.fail("/p.zarr/0.0", status, 3)
+    assert store.download({"0.0": tmp_path / "0.0"}, lambda count: None) == len(BODY)
+
+
+def test_a_size_that_is_not_told_is_no_missing_object(served: ProductServer) -> None:
+    """fsspec calls every failure of this request "not found": a chunk would silently become its fill value."""
+    store = Store(f"{served.url}/p.zarr")
+    served.fail("/p.zarr/0.0", 503, 3)
+    assert store.sizes(["0.0"]) == {"0.0": len(BODY)}
+    served.fail("/p.zarr/0.0", 503, 20)
+    with pytest.raises(ProductUnreachable, match="503"):
+        store.sizes(["0.0"])
+
+
+def test_a_refused_size_is_no_missing_object(served: ProductServer) -> None:
+    served.fail("/p.zarr/0.0", 403, 2)
+    with pytest.raises(ProductDenied):
+        Store(f"{served.url}/p.zarr").sizes(["0.0"])
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_is_not_tried_again(status: int, served: ProductServer) -> None:
+    served.fail("/p.zarr/0.0", status, 4)
+    with pytest.raises(ProductDenied, match=str(status)) as caught:
+        Store(f"{served.url}/p.zarr").read("0.0")
+    assert served.counts.requests == 1
+    assert "FSSPEC_HTTPS" in caught.value.remedy
+    assert not caught.value.retryable
+
+
+def test_a_truncated_body_is_fetched_again(served: ProductServer, tmp_path: Path) -> None:
+    store = Store(f"{served.url}/p.zarr")
+    served.truncate("/p.zarr/0.0", 100_000, 2)
+    arrived: list[int] = []
+    assert store.download({"0.0": tmp_path / "0.0"}, arrived.append) == len(BODY)
+    assert sum(arrived) == len(BODY)
+    assert (tmp_path / "0.0").read_bytes() == BODY
+    served.truncate("/p.zarr/0.0", 100_000, 10)
+    with pytest.raises(ProductUnreachable, match="after 4 tries"):
+        store.download({"0.0": tmp_path / "1.0"}, arrived.append)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.0", "p.zarr"]
+
+
+def test_nobody_there(unused_url: str) -> None:
+    with pytest.raises(ProductUnreachable, match="after 4 tries") as caught:
+        Store(f"{unused_url}/p.zarr").read("0.0")
+    assert caught.value.retryable
+    assert caught.value.given == f"{unused_url}/p.zarr/0.0"
+
+
+def test_one_failure_ends_all(served: ProductServer, folder: Path, tmp_path: Path) -> None:
+    for number in range(50):
+        (folder / "p.zarr" / str(number)).write_bytes(b"x")
+    served.fail("/p.zarr/3", 403)
+    with pytest.raises(ProductDenied):
+        Store(f"{served.url}/p.zarr").download(
+            {str(number): tmp_path / "n" / str(number) for number in range(50)}, lambda count: None
+        )
+    assert not list((tmp_path / "n").glob("*.part"))
+
+
+def test_a_signature_goes_with_every_object_and_is_never_shown(folder: Path, tmp_path: Path) -> None:
+    signature = "sig=a%2Bb%3D%3D&se=2026-01-01T00%3A00%3A00Z"
+    with ProductServer(folder, signature="se=2026-01-01T00%3A00%3A00Z") as server:
+        store = Store(f"{server.url}/p.zarr?{signature}")
+        assert store.read("0.0") == BODY
+        assert store.sizes(["0.0"]) == {"0.0": len(BODY)}
+        assert store.download({"0.0": tmp_path / "0.0"}, lambda count: None) == len(BODY)
+        server.fail("/p.zarr/0.0", 503, 10)
+        with pytest.raises(ProductUnreachable) as caught:
+            store.read("0.0")
+        with pytest.raises(ProductDenied) as denied:
+            Store(f"{server.url}/p.zarr?sig=s3cret").read("0.0")
+    assert "sig" not in str(caught.value)
+    assert "s3cret" not in str(denied.value)
+    assert "sig" not in repr(store)
+
+
+def test_credentials_come_from_where_fsspec_reads_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ProductServer(folder, token="s3cret") as server:
+        with pytest.raises(ProductDenied) as caught:
+            Store(f"{server.url}/p.zarr").read("0.0")
+        assert "s3cret" not in str(caught.value)
+        headers = {"headers": {"Authorization": "Bearer s3cret"}}
+        monkeypatch.setitem(fsspec.config.conf, "http", headers)
+        assert Store(f"{server.url}/p.zarr").read("0.0") == BODY
+
+
+def test_an_interrupted_wait_ends_the_download(folder: Path, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    with ProductServer(folder, bandwidth=10_000) as slow:
+        signal.signal(signal.SIGTERM, stop)
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        start = time.monotonic()
+        with pytest.raises(Stop):
+            Store(f"{slow.url}/p.zarr").download({"0.0": tmp_path / "0.0"}, lambda count: None)
+        assert time.monotonic() - start < 5
+    assert [path.name for path in tmp_path.iterdir()] == ["p.zarr"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:s3cret@host/p.zarr?sig=s3cret#s3cret", "https://host/p.zarr"),
+        ("s3://bucket/p.zarr", "s3://bucket/p.zarr"),
+        ("/a?b/p.zarr", "/a?b/p.zarr"),
+        ("http://[broken/p.zarr?sig=s3cret", "http://[broken/p.zarr"),
+    ],
+)
+def test_what_is_shown_of_an_address(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+def test_local_addresses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert local_path("p.zarr") == tmp_path / "p.zarr"
+    assert local_path(f"file://{tmp_path}/p.zarr") == tmp_path / "p.zarr"
+    assert local_path("~/p.zarr") == Path.home() / "p.zarr"
+    for distant in ("https://host/p.zarr", "s3://bucket/p.zarr", "simplecache::s3://bucket/p.zarr"):
+        assert local_path(distant) is None
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "https://[x]/p.zarr"])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be an address"):
+        Store(url)
+
+
+def test_an_unknown_protocol() -> None:
+    with pytest.raises(ProductUnreachable, match="cannot be opened"):
+        Store("carrier-pigeon://roof/p.zarr").read("0.0")
+
+
+def test_a_near_name_is_told(folder: Path) -> None:
+    error = not_found(str(folder / "q.zarr"))
+    assert isinstance(error, ProductNotFound)
+    assert "p.zarr" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        ("ENOSPC", StorageFull),
+        ("EDQUOT", StorageFull),
+        ("EFBIG", StorageFull),
+        ("EACCES", StorageDenied),
+        ("EROFS", StorageDenied),
+        ("ENOTDIR", StorageFailed),
+        ("ENAMETOOLONG", StorageFailed),
+    ],
+)
+def test_what_the_system_says_of_a_disk(number: str, kind: type[StorageFailed]) -> None:
+    import errno
+
+    failure = storage_failure(OSError(getattr(errno, number), "", "/out"))
+    assert type(failure) is kind
+    assert failure.given == "/out"
+    assert failure.remedy
+    assert storage_failure(OSError(errno.ECONNREFUSED, "")) is None
+    assert storage_failure(ValueError()) is None
+
+
+def test_an_answer_of_another_service_is_no_product(served: ProductServer, folder: Path) -> None:
+    (folder / "p.zarr" / ".zmetadata").write_text(json.dumps("hello"))
+    from geozarr_runner.product import open_product
+
+    with pytest.raises(ProductBroken):
+        open_product(f"{served.url}/p.zarr")

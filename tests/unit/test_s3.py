@@ -1,0 +1,94 @@
+"""Products in an S3-compatible store, served on a socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+import geozarr_nb as gz
+from geozarr_nb.sample import sample_product
+from geozarr_runner.errors import ProductDenied, ProductNotFound
+
+R60M = "/measurements/reflectance/r60m"
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    """What tells fsspec where the server is; the server sees requests of this test only."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"key": "test", "secret": "not-a-secret", "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}}
+    yield {"FSSPEC_S3": json.dumps(options)}
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def bucket(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A sample product in a bucket."""
+    sample = sample_product(tmp_path_factory.mktemp("s3") / "tile.zarr", size=240)
+    s3 = fsspec.filesystem("s3", **json.loads(environment["FSSPEC_S3"]))
+    s3.mkdir("products")
+    s3.put(str(sample), "products/tile.zarr", recursive=True)
+    return "s3://products/tile.zarr"
+
+
+@pytest.fixture
+def configured(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fsspec.config.conf, "s3", json.loads(environment["FSSPEC_S3"]))
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_product_in_a_bucket_is_inspected_and_estimated(bucket: str) -> None:
+    product = gz.inspect(bucket)
+    estimate = gz.estimate(product, [R60M])
+    assert product.kind == "Sentinel-2 L2A"
+    assert estimate.exact
+    assert estimate.download_bytes == sum(size or 0 for size in product.store.sizes(_keys(product)).values())
+
+
+@pytest.mark.usefixtures("configured")
+def test_what_is_not_there_is_not_found(bucket: str) -> None:
+    with pytest.raises(ProductNotFound):
+        gz.inspect(bucket.replace("tile", "other"))
+
+
+def test_without_credentials_it_is_denied_and_says_how_to_give_them(
+    bucket: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = {**json.loads(environment["FSSPEC_S3"]), "key": None, "secret": None}
+    monkeypatch.setitem(fsspec.config.conf, "s3", options)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(ProductDenied, match="FSSPEC_S3"):
+        gz.inspect(bucket)
+
+
+def test_a_group_of_it_is_converted(bucket: str, environment: dict[str, str], tmp_path: Path) -> None:
+    output = tmp_path / "r60m.zarr"
+    done = subprocess.run(
+        [sys.executable, "-m", "geozarr_runner", "convert", bucket, str(output), "--groups", R60M, "--json"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, last["type"]) == (0, "result"), done.stdout + done.stderr
+    assert last["bytes_read"] > 0
+    assert "not-a-secret" not in done.stdout + done.stderr + output.with_name("r60m.zarr.log.jsonl").read_text()
+    assert list(gz.open(output)[R60M].data_vars)
+
+
+def _keys(product: gz.Product) -> list[str]:
+    return [key for array in product.groups[R60M].arrays for key in array.object_keys()]
