@@ -229,8 +229,16 @@ class Store:
         """Wait for work on the filesystem's own loop; an interrupted wait ends the work too."""
         ended = threading.Event()
         future = None
+
+        async def tracked() -> T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
         try:
-            future = asyncio.run_coroutine_threadsafe(tracked(), self.filesystem.loop)
+            loop = self.filesystem.loop
+            future = asyncio.run_coroutine_threadsafe(tracked(), loop)
             return future.result()
         except BaseException:
             if future is not None:
