@@ -38,7 +38,7 @@ demo: setup
 	@echo
 	@echo "What happened: a product with a Sentinel-2 tile's structure was written to $(DEMO)/sample.zarr; its group"
 	@echo "$(DEMO_GROUP) was converted to $(DEMO)/sample_r10m.zarr, with overviews, and compared with the source;"
-	@echo "$(DEMO)/preview.png was made from its coarsest overview. To open it:"
+	@echo "$(DEMO)/preview.png was drawn from one of its overviews. To open it:"
 	@echo
 	@echo "  $(BIN)/python -c 'import geozarr_nb as gz; print(gz.open(\"$(DEMO)/sample_r10m.zarr\"))'"
 

@@ -183,9 +183,15 @@ def convert(
     source: Source | None = None,
     output: str | os.PathLike[str] | None = None,
     *,
+    groups: Groups | None = None,
+    validate_groups: bool | None = None,
+    if_exists: IfExists = "error",
+    backend: str | None = None,
+    dask_cluster: bool = False,
+    verbose: bool = False,
+    scratch: str | os.PathLike[str] | None = None,
     progress: bool = True,
     poll_interval: float | None = None,
-    **options: Any,
 ) -> Job:
     """Convert a product, show how far it is, and return the job once the verified output is there.
 
@@ -193,14 +199,12 @@ def convert(
 
     Parameters
     ----------
-    source, output
+    source, output, groups, validate_groups, if_exists, backend, dask_cluster, verbose, scratch
         As for `submit`.
     progress
         False shows nothing.
     poll_interval
         Seconds between two looks at the job; None is what suits the backend.
-    **options
-        As for `submit`: groups, validate_groups, if_exists, backend, dask_cluster, verbose, scratch.
 
     Raises
     ------
@@ -209,7 +213,17 @@ def convert(
     GeozarrError
         The request was refused, as for `submit`.
     """
-    job = submit(source, output, **options)
+    job = submit(
+        source,
+        output,
+        groups=groups,
+        validate_groups=validate_groups,
+        if_exists=if_exists,
+        backend=backend,
+        dask_cluster=dask_cluster,
+        verbose=verbose,
+        scratch=scratch,
+    )
     if progress:
         from geozarr_nb.display import show
 
@@ -241,10 +255,15 @@ def get_job(name: str, backend: str | None = None) -> Job:
 def submit_many(
     requests: Iterable[Source | Mapping[str, Any]],
     *,
-    max_workers: int = 8,
-    name: str | None = None,
+    groups: Groups | None = None,
+    validate_groups: bool | None = None,
+    if_exists: IfExists = "skip",
     backend: str | None = None,
-    **common: Any,
+    dask_cluster: bool = False,
+    verbose: bool = False,
+    scratch: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    max_workers: int = 8,
 ) -> JobSet:
     """Submit many conversions, and return at once.
 
@@ -256,24 +275,38 @@ def submit_many(
     ----------
     requests
         For each a source as for `inspect`, or a dict of `submit`'s arguments.
-    max_workers
-        How many products' metadata are read at once; how many jobs run at once is the backend's setting.
-    name
-        Name of the set, for `get_job_set`; None makes one of what the list holds.
+    groups, validate_groups, if_exists, dask_cluster, verbose, scratch
+        As for `submit`, for all requests that do not have their own.
     backend
         As for `submit`.
-    **common
-        Arguments of `submit` for all requests that do not have their own. `if_exists` is "skip" where nothing is said.
+    name
+        Name of the set, for `get_job_set`; None makes one of what the list holds.
+    max_workers
+        How many products' metadata are read at once; how many jobs run at once is the backend's setting.
 
     Raises
     ------
     InvalidRequest
-        The name of the set or the settings cannot be used.
+        `requests` is a single one, or the name of the set or the settings cannot be used.
     """
     settings = Settings.load()
     backend = backend or settings.backend
     place = open_backend(backend, settings)
-    common = {"if_exists": "skip", **common}
+    common = {
+        # Used once for each request, and an iterator can be used only once.
+        "groups": list(groups) if isinstance(groups, Iterable) and not isinstance(groups, str) else groups,
+        "validate_groups": validate_groups,
+        "if_exists": if_exists,
+        "dask_cluster": dask_cluster,
+        "verbose": verbose,
+        "scratch": scratch,
+    }
+    if isinstance(requests, str | Mapping) or not isinstance(requests, Iterable):
+        raise InvalidRequest(
+            "this is a single request, and not a list of them",
+            given=label_of(_arguments(requests)),
+            remedy="put it into a list: submit_many([...]), or use submit",
+        )
     wanted = [{**common, **_arguments(request)} for request in requests]
     name = name or _set_name(wanted)
     file = _set_file(settings, name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.arguments import Command, build_parser
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted
+from geozarr_runner.spelling import in_shell
 
 if TYPE_CHECKING:
     from geozarr_nb.backends.base import JobState
@@ -37,11 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(error: GeozarrError, *, as_json: bool) -> int:
+    error.remedy = in_shell(error.remedy)
     if as_json:
         from geozarr_nb.documents import of_error
 
         _print_json(of_error(error))
-    print(f"error [{error.code}]: {error}", file=sys.stderr)
+    print(f"error [{error.code}]: {in_shell(str(error))}", file=sys.stderr)
     return int(error.exit_code)
 
 
@@ -163,10 +165,12 @@ def _print_table(states: Sequence[JobState]) -> None:
 
 
 def _logs(options: argparse.Namespace) -> None:
+    from geozarr_nb.errors import CONVERTERS_LINE
+
     job = _job(options)
     lines = job.logs(follow=True, tail=options.tail) if options.follow else job.logs(tail=options.tail)
     for line in lines:
-        print(line, flush=options.follow)
+        print(line if line.startswith(CONVERTERS_LINE) else in_shell(line), flush=options.follow)
 
 
 def _cancel(options: argparse.Namespace) -> None:
@@ -254,7 +258,7 @@ def _doctor(options: argparse.Namespace) -> ExitCode:
     from geozarr_nb.doctor import doctor
 
     diagnosis = doctor(options.source, options.output)
-    _print_json(diagnosis.to_json()) if options.json else print(diagnosis)
+    _print_json(diagnosis.to_json()) if options.json else print(in_shell(repr(diagnosis)))
     return ExitCode.SUCCESS if diagnosis.ok else ExitCode.DEFECT
 
 

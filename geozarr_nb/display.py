@@ -64,6 +64,8 @@ class Board:
 
     def __init__(self, state: JobState) -> None:
         self.state = state
+        # What ran some other time is not played again as if it ran now.
+        self._ended_before = state.is_finished
         self._begin()
 
     def _begin(self) -> None:
@@ -84,6 +86,10 @@ class Board:
         if state.status == "Pending" and self._looks > 1 and state.reason != self._waits_for:
             self._waits_for = state.reason
             lines.append(state.reason)
+        if self._ended_before:
+            if self._looks == 1:
+                lines += self._note("it had finished before: nothing ran now")
+            return lines
         for event in events:
             lines += self._take(event)
         return lines
@@ -102,9 +108,14 @@ class Board:
                 row.progress = Progress(event["done"], event.get("total"), event.get("unit", ""))
                 row.rate = self._rate(event.time, row.progress)
             case "warning":
-                self.notes.append(describe(event))
-                return [self.notes[-1]]
+                return self._note(describe(event))
+            case "result" if event.get("skipped"):
+                return self._note(describe(event))
         return []
+
+    def _note(self, text: str) -> list[str]:
+        self.notes.append(text)
+        return [text]
 
     def _rate(self, moment: datetime, progress: Progress) -> float | None:
         """Return bytes a second over the last readings; None for another unit or too little evidence."""

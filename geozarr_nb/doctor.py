@@ -21,8 +21,10 @@ from geozarr_runner.events import human_bytes
 from geozarr_runner.store import local_path, redact
 
 if TYPE_CHECKING:
+    import pystac
+
     from geozarr_runner.estimate import Estimate
-    from geozarr_runner.product import Product
+    from geozarr_runner.product import Product, Source
 
 Verdict = Literal["ok", "warning", "problem"]
 
@@ -106,7 +108,9 @@ class Diagnosis:
         return "ready to convert" + (f", with {warnings} warning{'s' * (warnings > 1)}" if warnings else "")
 
 
-def doctor(source: Any = None, output: str | os.PathLike[str] | None = None) -> Diagnosis:
+def doctor(
+    source: Source | Product | pystac.Item | None = None, output: str | os.PathLike[str] | None = None
+) -> Diagnosis:
     """Check whether this machine can convert, and say what to do where it can not.
 
     Parameters
@@ -217,7 +221,7 @@ def _settings() -> tuple[Settings, Finding]:
     return settings, Finding("params.json", "ok", f"sound; groups: {groups} (from {origin})", why)
 
 
-def _product(source: Any) -> tuple[Product | None, list[Finding]]:
+def _product(source: Source | Product | pystac.Item) -> tuple[Product | None, list[Finding]]:
     from geozarr_runner.product import open_product
 
     why = "a conversion reads it from this machine"
@@ -250,7 +254,7 @@ def _groups(product: Product, wanted: str) -> tuple[list[Finding], Estimate | No
     near = [name for suggested in groups.suggestions.values() for name in suggested] or list(groups.available[:5])
     lacking = ", ".join((*groups.missing, *groups.unfit))
     found = f"the product has no {lacking} that could be converted"
-    return [Finding("groups", "warning", found, why, f"--groups {' or '.join(near)}")], cost
+    return [Finding("groups", "warning", found, why, " or ".join(f'groups="{path}"' for path in near))], cost
 
 
 def _memory(estimate: Estimate | None) -> Finding:
@@ -262,7 +266,7 @@ def _memory(estimate: Estimate | None) -> Finding:
     why = "a converter without memory is killed by the system, without a word"
     if available >= needed:
         return Finding("memory", "ok", found, why)
-    remedy = "close other programs, convert fewer groups at once (--groups ...), or use a larger machine"
+    remedy = "close other programs, convert fewer groups at once (groups=...), or use a larger machine"
     return Finding("memory", "warning", found, why, remedy)
 
 

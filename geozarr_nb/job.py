@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from geozarr_nb.backends.base import Backend, Cursor, JobState, Progress, Status
+from geozarr_nb.backends.base import Backend, Cursor, JobState, Progress
 from geozarr_nb.errors import ConversionFailed, InvalidRequest, WaitTimeout
 from geozarr_nb.request import Request
 from geozarr_runner import html
@@ -16,6 +16,10 @@ from geozarr_runner.events import Event, amount, describe
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    # Not to be found at run time: jedi 0.20, which completes `job.` in a notebook, trips over a property whose type is
+    # a Literal, and then offers nothing at all.
+    from geozarr_nb.backends.base import Status
 
 
 class Job:
@@ -196,7 +200,7 @@ class Job:
             raise InvalidRequest(
                 f"{self.name} has succeeded: there is nothing to retry",
                 given=state.request.output,
-                remedy='to convert again: submit(..., if_exists="overwrite")',
+                remedy='to convert it again, submit it with if_exists="overwrite"',
             )
         self._backend.retry(self.name, self._request)
         return self
@@ -212,8 +216,13 @@ class Job:
             raise ConversionFailed(self)
         return self
 
-    def open(self, **options: Any) -> xr.DataTree:
+    def open(self, *, level: int | Literal["native", "coarsest"] = "native", strict: bool = True) -> xr.DataTree:
         """Open the result as `geozarr_nb.open` does.
+
+        Parameters
+        ----------
+        level, strict
+            As for `geozarr_nb.open`.
 
         Raises
         ------
@@ -229,7 +238,7 @@ class Job:
             raise InvalidRequest(
                 f"{self.name} is {self.status}: there is nothing to open yet", remedy="wait for it: job.wait().open()"
             )
-        return open_result(self.output, **options)
+        return open_result(self.output, level=level, strict=strict)
 
     def _come_back(self) -> str:
         found = f'geozarr_nb.get_job("{self.name}")'

@@ -97,10 +97,9 @@ class Request:
             raise InvalidRequest("this is no value of if_exists", given=if_exists, remedy=f"choose of {IF_EXISTS}")
         path = local_path(product.url)
         source = product.url if path is None else str(path)
-        given = os.fspath(output) if output is not None else ""
-        if not given and settings.output_zarr:
-            given = settings.required("output_zarr")
-        target = str(output_path(given or f"{product.name}_geozarr.zarr"))
+        if not output and settings.output_zarr:
+            output = settings.required("output_zarr")
+        target = str(output_path(output or f"{product.name}_geozarr.zarr"))
         chosen = normalise(settings.groups if groups is None else groups)
         return cls(
             source=source,

@@ -34,6 +34,7 @@ from geozarr_runner.publish import discard_leftovers, storage_errors
 
 RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
 SECONDS_BETWEEN_REVIVALS = 1.0
+SHORTEST_SECRET = 6
 _Stamp = tuple[int, int]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
@@ -73,7 +74,7 @@ class LocalBackend:
         self._submissions: dict[str, _Submission] = {}
         self._digests: dict[str, tuple[_Stamp, int, Digest]] = {}
         self._finished: dict[str, tuple[_Stamp, JobState]] = {}
-        self._leftovers: set[str] = set()
+        self._leftovers: set[tuple[str, str]] = set()
         self._revived = 0.0
 
     def __repr__(self) -> str:
@@ -132,7 +133,7 @@ class LocalBackend:
             write_json(job.cancel, {"time": worker.now()})
         end_run(job)
         with self._reading():
-            self._leftovers.add(self._state(name).request.output)
+            self._leave_over(self._state(name).request)
 
     def retry(self, name: str, request: Request | None = None) -> None:
         """See `Backend.retry`."""
@@ -254,7 +255,7 @@ class LocalBackend:
             **common,
         )
         if exit_["code"] is None or exit_["code"] < 0:
-            self._leftovers.add(submission.request.output)
+            self._leave_over(submission.request)
         self._finished[name] = (stamp, state)
         self._digests.pop(name, None)
         return state
@@ -336,6 +337,10 @@ class LocalBackend:
         # There is nothing to keep from where nothing was ever submitted, and reading makes no folders.
         return self._dispatching() if self._folders.root.is_dir() else nullcontext()
 
+    def _leave_over(self, request: Request) -> None:
+        """Have what a run may have left removed once others may go on."""
+        self._leftovers.add((request.output, request.scratch))
+
     @contextmanager
     def _dispatching(self) -> Iterator[None]:
         """Keep other processes and threads from dispatching; may be nested."""
@@ -351,9 +356,9 @@ class LocalBackend:
                     self._dispatch_depth = 0
             leftovers, self._leftovers = self._leftovers, set()
         # Not before others may go on: it can be gigabytes.
-        for output in leftovers:
+        for output, scratch in leftovers:
             with suppress(OSError):  # what cannot be removed now is found by the next run for the same output
-                discard_leftovers(output)
+                discard_leftovers(output, Path(scratch) if scratch else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,12 +395,15 @@ def _arguments(request: Request, job: JobFolder) -> list[str]:
 
 
 def _secrets(source: str) -> list[str]:
-    """Return the parts of an address that must not be left in a file."""
+    """Return the parts of an address that must not be left in a file.
+
+    What is too short to be a secret stays: every "v=1" of a log is not to be crossed out.
+    """
     if "://" not in source:
         return []
     parts = urlsplit(source)
     user = parts.netloc.rpartition("@")[0]
-    return [part for part in (f"{user}@" if user else "", parts.query) if part]
+    return [part for part in (f"{user}@" if ":" in user else "", parts.query) if len(part) >= SHORTEST_SECRET]
 
 
 def _needed(path: Path) -> dict[str, Any]:

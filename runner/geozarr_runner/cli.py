@@ -16,6 +16,7 @@ from typing import NoReturn
 from geozarr_runner import __version__
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted
 from geozarr_runner.events import Reporter
+from geozarr_runner.spelling import in_shell
 
 EPILOG = """exit codes: 0 success, 1 a defect, 2 bad request, 3 product unreachable, 4 converter failed,
 5 output failed verification, 6 storage failed, 7 interrupted"""
@@ -145,7 +146,7 @@ def _inspect(options: argparse.Namespace) -> ExitCode:
         product = open_product(options.input)
         found = report(product, options.groups)
     except GeozarrError as error:
-        print(f"error [{error.code}]: {error}", file=sys.stderr)
+        print(f"error [{error.code}]: {in_shell(str(error))}", file=sys.stderr)
         return error.exit_code
     if options.json:
         print(json.dumps({**product.to_dict(), "report": found.to_dict()}, indent=2))

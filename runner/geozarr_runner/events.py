@@ -29,6 +29,7 @@ from time import monotonic
 from typing import Any, Literal, TextIO
 
 from geozarr_runner.errors import GeozarrError
+from geozarr_runner.spelling import in_shell
 
 SCHEMA_VERSION = 1
 STAGES = ("preflight", "stage", "convert", "verify", "publish")
@@ -173,7 +174,7 @@ class Reporter:
                 case "progress":
                     text = f"{fields['stage']}: {amount(fields['done'], fields['total'], fields['unit'])}"
                 case _:
-                    said = describe(Event(kind, now, fields))
+                    said = in_shell(describe(Event(kind, now, fields)))
                     text = f"{said}\n" if said else ""
             text = CLEAR_LINE + text
         try:

@@ -14,6 +14,7 @@ from geozarr_runner.errors import GroupsMissing, InvalidRequest
 from geozarr_runner.product import Product
 from geozarr_runner.profiles import profile_of
 
+EXAMPLE = 'groups=["/measurements/reflectance/r20m"]'
 SHOWN = 25
 ALIKE = 0.6
 
@@ -30,13 +31,13 @@ def normalise(groups: str | Iterable[str] | None, environ: Mapping[str, str] = o
 def _split(groups: str | Iterable[str] | None) -> tuple[str, ...]:
     if groups is None:
         return ()
+    if not isinstance(groups, Iterable):
+        raise InvalidRequest("groups are given by their paths", given=repr(groups)[:200], remedy=EXAMPLE)
     parts = [groups] if isinstance(groups, str) else list(groups)
     names: dict[str, None] = {}
     for part in parts:
         if not isinstance(part, str):
-            raise InvalidRequest(
-                "a group is given by its path", given=repr(part), remedy='groups=["/measurements/reflectance/r20m"]'
-            )
+            raise InvalidRequest("a group is given by its path", given=repr(part)[:200], remedy=EXAMPLE)
         for name in re.split(r"[,\s]+", part):
             if name not in ("", "0"):
                 names["/" + "/".join(step for step in name.split("/") if step)] = None
@@ -134,12 +135,12 @@ class GroupReport:
             raise GroupsMissing(
                 "no group of this product can become GeoZarr",
                 given=self.product,
-                remedy="look at what it holds: geozarr-nb inspect ADDRESS",
+                remedy="look at what it holds: geozarr_nb.inspect(...)",
             )
         lost = (*self.missing, *self.unfit)
         if not lost or (self.found and not all_needed):
             return
-        near = [f"{group} -> {' or '.join(found)}" for group, found in self.suggestions.items() if found]
+        near = [f"{' or '.join(found)} instead of {group}" for group, found in self.suggestions.items() if found]
         why = [f"{group}: {reason}" for group, reason in self.unfit.items()]
         absent = f"the product has no {', '.join(self.missing)}" if self.missing else ""
         raise GroupsMissing(
@@ -201,11 +202,15 @@ def suggest(name: str, available: Iterable[str], most: int = 3) -> tuple[str, ..
         if path.startswith(name.rstrip("/") + "/"):
             return 2.0
         if path.endswith(name):
-            # r60m ends many paths; data are meant more often than masks.
+            # r60m ends many paths.
             return 3.0 if path.startswith("/measurements") else 2.0
         whole = SequenceMatcher(None, name.lower(), path.lower()).ratio()
         last = SequenceMatcher(None, name.rpartition("/")[2].lower(), path.rpartition("/")[2].lower()).ratio()
         return max(whole, 0.9 * last)
 
-    ranked = sorted(((likeness(path), path) for path in available), key=lambda pair: -pair[0])
+    # Of those that are equally alike, data are meant more often than masks.
+    ranked = sorted(
+        ((likeness(path), path) for path in available),
+        key=lambda pair: (-pair[0], not pair[1].startswith("/measurements")),
+    )
     return tuple(path for score, path in ranked[:most] if score >= ALIKE and score > ranked[0][0] - 0.5)

@@ -129,8 +129,8 @@ def _look_at_output(output: Path, product: Product, groups: tuple[str, ...], req
         raise OutputExists(
             "the output exists",
             given=output,
-            remedy="choose another output, or --if-exists skip (keep it) or overwrite (replace it once the new one is "
-            "verified)",
+            remedy='choose another output, or if_exists="skip" (keep it) or if_exists="overwrite" (replace it once the '
+            "new one is verified)",
         )
     record = publish.provenance(output)
     made_of = (record or {}).get("input", {}).get("identity")
@@ -141,7 +141,7 @@ def _look_at_output(output: Path, product: Product, groups: tuple[str, ...], req
             + (
                 f"{record.get('input', {}).get('url')}, groups {record.get('groups')}" if record else "no record of how"
             ),
-            remedy="choose another output, or --if-exists overwrite",
+            remedy='choose another output, or if_exists="overwrite"',
         )
     return True
 
@@ -169,9 +169,10 @@ def _trips_the_converter(product: Product) -> bool:
         group.strip("/") not in {path[1:].partition("/")[0] for path in product.groups}
         for group in profile_of(product).empty_groups(product)
     )
-    # It takes every address but these for a path, and a signature for a part of the name.
+    # It takes every address but these for a path, and a signature for a part of the name. A password would be seen by
+    # everyone on this machine in its command line.
     unknown = local_path(product.url) is None and not (
-        product.url.startswith(CONVERTER_OPENS) and "?" not in product.url
+        product.url.startswith(CONVERTER_OPENS) and product.url == redact(product.url)
     )
     return one_polarisation or unknown or any(fill_of_text(array.metadata) for array in texts)
 

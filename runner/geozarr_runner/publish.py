@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -66,6 +67,10 @@ def output_path(output: str | os.PathLike[str]) -> Path:
     InvalidRequest
         For an object store's address, an empty name or a folder's own root.
     """
+    if not isinstance(output, str | os.PathLike):
+        raise InvalidRequest(
+            "an output is given as a path", given=repr(output)[:200], remedy='output="out/product.zarr"'
+        )
     text = os.fspath(output)
     path = local_path(text) if text.strip() else None
     if path is None:
@@ -95,7 +100,7 @@ def workspace(output: Path, scratch: Path | None = None) -> Iterator[Workspace]:
     """
     folder = output.with_name(f".{output.name}.partial")
     # The name does not change from run to run, so that the next one finds what a killed one left.
-    away = folder if scratch is None else scratch / f".{_digest(output)}.geozarr-scratch"
+    away = folder if scratch is None else _scratch_folder(output, scratch)
     with storage_errors(output.parent):
         output.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(output)
@@ -111,8 +116,11 @@ def workspace(output: Path, scratch: Path | None = None) -> Iterator[Workspace]:
             away.mkdir(parents=True, exist_ok=True)
         yield Workspace(output, folder, away)
     finally:
-        _remove(folder, away)
-        _unlock(output, lock)
+        try:
+            with storage_errors(away):
+                _remove(folder, away)
+        finally:
+            _unlock(output, lock)
 
 
 def publish(space: Workspace, *, overwrite: bool) -> None:
@@ -131,7 +139,7 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
             raise OutputExists(
                 "something appeared under this name while the run was going",
                 given=space.output,
-                remedy="choose another output, or --if-exists overwrite",
+                remedy='choose another output, or if_exists="overwrite"',
             )
         elif not _exchange(space.writing, space.output):
             # No atomic exchange here: for a moment the name is free, and a run killed in it is mended by the next.
@@ -141,8 +149,13 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
         _flush(space.output.parent)
 
 
-def discard_leftovers(output: str | os.PathLike[str]) -> bool:
-    """Remove what a killed run left beside an output, never the output itself.
+def discard_leftovers(output: str | os.PathLike[str], scratch: Path | None = None) -> bool:
+    """Remove what a killed run left beside an output and in its scratch folder, never the output itself.
+
+    Parameters
+    ----------
+    scratch
+        The folder for intermediate files that the run was given, if it was.
 
     Returns
     -------
@@ -157,6 +170,8 @@ def discard_leftovers(output: str | os.PathLike[str]) -> bool:
         return False
     try:
         _remove(path.with_name(f".{path.name}.partial"))
+        if scratch is not None:
+            _remove(_scratch_folder(path, scratch))
         _restore(path)
     finally:
         _unlock(path, lock)
@@ -320,7 +335,6 @@ def _flush(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _digest(output: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(str(output).encode()).hexdigest()[:16]
+def _scratch_folder(output: Path, scratch: Path) -> Path:
+    digest = hashlib.sha256(str(output).encode()).hexdigest()[:16]
+    return scratch / f".{digest}.geozarr-scratch"

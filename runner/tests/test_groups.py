@@ -56,9 +56,19 @@ def test_a_group_is_text(typed: list[str]) -> None:
     assert caught.value.remedy
 
 
+def test_a_number_is_no_list_of_groups() -> None:
+    with pytest.raises(InvalidRequest, match="by their paths") as caught:
+        normalise(5, {})  # type: ignore[arg-type]
+    assert caught.value.given == "5"
+
+
 @pytest.fixture(scope="module")
 def product(s2: Path) -> Product:
     return open_product(s2)
+
+
+def test_data_are_suggested_before_masks(product: Product) -> None:
+    assert report(product, "r6m").suggestions["/r6m"][0] == "/measurements/reflectance/r60m"
 
 
 def test_what_may_have_been_meant_is_suggested(product: Product) -> None:

@@ -8,9 +8,11 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks.server import ProductServer
 from geozarr_runner import publish as module
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.events import Reporter
@@ -174,6 +176,23 @@ def test_leftovers_in_a_scratch_folder_are_removed(output: Path, tmp_path: Path)
     assert names(tmp_path / "scratch") == set()
 
 
+def test_leftovers_in_a_scratch_folder_can_be_discarded_without_a_run(output: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    with workspace(output, scratch) as space:
+        place = space.scratch
+    write_store(place, {"input.zarr/.zgroup": {}})
+    assert discard_leftovers(output)
+    assert place.exists()
+    assert discard_leftovers(output, scratch)
+    assert names(scratch) == set()
+
+
+@pytest.mark.parametrize("output", [7, b"out.zarr", None])
+def test_an_output_that_is_no_path_is_refused(output: Any) -> None:
+    with pytest.raises(InvalidRequest, match="given as a path"):
+        output_path(output)
+
+
 @pytest.fixture
 def held(output: Path) -> Iterator[None]:
     """Hold the output's lock as another process would."""
@@ -275,9 +294,22 @@ def test_what_is_no_store_is_not_mended(output: Path) -> None:
     assert os.listdir(output) == ["zarr.json"]  # noqa: PTH208
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "narrowed"), [("", "", False), ("me:s3cret@", "", True), ("", "?s=1", True)]
+)
+def test_the_converter_is_never_given_a_secret(
+    output: Path, terrain: Path, before: str, after: str, narrowed: bool
+) -> None:
+    """Its command line can be seen by everyone: such a product is downloaded first."""
+    with ProductServer(terrain.parent) as server:
+        address = server.url.replace("://", f"://{before}") + f"/{terrain.name}{after}"
+        assert preflight(Request(address, output), Reporter(io.StringIO())).narrowed is narrowed
+
+
 def test_preflight_sees_the_old_output_again(output: Path, terrain: Path) -> None:
     """A run killed between its two renames is no reason to convert once more, nor to fail at the end."""
     write_store(retired(output), {"zarr.json": ROOT})
-    with pytest.raises(OutputExists, match="the output exists"):
+    with pytest.raises(OutputExists, match="the output exists") as caught:
         preflight(Request(terrain, output), Reporter(io.StringIO()))
+    assert 'if_exists="overwrite"' in caught.value.remedy
     assert names(output.parent) == {"out.zarr"}

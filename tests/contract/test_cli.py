@@ -181,9 +181,10 @@ def test_output_that_exists(shell: Shell, converted: str) -> None:
     request = ["convert", "s2.zarr", "out.zarr", "--groups", GROUP]
     refused = shell.run(*request, code=ExitCode.BAD_REQUEST)
     assert refused.stderr.startswith("error [output-exists]: ")
-    assert "--if-exists" in refused.stderr
+    assert "--if-exists skip" in refused.stderr
     before = (shell.folder / "out.zarr" / "zarr.json").stat().st_mtime_ns
     assert shell.json(*request, "--if-exists", "skip")["name"] == converted
+    assert "nothing ran now" in shell.run(*request, "--if-exists", "skip").stderr
     assert (shell.folder / "out.zarr" / "zarr.json").stat().st_mtime_ns == before
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import geozarr_nb as gz
@@ -58,6 +60,18 @@ def test_sources_alone_are_requests(place: Place) -> None:
     assert jobs.jobs[0].output.endswith("S2A_SAMPLE_geozarr.zarr")
     assert isinstance(jobs[1], Refused)
     jobs.cancel()
+
+
+def test_common_groups_that_can_be_read_only_once_are_for_all(place: Place) -> None:
+    sources = [{"source": place.sample, "output": place.output(name)} for name in "ab"]
+    jobs = gz.submit_many(sources, groups=iter([GROUP])).cancel()
+    assert [job.request.groups for job in jobs.jobs] == [(GROUP,)] * 2
+
+
+def test_a_single_request_is_no_list(place: Place) -> None:
+    for single in (place.sample, {"source": place.sample}, Path(place.sample)):
+        with pytest.raises(InvalidRequest, match="single request"):
+            gz.submit_many(single, groups=[GROUP])  # type: ignore[arg-type]
 
 
 def test_an_unknown_set_is_not_found_and_an_impossible_name_refused(place: Place) -> None:

@@ -200,3 +200,19 @@ def test_the_display_suits_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(choose(Terminal()), NotebookDisplay)
     monkeypatch.setattr("IPython.get_ipython", lambda: type("Shell", (), {})())  # ipython in a terminal
     assert isinstance(choose(Terminal()), TerminalDisplay)
+
+
+def test_what_ran_another_time_is_not_played_again() -> None:
+    stream = io.StringIO()
+    replay([(DONE, [STARTED, progress(0, 100), FINISHED])], LineDisplay(stream))
+    assert stream.getvalue().splitlines() == [
+        "it had finished before: nothing ran now",
+        "p-1: Succeeded, 9 s -> /out.zarr",
+    ]
+
+
+def test_an_output_that_was_kept_is_said_to_be() -> None:
+    skipped = Event("result", START, {"path": "/out.zarr", "skipped": True})
+    stream = io.StringIO()
+    replay([(RUNNING, []), (DONE, [skipped])], LineDisplay(stream))
+    assert stream.getvalue().startswith("/out.zarr is there already")

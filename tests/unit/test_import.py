@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 
+import jedi
 import pytest
 
 import geozarr_nb
+from geozarr_nb.job import Job
 
 HEAVY = (
     "xarray", "zarr", "pandas", "numpy", "dask", "kubernetes", "ipywidgets", "IPython", "eopf_geozarr", "fsspec", "rich"
@@ -51,3 +53,16 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_a_module_does_not_hide_the_call_of_its_name(name: str) -> None:
     code = f"import geozarr_nb.{name}, geozarr_nb; assert callable(geozarr_nb.{name})"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("job.", {"status", "progress", "wait", "open"}),
+        ("gz.", {"convert", "inspect"}),
+        ("gz.convert(gro", {"groups="}),
+    ],
+)
+def test_a_notebook_completes_what_is_typed(typed: str, offered: set[str]) -> None:
+    names = {"gz": geozarr_nb, "job": Job.__new__(Job)}
+    assert offered <= {completion.name_with_symbols for completion in jedi.Interpreter(typed, [names]).complete()}

@@ -380,6 +380,14 @@ def test_secrets_are_given_to_the_run_and_left_nowhere(
     assert backend.get(name).attempt == 2
 
 
+def test_a_short_query_is_no_secret_to_cross_out_of_the_log(backend: LocalBackend, make: Make, tmp_path: Path) -> None:
+    name = backend.submit(make("a", source="https://host/p.zarr?t"))
+    finished(backend, name)
+    later = LocalBackend(tmp_path / "state")
+    assert later.get(name).status == "Succeeded"
+    assert any(event.type == "result" for event in later.events(name)[0])
+
+
 def test_what_is_private_while_a_job_waits_is_its_owners(
     backend: LocalBackend, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
