@@ -187,7 +187,7 @@ def _failure(code: int, last: Sequence[str]) -> Exception:
             return ConverterKilled(
                 "the converter was killed from outside, as a rule because it needed more memory than there is",
                 given=name,
-                remedy="give it more memory, or convert fewer groups at once (geozarr-nb estimate says what it needs)",
+                remedy="give it more memory, or convert fewer groups at once (the estimate says what it needs)",
             )
         return ConverterKilled(f"the converter was ended by a signal: {words}", given=name, remedy=remedy)
     if any(words in line for line in last for words in NO_SPACE):

@@ -8,20 +8,23 @@ remote one downloaded as they are, compressed.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from shutil import disk_usage
+from typing import Any, cast
 
 from geozarr_runner.download import download
-from geozarr_runner.errors import StorageFull
+from geozarr_runner.errors import ProductBroken, StorageFull
 from geozarr_runner.estimate import needed
 from geozarr_runner.events import Progress, Reporter, human_bytes
 from geozarr_runner.preflight import Plan, fill_of_text
 from geozarr_runner.product import Array
 from geozarr_runner.profiles import profile_of
 from geozarr_runner.publish import Workspace, storage_errors
+from geozarr_runner.store import redact
+
+BLOSC_HEADER = 16  # bytes; the last four of them are the frame's length
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,15 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
     ProductUnreachable, ProductBroken, StorageFailed
     """
     product = plan.product
-    if not plan.narrowed:
-        local = product.store.local
-        return Staged(str(local) if local is not None else product.url, 0)
     arrays = needed(product, plan.groups)
+    if not plan.narrowed:
+        _check_frames(plan, arrays, cast(Path, product.store.local))
+        return Staged(str(product.store.local), 0)
     with storage_errors(space.staged):
         write_metadata(plan, arrays, space.staged)
         targets = {key: space.staged / key for array in arrays for key in array.object_keys()}
         if product.store.local is not None:
+            _check_frames(plan, arrays, product.store.local)
             return Staged(str(space.staged), _link(product.store.local, targets, progress))
         sizes = product.store.sizes(list(targets))
         total = None if None in sizes.values() else sum(size or 0 for size in sizes.values())
@@ -72,7 +76,26 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
             progress(done, total, "bytes")
 
         came = download(product.store, {key: targets[key] for key in sizes}, sizes, arrived)
+        _check_frames(plan, arrays, space.staged)
     return Staged(str(space.staged), came)
+
+
+def _check_frames(plan: Plan, arrays: Iterable[Array], root: Path) -> None:
+    """Find objects that were cut off: the decoder takes some of them, and gives what happens to be in memory."""
+    for array in arrays:
+        for key in array.object_keys() if array.is_blosc else ():
+            path = root / key
+            if not path.exists():
+                continue
+            with path.open("rb") as file:
+                head = file.read(BLOSC_HEADER)
+            said, size = int.from_bytes(head[-4:], "little"), path.stat().st_size
+            if len(head) < BLOSC_HEADER or said != size:
+                raise ProductBroken(
+                    f"a stored chunk of {array.path} is cut off: it has {size} bytes, and its header says {said}",
+                    given=f"{redact(plan.product.url)}/{key}",
+                    remedy="fetch the product again, or tell whoever publishes it; groups without it can be converted",
+                )
 
 
 def write_metadata(plan: Plan, arrays: Iterable[Array], view: Path) -> None:
@@ -143,12 +166,11 @@ def _link(source: Path, targets: Mapping[str, Path], progress: Progress) -> int:
 
 
 def _lack_of_space(space: Workspace, wanted: int) -> StorageFull | None:
-    disk = os.statvfs(space.scratch)
-    free = disk.f_bavail * disk.f_frsize
-    if wanted <= free or not disk.f_blocks:  # some mounts do not tell their size
+    usage = disk_usage(space.scratch)
+    if wanted <= usage.free or not usage.total:  # some mounts do not tell their size
         return None
     return StorageFull(
-        f"staging needs {human_bytes(wanted)}, and {human_bytes(free)} are free",
+        f"staging needs {human_bytes(wanted)}, and {human_bytes(usage.free)} are free",
         given=space.scratch,
-        remedy="make space there, or name a larger folder with --scratch",
+        remedy="make space there, or name a larger folder with scratch=...",
     )
