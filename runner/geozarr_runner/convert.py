@@ -13,8 +13,8 @@ import sys
 import sysconfig
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, cast
 
@@ -65,43 +65,75 @@ def build_argv(
     return argv
 
 
-def run_converter(argv: Sequence[str], *, on_line: Callable[[str], None], on_tick: Callable[[], None]) -> None:
-    """Run the converter to its end.
+def run_converters(
+    commands: Sequence[Sequence[str]],
+    *,
+    environment: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None],
+    on_tick: Callable[[], None],
+) -> None:
+    """Run converters side by side to their end; the first that fails ends the others.
 
     Parameters
     ----------
+    commands
+        A command line for each.
+    environment
+        Variables for them, where this process does not have them itself.
     on_line
-        Called with every line it prints, without colours.
+        Called with every line that one of them prints, without colours.
     on_tick
         Called about twice a second.
 
     Raises
     ------
     ConverterFailed, ConverterKilled, StorageFull, StorageDenied
-        From its exit code and its last words. Exit code 0 proves nothing yet: see `verify`.
+        From the exit code and the last words. Exit code 0 proves nothing yet: see `verify`.
     """
-    tether = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
-    last: deque[str] = deque(maxlen=LINES_KEPT)
-    process = subprocess.Popen(
-        [*tether, *argv],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        process_group=0,  # its own, so that what it starts can be ended with it
-    )
-    stream = cast(IO[bytes], process.stdout)
-    try:
-        for line in _lines(stream, on_tick):
-            last.append(line)
+    with ExitStack() as cleanup:
+        running: dict[IO[bytes], _Converter] = {}
+        for argv in commands:
+            converter = _Converter(argv, environment or {})
+            cleanup.callback(converter.end)
+            running[converter.stream] = converter
+        for stream, line in _lines(list(running), on_tick):
+            converter = running[stream]
+            if line is None:  # it closed its output, and so has ended or is about to
+                if (code := converter.process.wait()) != 0:
+                    raise _failure(code, converter.last)
+                continue
+            converter.last.append(line)
             on_line(line)
-        code = process.wait()
-    finally:
-        stream.close()
-        _end(process)
-    if code != 0:
-        raise _failure(code, last)
+            if any(words in line for words in NO_SPACE):  # it would try again, and again
+                raise _failure(1, converter.last)
+
+
+class _Converter:
+    """One running converter, and its last words."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+        tether = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
+        self.last: deque[str] = deque(maxlen=LINES_KEPT)
+        self.process = subprocess.Popen(
+            [*tether, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**environment, **os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
+            process_group=0,  # its own, so that what it starts can be ended with it
+        )
+        self.stream = cast(IO[bytes], self.process.stdout)
+
+    def end(self) -> None:
+        """End whatever of it is still there: itself, and the workers it may have started."""
+        self.stream.close()
+        for step in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, step)
+            if self.process.poll() is not None:
+                continue
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(SECONDS_TO_END)
 
 
 def count_chunks(store: Path) -> int:
@@ -118,39 +150,32 @@ def count_chunks(store: Path) -> int:
     return count
 
 
-def _lines(stream: IO[bytes], on_tick: Callable[[], None]) -> Iterator[str]:
-    """Yield lines as they come, whatever the bytes are; progress bars end theirs with a carriage return."""
-    rest = b""
+def _lines(streams: Sequence[IO[bytes]], on_tick: Callable[[], None]) -> Iterator[tuple[IO[bytes], str | None]]:
+    """Yield lines as they come, whatever the bytes are, and None when a stream ends.
+
+    Progress bars end their lines with a carriage return.
+    """
+    rest = dict.fromkeys(streams, b"")
     next_tick = time.monotonic() + TICK
     with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while True:
-            if selector.select(max(next_tick - time.monotonic(), 0)):
-                block = os.read(stream.fileno(), 1 << 16)
+        for stream in streams:
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select(max(next_tick - time.monotonic(), 0)):
+                stream = cast(IO[bytes], key.fileobj)
+                block = os.read(key.fd, 1 << 16)
+                *whole, rest[stream] = re.split(rb"[\r\n]+", rest[stream] + (block or b"\n"))
+                yield from ((stream, text) for line in whole if (text := _clean(line)))
                 if not block:
-                    break
-                *whole, rest = re.split(rb"[\r\n]+", rest + block)
-                yield from (text for line in whole if (text := _clean(line)))
+                    selector.unregister(stream)
+                    yield stream, None
             if time.monotonic() >= next_tick:
                 on_tick()
                 next_tick = time.monotonic() + TICK
-    if text := _clean(rest):
-        yield text
 
 
 def _clean(line: bytes) -> str:
     return _ESCAPES.sub("", line.decode("utf-8", errors="replace")).rstrip()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End whatever of the converter is still there: itself, and the workers it may have started."""
-    for step in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, step)
-        if process.poll() is not None:
-            continue
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(SECONDS_TO_END)
 
 
 def _failure(code: int, last: Sequence[str]) -> Exception:
@@ -162,7 +187,7 @@ def _failure(code: int, last: Sequence[str]) -> Exception:
             return ConverterKilled(
                 "the converter was killed from outside, as a rule because it needed more memory than there is",
                 given=name,
-                remedy="give it more memory, or convert fewer groups at once (geozarr-nb estimate says what it needs)",
+                remedy="give it more memory, or convert fewer groups at once (the estimate says what it needs)",
             )
         return ConverterKilled(f"the converter was ended by a signal: {words}", given=name, remedy=remedy)
     if any(words in line for line in last for words in NO_SPACE):

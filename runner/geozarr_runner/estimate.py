@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from geozarr_runner import html
 from geozarr_runner.events import human_bytes
 from geozarr_runner.groups import report
-from geozarr_runner.layout import Written, written
+from geozarr_runner.layout import NOT_COPIED, Written, written
 from geozarr_runner.product import Array, Product
 from geozarr_runner.profiles import profile_of
 
@@ -99,7 +99,7 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None) -> Est
         notes.append("the size of the output depends on where the scene lies")
     else:
         output = sum(_compressed(array, stored, flat=not chosen.found) for array in expected)
-    staging = (download or 0) if chosen.found and product.store.local is None else 0
+    staging = (download or 0) if product.store.local is None else 0
     return Estimate(
         product=product.name,
         groups=chosen.found,
@@ -117,7 +117,8 @@ def needed(product: Product, groups: Iterable[str]) -> list[Array]:
     """Return the arrays that converting these groups reads; all of the product's for no groups."""
     chosen = tuple(groups)
     if not chosen:
-        return [array for group in product.groups.values() for array in group.arrays]
+        left_out = NOT_COPIED if product.kind.startswith("Sentinel-2") else ()
+        return [a for path, group in product.groups.items() if not path.startswith(left_out) for a in group.arrays]
     paths = dict.fromkeys((*chosen, *profile_of(product).companions(product, chosen)))
     return [array for path in paths for array in product.groups[path].arrays]
 
@@ -162,18 +163,21 @@ def _of_warped(product: Product, groups: Iterable[str], stored: Mapping[str, int
     return int(total)
 
 
+def memory_for(arrays: Iterable[Written]) -> int:
+    """Return one converter's peak memory for chosen groups: whole variables as float64 while it makes overviews."""
+    return MEMORY_OF_CONVERTER + 6 * 8 * max(array.pixels for array in arrays)
+
+
 def _memory(product: Product, groups: Iterable[str], expected: list[Written] | None) -> int:
     """Return the converter's peak memory, as measured for tiles of 1080 to 10980 pixels.
 
-    The generic layout holds whole variables as float64 while it makes overviews, the flat one several chunks of
-    float32; a warp holds source and target of one variable.
+    The flat layout holds several chunks of float32; a warp holds source and target of one variable.
     """
     if expected is None:
         chosen = tuple(groups) or tuple(product.groups)
         largest = max((array.nbytes for path in chosen for array in product.groups[path].arrays), default=0)
         return int(MEMORY_OF_CONVERTER + 8 * largest)
     if groups:
-        largest = max(array.pixels for array in expected)
-        return int(MEMORY_OF_CONVERTER + 6 * 8 * largest)
+        return memory_for(expected)
     chunk = max(math.prod(array.chunks[-2:]) for array in expected)
     return int(MEMORY_OF_CONVERTER + 18 * 4 * chunk)

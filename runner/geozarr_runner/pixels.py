@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import zarr
 
 WINDOW = 128
-OVERVIEW_WINDOW = 16
 ABSENT_OBJECTS_SAMPLED = 3
 # What zarr and its codecs raise for bytes that cannot be decoded.
 CODEC_ERRORS = (
@@ -95,7 +94,8 @@ def compare(pair: Pair, source: Pixels, written: Pixels) -> tuple[list[str], int
     problems = []
     pixels = 0
     tolerance = 1e-6 * abs(float(pair.source.attributes.get("scale_factor", 1)))  # float32's rounding near zero
-    for window in (sample(pair.source), *_absent(pair.output, written.store)):
+    chosen = sample(pair)
+    for window in (chosen, *_absent(pair.output, written.store)):
         expected, actual = source.read(pair.source, window), written.read(pair.output, window)
         pixels += expected.size
         wrong = ~np.isclose(expected, actual, rtol=1e-5, atol=tolerance, equal_nan=True)
@@ -104,7 +104,8 @@ def compare(pair: Pair, source: Pixels, written: Pixels) -> tuple[list[str], int
                 f"{pair.output.path}: {wrong.sum()} of {wrong.size} sampled pixels differ from the source, "
                 f"e.g. {actual[wrong][0]:g} instead of {expected[wrong][0]:g}"
             )
-    problems += [problem for overview in pair.overviews if (problem := check_overview(pair.output, overview, written))]
+        if window is chosen:
+            problems += check_overviews(pair, window, actual, written)
     return problems, pixels
 
 
@@ -115,26 +116,51 @@ def comparable(array: Array) -> bool:
     return bool(array.shape) and array.dtype.lstrip("<>|=")[:1] in ("u", "i", "f") and not times
 
 
-def sample(array: Array, edge: int = WINDOW) -> Window:
-    """Return a window inside one stored object: always the same for an array, another for another."""
-    digest = hashlib.sha256(array.path.encode()).digest()
-    return _inside(array, tuple(digest[axis] % count for axis, count in enumerate(array.grid)), edge)
+def sample(pair: Pair) -> Window:
+    """Return a window inside one stored object of the output: always the same for an array, another for another.
+
+    Its edges are edges of pixels of every overview too.
+    """
+    digest = hashlib.sha256(pair.output.path.encode()).digest()
+    index = tuple(digest[axis] % count for axis, count in enumerate(pair.output.grid))
+    return align(pair, _inside(pair.output, index, WINDOW))
 
 
-def check_overview(native: Array, overview: Array, written: Pixels) -> str | None:
-    """Return what is wrong with an overview: each of its pixels has to lie within the pixels that it stands for."""
+def align(pair: Pair, window: Window) -> Window:
+    """Return the window, moved and widened so that its edges are edges of pixels of every overview."""
+    moved = list(window)
+    for axis in (-2, -1) if pair.overviews else ():
+        size = pair.output.shape[axis]
+        step = math.lcm(*(max(size // overview.shape[axis], 1) for overview in pair.overviews))
+        start = window[axis].start // step * step
+        stop = max(window[axis].stop // step * step, start + step)
+        moved[axis] = (
+            slice(start, stop) if stop <= size else slice(max(size // step - 1, 0) * step, size // step * step)
+        )
+    return tuple(moved)
+
+
+def check_overviews(pair: Pair, window: Window, native: Values, written: Pixels) -> list[str]:
+    """Return what is wrong with a variable's overviews where they stand for a window of it, whose values are given."""
+    found = (_check_overview(pair.output, overview, window, native, written) for overview in pair.overviews)
+    return [problem for problem in found if problem]
+
+
+def _check_overview(native: Array, overview: Array, window: Window, fine: Values, written: Pixels) -> str | None:
+    """Each pixel of an overview has to lie within the pixels that it stands for."""
     if len(overview.shape) != len(native.shape):
         return f"{overview.path}: it has {len(overview.shape)} dimensions and not {len(native.shape)}"
-    *bands, rows, columns = sample(overview, OVERVIEW_WINDOW)
     factors = [full // coarse for full, coarse in zip(native.shape[-2:], overview.shape[-2:], strict=True)]
     if min(factors) < 2:
         return f"{overview.path}: it is not coarser than {native.path}"
-    blocks = [
-        slice(part.start * factor, part.stop * factor) for part, factor in zip((rows, columns), factors, strict=True)
+    # Where the size is no multiple, an overview leaves the last pixels out.
+    coarse = [
+        slice(part.start // factor, min(part.stop // factor, size))
+        for part, factor, size in zip(window[-2:], factors, overview.shape[-2:], strict=True)
     ]
-    actual = written.read(overview, (*bands, rows, columns))
-    fine = written.read(native, (*bands, *blocks))
+    actual = written.read(overview, (*window[:-2], *coarse))
     *lead, height, width = actual.shape
+    fine = fine[..., : height * factors[0], : width * factors[1]]
     fine = fine.reshape(*lead, height, factors[0], width, factors[1])
     whole = np.isfinite(fine).all(axis=(-3, -1))
     low, high = fine.min(axis=(-3, -1)), fine.max(axis=(-3, -1))

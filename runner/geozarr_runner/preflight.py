@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -48,7 +49,9 @@ class Plan:
     call
         What to tell the converter.
     narrowed
-        True where the converter has to be given a view instead of the product itself.
+        True where the converter is given a view instead of the product itself.
+    readable
+        False where the converter cannot read the product itself.
     done
         True where the output is there already, made from the same request.
     """
@@ -59,7 +62,14 @@ class Plan:
     report: GroupReport
     call: Call
     narrowed: bool
+    readable: bool
     done: bool
+
+    @property
+    def staging(self) -> str:
+        """A name for the input of the converter, the same for the same groups of the same product."""
+        text = " ".join((self.product.url, self.product.identity, *sorted(self.groups)))
+        return f"input-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def preflight(request: Request, reporter: Reporter) -> Plan:
@@ -100,13 +110,16 @@ def preflight(request: Request, reporter: Reporter) -> Plan:
     if not done:
         _look_at_space(output)
     profile = profile_of(product)
+    readable = _readable(product)
     return Plan(
         product=product,
         output=output,
         groups=found.found,
         report=found,
         call=profile.call(product, found.found),
-        narrowed=bool(found.found) or _trips_the_converter(product),
+        # The converter downloads a stored chunk once for each of its own chunks that touches it: staged, it comes once.
+        narrowed=bool(found.found) or product.store.local is None or not readable,
+        readable=readable,
         done=done,
     )
 
@@ -162,19 +175,19 @@ def _overlap(source: Path, output: Path) -> bool:
     return one == other or one in other.parents or other in one.parents
 
 
-def _trips_the_converter(product: Product) -> bool:
-    """Return whether the converter would fail on the product as it stands, and succeed on a mended view."""
+def _readable(product: Product) -> bool:
+    """Return whether the converter can open and convert the product as it stands; else it needs a mended view."""
+    # It takes every other address for a path, and a signature for a part of the name. A password would be seen by
+    # everyone on this machine in its command line.
+    plain = product.url.startswith(CONVERTER_OPENS) and product.url == redact(product.url)
+    if product.store.local is None and not plain:
+        return False
     texts = (array for group in product.groups.values() for array in group.arrays if array.is_text)
     one_polarisation = any(
         group.strip("/") not in {path[1:].partition("/")[0] for path in product.groups}
         for group in profile_of(product).empty_groups(product)
     )
-    # It takes every address but these for a path, and a signature for a part of the name. A password would be seen by
-    # everyone on this machine in its command line.
-    unknown = local_path(product.url) is None and not (
-        product.url.startswith(CONVERTER_OPENS) and product.url == redact(product.url)
-    )
-    return one_polarisation or unknown or any(fill_of_text(array.metadata) for array in texts)
+    return not one_polarisation and not any(fill_of_text(array.metadata) for array in texts)
 
 
 def fill_of_text(metadata: Any) -> bool:

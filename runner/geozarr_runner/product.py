@@ -73,6 +73,14 @@ class Array:
             return 0
 
     @property
+    def is_blosc(self) -> bool:
+        """True where each stored object is one Blosc frame, whose header says how long it is."""
+        if self.metadata.get("zarr_format") == 2:
+            return bool((self.metadata.get("compressor") or {}).get("id") == "blosc")
+        codecs = self.metadata.get("codecs") or [{}]
+        return bool(codecs[-1].get("name") == "blosc")
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Number of stored objects along each dimension."""
         return tuple(math.ceil(size / chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))

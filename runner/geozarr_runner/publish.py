@@ -40,23 +40,21 @@ class Workspace:
         The final name.
     writing
         Where the converter writes.
+    folder, scratch
+        Where everything else lies that is gone at the end.
     staged
-        Where the narrowed input lies.
+        Where the narrowed input lies; what a killed run had fetched is still there.
     """
 
     output: Path
     folder: Path
     scratch: Path
+    staged: Path
 
     @property
     def writing(self) -> Path:
         """The store that the converter writes."""
         return self.folder / "output.zarr"
-
-    @property
-    def staged(self) -> Path:
-        """The store that the converter reads, where the input has to be narrowed."""
-        return self.scratch / "input.zarr"
 
 
 def output_path(output: str | os.PathLike[str]) -> Path:
@@ -88,8 +86,15 @@ def output_path(output: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def workspace(output: Path, scratch: Path | None = None) -> Iterator[Workspace]:
+def workspace(output: Path, scratch: Path | None = None, *, staging: str = "input") -> Iterator[Workspace]:
     """Lock an output, remove what a killed run left, and give the run its folders; both are gone at the end.
+
+    Parameters
+    ----------
+    scratch
+        Folder for what is staged; beside the output where none is given.
+    staging
+        Tells inputs apart: what a killed run fetched for the same one is kept, and need not be fetched again.
 
     Raises
     ------
@@ -110,11 +115,12 @@ def workspace(output: Path, scratch: Path | None = None) -> Iterator[Workspace]:
             )
     try:
         with storage_errors(away):
-            _remove(folder, away)
+            staged = away / f"{staging}.zarr"
+            _remove(*(entry for each in {folder, away} if each.is_dir() for entry in each.iterdir() if entry != staged))
             _restore(output)
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             away.mkdir(parents=True, exist_ok=True)
-        yield Workspace(output, folder, away)
+        yield Workspace(output, folder, away, staged)
     finally:
         try:
             with storage_errors(away):

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from geozarr_runner import convert, publish
+from geozarr_runner import convert, machine, publish
 from geozarr_runner.diagnose import diagnose
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, VerificationFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.layout import written
+from geozarr_runner.parts import join, split
 from geozarr_runner.preflight import Plan, Request, preflight
-from geozarr_runner.profiles import profile_of
-from geozarr_runner.stage import Staged, stage
+from geozarr_runner.product import Array
+from geozarr_runner.profiles import Call, profile_of
+from geozarr_runner.stage import Staged, make_view, stage
 from geozarr_runner.store import redact
 from geozarr_runner.verify import Verified, verify
 
@@ -56,15 +59,16 @@ def run(request: Request, reporter: Reporter, log: Path | None = None) -> Result
         _report_result(reporter, plan, request, bytes_read=0, start=start)
         return Result(plan.output, plan.groups, skipped=True)
     converter = convert.find_converter()
-    with publish.workspace(plan.output, request.scratch) as space:
+    with publish.workspace(plan.output, request.scratch, staging=plan.staging) as space:
         with publish.storage_errors(plan.output.parent):
             reporter.open_log(log or plan.output.with_name(f"{plan.output.name}.log.jsonl"))
         with reporter.stage("stage") as progress:
-            staged = stage(plan, space, progress)
+            staged = stage(plan, space, progress, reporter)
         try:
             with reporter.stage("convert"):
-                _convert(converter, plan, request, staged, space.writing, reporter)
+                _convert(converter, plan, request, staged, space, reporter)
             with reporter.stage("verify") as progress:
+                machine.keep_buffers()
                 _finish(plan, space.writing)
                 verified = verify(plan, staged.url, space.writing, progress)
         except ConverterKilled:
@@ -81,27 +85,55 @@ def run(request: Request, reporter: Reporter, log: Path | None = None) -> Result
     return Result(plan.output, plan.groups, skipped=False)
 
 
-def _convert(converter: str, plan: Plan, request: Request, staged: Staged, output: Path, reporter: Reporter) -> None:
-    argv = convert.build_argv(
-        converter,
-        staged.url,
-        str(output),
-        plan.call,
-        dask_cluster=request.dask_cluster,
-        verbose=request.verbose,
-    )
+def _convert(
+    converter: str, plan: Plan, request: Request, staged: Staged, space: publish.Workspace, reporter: Reporter
+) -> None:
     expected = written(plan.product, plan.groups)
     # Coordinates are not counted beforehand: they are few, small, and the first things that are written.
     total = sum(array.objects for array in expected) if expected else None
+    largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
+    shares = [] if request.dask_cluster else split(plan, cores=machine.cores(), memory=machine.free_memory())
+    outputs = [space.folder / f"output-{number}.zarr" for number, _ in enumerate(shares)] or [space.writing]
+    if shares:
+        reporter.message(f"{len(shares)} converters side by side")
+    commands = [
+        convert.build_argv(
+            converter, source, str(output), call, dask_cluster=request.dask_cluster, verbose=request.verbose
+        )
+        for (source, call), output in zip(_inputs(plan, staged, space, shares), outputs, strict=True)
+    ]
+    progress = reporter.progress("convert")
 
     def tick() -> None:
-        done = convert.count_chunks(output)
+        done = sum(convert.count_chunks(output) for output in outputs)
         progress(done if total is None else min(done, total), total, "chunks")
 
-    reporter.emit("log", source="runner", text="running " + " ".join(redact(word) for word in argv))
-    progress = reporter.progress("convert")
-    convert.run_converter(argv, on_line=lambda line: reporter.emit("log", source="converter", text=line), on_tick=tick)
+    for argv in commands:
+        reporter.emit("log", source="runner", text="running " + " ".join(redact(word) for word in argv))
+    convert.run_converters(
+        commands,
+        environment=machine.allocator(largest),
+        on_line=lambda line: reporter.emit("log", source="converter", text=line),
+        on_tick=tick,
+    )
     tick()
+    if shares:
+        with publish.storage_errors(space.folder):
+            join(outputs, space.writing)
+
+
+def _inputs(
+    plan: Plan, staged: Staged, space: publish.Workspace, shares: Sequence[Sequence[Array]]
+) -> Iterator[tuple[str, Call]]:
+    """Yield what each converter reads, and what to tell it."""
+    if not shares:
+        yield staged.url, plan.call
+    for number, arrays in enumerate(shares):
+        view = space.scratch / f"input-{number}.zarr"
+        with publish.storage_errors(view):
+            make_view(plan, arrays, Path(staged.url), view)
+        groups = tuple(dict.fromkeys(array.path.rpartition("/")[0] for array in arrays))
+        yield str(view), profile_of(plan.product).call(plan.product, groups)
 
 
 def _finish(plan: Plan, output: Path) -> None:

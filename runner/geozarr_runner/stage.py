@@ -8,19 +8,23 @@ remote one downloaded as they are, compressed.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from shutil import disk_usage
+from typing import Any, cast
 
-from geozarr_runner.errors import StorageFull
+from geozarr_runner.download import download
+from geozarr_runner.errors import ProductBroken, StorageFull
 from geozarr_runner.estimate import needed
-from geozarr_runner.events import Progress, human_bytes
+from geozarr_runner.events import Progress, Reporter, human_bytes
 from geozarr_runner.preflight import Plan, fill_of_text
 from geozarr_runner.product import Array
 from geozarr_runner.profiles import profile_of
 from geozarr_runner.publish import Workspace, storage_errors
+from geozarr_runner.store import redact
+
+BLOSC_HEADER = 16  # bytes; the last four of them are the frame's length
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,10 @@ class Staged:
     bytes_read: int
 
 
-def stage(plan: Plan, space: Workspace, progress: Progress) -> Staged:
+def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) -> Staged:
     """Make the view, where one is needed.
+
+    A whole product that does not fit into scratch space is read in place, though parts of it several times.
 
     Returns
     -------
@@ -44,18 +50,24 @@ def stage(plan: Plan, space: Workspace, progress: Progress) -> Staged:
     ProductUnreachable, ProductBroken, StorageFailed
     """
     product = plan.product
-    if not plan.narrowed:
-        local = product.store.local
-        return Staged(str(local) if local is not None else product.url, 0)
     arrays = needed(product, plan.groups)
+    if not plan.narrowed:
+        _check_frames(plan, arrays, cast(Path, product.store.local))
+        return Staged(str(product.store.local), 0)
     with storage_errors(space.staged):
         write_metadata(plan, arrays, space.staged)
         targets = {key: space.staged / key for array in arrays for key in array.object_keys()}
         if product.store.local is not None:
+            _check_frames(plan, arrays, product.store.local)
             return Staged(str(space.staged), _link(product.store.local, targets, progress))
         sizes = product.store.sizes(list(targets))
         total = None if None in sizes.values() else sum(size or 0 for size in sizes.values())
-        _check_space(space, total or 0)
+        missing = (total or 0) - sum(target.stat().st_size for target in targets.values() if target.is_file())
+        if (lack := _lack_of_space(space, missing)) is not None:
+            if plan.groups or not plan.readable:
+                raise lack
+            reporter.warning("read-in-place", f"{lack.message}: it is read in place, parts several times", lack.remedy)
+            return Staged(product.url, 0)
         done = 0
 
         def arrived(count: int) -> None:
@@ -63,8 +75,27 @@ def stage(plan: Plan, space: Workspace, progress: Progress) -> Staged:
             done += count
             progress(done, total, "bytes")
 
-        came = product.store.download({key: targets[key] for key in sizes}, arrived)
+        came = download(product.store, {key: targets[key] for key in sizes}, sizes, arrived)
+        _check_frames(plan, arrays, space.staged)
     return Staged(str(space.staged), came)
+
+
+def _check_frames(plan: Plan, arrays: Iterable[Array], root: Path) -> None:
+    """Find objects that were cut off: the decoder takes some of them, and gives what happens to be in memory."""
+    for array in arrays:
+        for key in array.object_keys() if array.is_blosc else ():
+            path = root / key
+            if not path.exists():
+                continue
+            with path.open("rb") as file:
+                head = file.read(BLOSC_HEADER)
+            said, size = int.from_bytes(head[-4:], "little"), path.stat().st_size
+            if len(head) < BLOSC_HEADER or said != size:
+                raise ProductBroken(
+                    f"a stored chunk of {array.path} is cut off: it has {size} bytes, and its header says {said}",
+                    given=f"{redact(plan.product.url)}/{key}",
+                    remedy="fetch the product again, or tell whoever publishes it; groups without it can be converted",
+                )
 
 
 def write_metadata(plan: Plan, arrays: Iterable[Array], view: Path) -> None:
@@ -116,11 +147,17 @@ def _array_documents(path: str, array: Array) -> dict[str, Mapping[str, Any]]:
     return {f"{prefix}.zarray": metadata, f"{prefix}.zattrs": array.attributes}
 
 
+def make_view(plan: Plan, arrays: Sequence[Array], source: Path, view: Path) -> None:
+    """Make a view of some arrays of a store on this machine."""
+    write_metadata(plan, arrays, view)
+    _link(source, {key: view / key for array in arrays for key in array.object_keys()}, lambda done, total, unit: None)
+
+
 def _link(source: Path, targets: Mapping[str, Path], progress: Progress) -> int:
     """Link what exists; a chunk that does not is its fill value. Returns 0: no byte moved."""
     for done, (key, target) in enumerate(targets.items(), start=1):
         original = source / key
-        if original.exists():
+        if original.exists() and not target.is_symlink():  # a killed run may have linked it
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(original)
         if done == len(targets) or done % 200 == 0:
@@ -128,11 +165,12 @@ def _link(source: Path, targets: Mapping[str, Path], progress: Progress) -> int:
     return 0
 
 
-def _check_space(space: Workspace, wanted: int) -> None:
-    free = os.statvfs(space.scratch).f_bavail * os.statvfs(space.scratch).f_frsize
-    if wanted > free:
-        raise StorageFull(
-            f"staging needs {human_bytes(wanted)}, and {human_bytes(free)} are free",
-            given=space.scratch,
-            remedy="make space there, or name a larger folder with --scratch",
-        )
+def _lack_of_space(space: Workspace, wanted: int) -> StorageFull | None:
+    usage = disk_usage(space.scratch)
+    if wanted <= usage.free or not usage.total:  # some mounts do not tell their size
+        return None
+    return StorageFull(
+        f"staging needs {human_bytes(wanted)}, and {human_bytes(usage.free)} are free",
+        given=space.scratch,
+        remedy="make space there, or name a larger folder with scratch=...",
+    )

@@ -12,7 +12,7 @@ import inspect
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
-from fsspec.callbacks import Callback
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from geozarr_runner.errors import (
     GeozarrError,
@@ -37,10 +36,11 @@ from geozarr_runner.errors import (
     StorageFull,
 )
 
-ATTEMPTS = 4
+ATTEMPTS = 5
 CONCURRENCY = 16
 SECONDS_TO_CONNECT = 15
-SECONDS_WITHOUT_A_BYTE = 60
+SECONDS_WITHOUT_A_BYTE = 30
+LONGEST_PATIENCE = 60.0
 
 
 class Store:
@@ -119,7 +119,7 @@ class Store:
             except FileNotFoundError:
                 return None
 
-        return self._run(self._retried(get, key))
+        return self.run(self.retried(get, key))
 
     def sizes(self, keys: Sequence[str], progress: Callable[[int], None] | None = None) -> dict[str, int | None]:
         """Return the stored size of each object that exists, in bytes; None where the store does not tell it.
@@ -135,7 +135,7 @@ class Store:
                     continue
             return found
         if _lists_sizes(self.filesystem):
-            return self._run(self._listed_sizes(keys))
+            return self.run(self._listed_sizes(keys))
 
         async def one(key: str) -> tuple[str, int | None] | None:
             async def info() -> tuple[str, int | None] | None:
@@ -148,9 +148,9 @@ class Store:
                     raise error.__cause__ from None
                 return key, answer.get("size")
 
-            return await self._retried(info, key)
+            return await self.retried(info, key)
 
-        answers = self._run(_bounded([partial(one, key) for key in keys], progress))
+        answers = self.run(in_bounds([partial(one, key) for key in keys], progress))
         return dict(answer for answer in answers if answer is not None)
 
     async def _listed_sizes(self, keys: Sequence[str]) -> dict[str, int | None]:
@@ -165,54 +165,28 @@ class Store:
                 prefix = f"{folder}/" if folder else ""
                 return {prefix + entry["name"].rpartition("/")[2]: entry.get("size") for entry in entries}
 
-            return await self._retried(listing, folder)
+            return await self.retried(listing, folder)
 
         known: dict[str, int | None] = {}
-        for part in await _bounded([partial(one, folder) for folder in folders]):
+        for part in await in_bounds([partial(one, folder) for folder in folders]):
             known.update(part)
         return {key: known[key] for key in keys if key in known}
 
-    def download(self, targets: Mapping[str, Path], progress: Callable[[int], None]) -> int:
-        """Copy objects as they are, many at once; returns the bytes that came.
+    def sends_ranges(self, key: str) -> bool:
+        """Return whether the store sends parts of an object; asks a web server for the first byte of this one."""
+        if _lists_sizes(self.filesystem):
+            return True
 
-        Parameters
-        ----------
-        targets
-            The file to write for each object's key. An object that does not exist is passed over: to Zarr a missing
-            chunk means its fill value.
-        progress
-            Called with the number of bytes of each block that arrived.
-        """
-        total = 0
+        async def ask() -> bool:
+            session = await self.filesystem.set_session()
+            options = self.filesystem.kwargs
+            headers = {**options.get("headers", {}), "Range": "bytes=0-0"}
+            request = session.get(self.filesystem.encode_url(self.path(key)), **{**options, "headers": headers})
+            async with request as answer:
+                answer.raise_for_status()
+                return bool(answer.status == 206)  # one that does not sends the whole, which is left unread
 
-        async def one(key: str, target: Path) -> int:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            arriving = target.with_name(target.name + ".part")
-
-            async def fetch() -> int:
-                counter = _Counter(progress)
-                try:
-                    await self.filesystem._get_file(self.path(key), str(arriving), callback=counter)
-                except FileNotFoundError:
-                    return 0
-                except BaseException:
-                    progress(-counter.value)
-                    raise
-                size = arriving.stat().st_size
-                if size > counter.value:  # a filesystem that counts nothing while it copies
-                    progress(size - counter.value)
-                arriving.replace(target)
-                return size
-
-            try:
-                return await self._retried(fetch, key)
-            finally:
-                arriving.unlink(missing_ok=True)
-
-        jobs = [partial(one, key, target) for key, target in targets.items()]
-        for size in self._run(_bounded(jobs)):
-            total += size
-        return total
+        return self.run(self.retried(ask, key))
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -225,7 +199,7 @@ class Store:
                 raise
             raise self._failure(error, "", tries=1) from error
 
-    def _run[T](self, work: Coroutine[Any, Any, T]) -> T:
+    def run[T](self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for work on the filesystem's own loop; an interrupted wait ends the work too."""
         ended = threading.Event()
         future = None
@@ -249,12 +223,13 @@ class Store:
                 ended.wait(SECONDS_TO_CONNECT)
             raise
 
-    async def _retried[T](self, call: Callable[[], Coroutine[Any, Any, T]], key: str) -> T:
+    async def retried[T](self, call: Callable[[], Coroutine[Any, Any, T]], key: str) -> T:
+        """Return what a request gives, tried again while that may help; `key` names the object in errors."""
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception(_may_get_better),
                 stop=stop_after_attempt(ATTEMPTS),
-                wait=wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2),
+                wait=_patience,
                 reraise=True,
             ):
                 with attempt:
@@ -387,7 +362,7 @@ def _lists_sizes(filesystem: Any) -> bool:
     return not {"http", "https"} & set(protocols)
 
 
-async def _bounded[T](
+async def in_bounds[T](
     jobs: Iterable[Callable[[], Coroutine[Any, Any, T]]], progress: Callable[[int], None] | None = None
 ) -> list[T]:
     """Run many, `CONCURRENCY` at a time; the first failure ends the others."""
@@ -413,6 +388,15 @@ async def _bounded[T](
     return results
 
 
+def _patience(state: RetryCallState) -> float:
+    """Return the seconds to wait before the next try: what the server asks for, or longer each time."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    asked = (getattr(error, "headers", None) or {}).get("Retry-After", "")
+    if asked.isdigit():
+        return min(float(asked), LONGEST_PATIENCE)
+    return wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)(state)
+
+
 def _may_get_better(error: BaseException) -> bool:
     if isinstance(error, FileNotFoundError | PermissionError) or storage_failure(error) is not None:
         return False
@@ -430,18 +414,3 @@ def _text(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     # Some backends put the whole address, signature and all, into their text.
     return " ".join(redact(word) if "://" in word else word for word in text.split())[:300]
-
-
-class _Counter(Callback):  # type: ignore[misc]
-    """Passes on the size of each block of one object."""
-
-    def __init__(self, progress: Callable[[int], None]) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def relative_update(self, inc: int = 1) -> None:
-        super().relative_update(inc)
-        self._progress(inc)
-
-    def absolute_update(self, value: int) -> None:
-        self.relative_update(value - self.value)

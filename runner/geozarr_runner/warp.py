@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from geozarr_runner.pixels import Pair, Pixels, Values, Window, check_overview
+from geozarr_runner.pixels import Pair, Pixels, Values, Window, align, check_overviews
 from geozarr_runner.product import Array, Product
 from geozarr_runner.profiles import Sentinel1Grd
 
@@ -47,7 +47,7 @@ class Warp:
         problems, pixels
             What is wrong, and how many pixels were compared.
         """
-        window = _middle(pair.output)
+        window = align(pair, _middle(pair.output))
         actual = written.read(pair.output, window)
         longitude, latitude = np.meshgrid(
             written.read_path(f"{_group(pair.output)}/x", window[-1:]),
@@ -66,7 +66,7 @@ class Warp:
                 f"{pair.output.path}: {wrong.sum()} of {seen.sum()} sampled pixels are not among the source's, "
                 f"e.g. {actual[wrong][0]:g}, where the source has {low[wrong][0]:g} to {high[wrong][0]:g}"
             )
-        problems += [found for overview in pair.overviews if (found := check_overview(pair.output, overview, written))]
+        problems += check_overviews(pair, window, actual, written)
         return problems, int(seen.sum())
 
     def _around(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from geozarr_runner import convert
-from geozarr_runner.convert import count_chunks, find_converter, last_words, run_converter
+from geozarr_runner.convert import count_chunks, find_converter, last_words, run_converters
 from geozarr_runner.errors import (
     ConverterFailed,
     ConverterKilled,
@@ -40,7 +40,7 @@ def script(tmp_path: Path) -> Script:
 
 def lines_of(command: list[str]) -> list[str]:
     lines: list[str] = []
-    run_converter(command, on_line=lines.append, on_tick=lambda: None)
+    run_converters([command], on_line=lines.append, on_tick=lambda: None)
     return lines
 
 
@@ -95,7 +95,7 @@ def test_ticks_come_while_it_is_silent_and_while_it_talks(
 ) -> None:
     monkeypatch.setattr(convert, "TICK", 0.05)
     ticks: list[float] = []
-    run_converter(script(busy), on_line=lambda line: None, on_tick=lambda: ticks.append(time.monotonic()))
+    run_converters([script(busy)], on_line=lambda line: None, on_tick=lambda: ticks.append(time.monotonic()))
     assert len(ticks) >= 4
 
 
@@ -139,8 +139,8 @@ def test_a_reader_that_fails_ends_it(script: Script, tmp_path: Path) -> None:
 
     child = "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
     with pytest.raises(KeyboardInterrupt):
-        run_converter(
-            script(f"{child}print(os.getpid(), child.pid, flush=True); time.sleep(60)"),
+        run_converters(
+            [script(f"{child}print(os.getpid(), child.pid, flush=True); time.sleep(60)")],
             on_line=fail,
             on_tick=lambda: None,
         )
@@ -158,7 +158,7 @@ def test_one_that_will_not_end_is_killed(script: Script, monkeypatch: pytest.Mon
 
     stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt):
-        run_converter(script(stubborn), on_line=fail, on_tick=lambda: None)
+        run_converters([script(stubborn)], on_line=fail, on_tick=lambda: None)
     until(lambda: not alive(pids[0]))
 
 
@@ -168,7 +168,7 @@ def test_it_ends_with_a_parent_that_was_killed(script: Script, tmp_path: Path) -
     mark = tmp_path / "mark"
     command = script(f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
     runner = (
-        f"from geozarr_runner.convert import run_converter as r; r({command!r}, on_line=print, on_tick=lambda: None)"
+        f"from geozarr_runner.convert import run_converters as r; r([{command!r}], on_line=print, on_tick=lambda: None)"
     )
     with subprocess.Popen([sys.executable, "-c", runner]) as process:
         pid = int(until(lambda: mark.exists() and mark.read_text()))

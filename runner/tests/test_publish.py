@@ -170,9 +170,10 @@ def test_leftovers_of_a_killed_run_are_removed(output: Path, tmp_path: Path) -> 
 def test_leftovers_in_a_scratch_folder_are_removed(output: Path, tmp_path: Path) -> None:
     with workspace(output, tmp_path / "scratch") as space:
         place = space.scratch
-    write_store(place, {"input.zarr/.zgroup": {}})
-    with workspace(output, tmp_path / "scratch") as space:
-        assert not space.staged.exists()
+    write_store(place, {"a.zarr/.zgroup": {}, "b.zarr/.zgroup": {}, "input-0.zarr/.zgroup": {}})
+    with workspace(output, tmp_path / "scratch", staging="b") as space:
+        assert names(space.scratch) == {"b.zarr"}, "what was fetched for the same input is kept"
+        assert space.staged == space.scratch / "b.zarr"
     assert names(tmp_path / "scratch") == set()
 
 

@@ -272,7 +272,8 @@ def test_the_layout_was_known_beforehand(name: str, runs: dict[str, Future[Run]]
 def test_the_estimate_comes_near(name: str, runs: dict[str, Future[Run]], s2: Path) -> None:
     groups = CASES.get(name, Case("s2", groups=(R10M,))).groups
     expected = estimate(open_product(s2), groups)
-    arrays = [array for path in groups or open_product(s2).groups for array in open_product(s2).groups[path].arrays]
+    kept = [path for path in open_product(s2).groups if "quicklook" not in path]  # the converter leaves them out
+    arrays = [array for path in groups or kept for array in open_product(s2).groups[path].arrays]
     keys = [key for array in arrays for key in array.object_keys()]
     assert expected.download_bytes == sum((s2 / key).stat().st_size for key in keys if (s2 / key).exists())
     assert expected.requests == sum((s2 / key).exists() for key in keys)

@@ -1,0 +1,187 @@
+"""Objects come as they are, each byte once, from servers that misbehave too."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tenacity import Future, RetryCallState, Retrying
+
+from benchmarks.server import ProductServer
+from geozarr_runner import store as stores
+from geozarr_runner.download import PIECE, download
+from geozarr_runner.errors import ProductBroken
+from geozarr_runner.estimate import needed
+from geozarr_runner.product import open_product
+from geozarr_runner.store import Store
+from runner.tests.support import POLL, RUNNER, run
+
+LARGE = 5 * PIECE + 12345
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one large object and some small ones."""
+    root = tmp_path_factory.mktemp("objects")
+    random = np.random.default_rng(1)
+    (root / "large").write_bytes(random.bytes(LARGE))
+    for number in range(20):
+        (root / f"small{number}").write_bytes(random.bytes(1000 + number))
+    return root
+
+
+@pytest.fixture
+def objects(folder: Path) -> Iterator[ProductServer]:
+    with ProductServer(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def without_ranges(folder: Path) -> Iterator[str]:
+    """The address of a server that sends whole objects only."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def fetch(url: str, target: Path, keys: list[str], sizes: dict[str, int | None] | None = None) -> tuple[int, int]:
+    """Download `keys`; returns the bytes that came, and those that progress counted."""
+    store = Store(url)
+    counted = 0
+
+    def progress(count: int) -> None:
+        nonlocal counted
+        counted += count
+
+    sizes = store.sizes(keys) if sizes is None else sizes
+    came = download(store, {key: target / key for key in keys}, sizes, progress)
+    assert not list(target.glob("*.part"))
+    return came, counted
+
+
+def assert_equal(folder: Path, target: Path, keys: list[str]) -> None:
+    for key in keys:
+        assert (target / key).read_bytes() == (folder / key).read_bytes(), key
+
+
+def test_a_large_object_comes_in_pieces_and_each_byte_once(
+    objects: ProductServer, folder: Path, tmp_path: Path
+) -> None:
+    assert fetch(objects.url, tmp_path, ["large"]) == (LARGE, LARGE)
+    assert_equal(folder, tmp_path, ["large"])
+    seen = objects.counts.paths["/large"]
+    assert (seen.requests["data"], seen.bytes) == (1 + 6, 1 + LARGE)  # the first byte, to see whether it sends parts
+
+
+def test_many_objects_come_at_once(objects: ProductServer, folder: Path, tmp_path: Path) -> None:
+    keys = [f"small{number}" for number in range(20)]
+    fetch(objects.url, tmp_path, keys)
+    assert_equal(folder, tmp_path, keys)
+    assert objects.counts.peak > 4
+    assert not objects.counts.repeated()
+
+
+def test_a_server_without_ranges_sends_the_whole(without_ranges: str, folder: Path, tmp_path: Path) -> None:
+    assert fetch(without_ranges, tmp_path, ["large"]) == (LARGE, LARGE)
+    assert_equal(folder, tmp_path, ["large"])
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("key", ["large", "small3"])
+def test_a_server_that_is_busy_for_a_while_is_asked_again(
+    objects: ProductServer, folder: Path, tmp_path: Path, key: str, status: int
+) -> None:
+    sizes = Store(objects.url).sizes([key])
+    objects.fail(f"/{key}", status, times=2)
+    fetch(objects.url, tmp_path, [key], sizes)
+    assert_equal(folder, tmp_path, [key])
+
+
+@pytest.mark.parametrize("key", ["large", "small3"])
+def test_what_breaks_off_is_fetched_again_and_counted_once(
+    objects: ProductServer, folder: Path, tmp_path: Path, key: str
+) -> None:
+    size = (folder / key).stat().st_size
+    objects.truncate(f"/{key}", 700)
+    came, counted = fetch(objects.url, tmp_path, [key])
+    assert came == counted == size
+    assert_equal(folder, tmp_path, [key])
+
+
+def test_what_is_there_already_is_not_fetched_again(objects: ProductServer, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "small1").write_bytes((folder / "small1").read_bytes())
+    (tmp_path / "small2.part").write_bytes(b"half")
+    came, counted = fetch(objects.url, tmp_path, ["small1", "small2"])
+    assert (came, counted) == (1002, 1001 + 1002)
+    assert objects.counts.paths["/small1"].requests.get("data", 0) == 0
+    assert_equal(folder, tmp_path, ["small1", "small2"])
+
+
+@pytest.mark.parametrize(("key", "size"), [("small1", 500), ("gone", 500)])
+def test_an_object_that_changes_meanwhile_is_an_error_that_names_it(
+    objects: ProductServer, tmp_path: Path, key: str, size: int
+) -> None:
+    with pytest.raises(ProductBroken) as caught:
+        fetch(objects.url, tmp_path, [key], {key: size})
+    assert key in str(caught.value.given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_server_says_how_long_to_wait() -> None:
+    class TooMany(Exception):
+        headers = {"Retry-After": "7"}  # noqa: RUF012
+
+    state = RetryCallState(Retrying(), None, (), {})
+    state.outcome = Future.construct(1, TooMany(), has_exception=True)
+    assert stores._patience(state) == 7
+    TooMany.headers["Retry-After"] = "86400"
+    assert stores._patience(state) == stores.LONGEST_PATIENCE
+    TooMany.headers["Retry-After"] = "soon"
+    assert 0 < stores._patience(state) < 7
+
+
+def test_a_killed_run_goes_on_with_what_is_missing(s2: Path, products: Path, tmp_path: Path) -> None:
+    """A whole product over a slow line, killed with SIGKILL in the middle of staging."""
+    output = tmp_path / "out.zarr"
+    with ProductServer(products, latency=0.05) as server:
+        url = f"{server.url}/{s2.name}"
+        killed = subprocess.Popen([*RUNNER, "convert", url, str(output)], stdout=subprocess.DEVNULL)
+        while not (whole := complete(tmp_path)):
+            assert killed.poll() is None
+            time.sleep(POLL)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        whole = complete(tmp_path)
+        done = run(url, output)
+        requests = {path: seen.requests.get("data", 0) for path, seen in server.counts.paths.items()}
+    assert done.result["bytes_read"] > 0
+    assert whole
+    assert all(requests[f"/{s2.name}/{key}"] == 1 for key in whole)
+    keys = {f"/{s2.name}/{key}" for array in needed(open_product(s2), ()) for key in array.object_keys()}
+    assert {path for path, count in requests.items() if count and not path.endswith(".zmetadata")} == {
+        key for key in keys if (products / key[1:]).exists()
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out.zarr.log.jsonl"]
+
+
+def complete(folder: Path) -> set[str]:
+    """Return the keys of the objects that a run has staged."""
+    staged = next(folder.glob(".out.zarr.partial/input-*.zarr"), None)
+    files = [] if staged is None else [path.relative_to(staged) for path in staged.rglob("*") if path.is_file()]
+    return {str(path) for path in files if not path.name.startswith(".z") and path.suffix != ".part"}

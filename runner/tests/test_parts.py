@@ -1,0 +1,117 @@
+"""Converters side by side write what one of them would have written."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geozarr_runner import machine, parts
+from geozarr_runner.errors import ConverterFailed
+from geozarr_runner.events import Reporter
+from geozarr_runner.preflight import Plan, Request, preflight
+from geozarr_runner.publish import PROVENANCE
+from geozarr_runner.run import run
+from runner.tests.support import R20M, R60M
+
+
+@pytest.fixture
+def plan(s2: Path, tmp_path: Path) -> Callable[..., Plan]:
+    def make(*groups: str, product: Path = s2) -> Plan:
+        return preflight(Request(product, tmp_path / "out.zarr", groups=groups), Reporter(io.StringIO()))
+
+    return make
+
+
+def test_a_small_conversion_is_not_divided(plan: Callable[..., Plan]) -> None:
+    assert parts.split(plan(R20M), cores=8, memory=None) == []
+
+
+def test_parts_have_all_variables_once_with_their_coordinates(
+    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
+    wanted = plan(R20M, R60M)
+    shares = parts.split(wanted, cores=3, memory=None)
+    assert len(shares) == 3
+    variables = [array.path for share in shares for array in share if array.name not in ("x", "y")]
+    groups = [wanted.product.groups[path] for path in (R20M, R60M)]
+    assert sorted(variables) == sorted(array.path for group in groups for array in group.variables)
+    for share in shares:
+        for path in {array.path.rpartition("/")[0] for array in share}:
+            assert {f"{path}/x", f"{path}/y"} <= {array.path for array in share}
+
+
+def test_it_is_divided_as_far_as_memory_and_cores_go(
+    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
+    assert len(parts.split(plan(R20M), cores=2, memory=None)) == 2
+    assert parts.split(plan(R20M), cores=1, memory=None) == []
+    assert parts.split(plan(R20M), cores=4, memory=600_000_000) == []
+    assert len(parts.split(plan(R20M), cores=4, memory=1_100_000_000)) == 2
+
+
+def test_what_one_converter_has_to_do_is_not_divided(
+    plan: Callable[..., Plan], s1: Path, s3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
+    for whole in (plan(), plan("measurements", product=s1), plan("measurements", product=s3)):
+        assert parts.split(whole, cores=4, memory=None) == []
+
+
+def test_the_joined_output_is_the_undivided_one(s2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
+    stores = {}
+    for cores in (1, 3):
+        monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
+        said = io.StringIO()
+        with closing(Reporter(said)) as reporter:
+            run(Request(s2, tmp_path / f"{cores}.zarr", groups=[R20M, R60M]), reporter)
+        assert ("3 converters side by side" in said.getvalue()) == (cores == 3)
+        stores[cores] = contents(tmp_path / f"{cores}.zarr")
+    assert stores[1].keys() == stores[3].keys()
+    assert [name for name in stores[1] if stores[1][name] != stores[3][name]] == []
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_parts_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    for name, code in (("a", "EPSG:32632"), ("b", "EPSG:4326")):
+        write_group(tmp_path / name, {"proj:code": code})
+    with pytest.raises(ConverterFailed) as caught:
+        parts.join([tmp_path / "a", tmp_path / "b"], tmp_path / "joined")
+    assert caught.value.given == "proj:code"
+
+
+def test_the_stores_extent_is_that_of_all_parts(tmp_path: Path) -> None:
+    write_group(tmp_path / "a", {"spatial:bbox": [0.0, 1.0, 5.0, 6.0]})
+    write_group(tmp_path / "b", {"spatial:bbox": [-1.0, 2.0, 4.0, 9.0]})
+    parts.join([tmp_path / "a", tmp_path / "b"], tmp_path / "joined")
+    assert json.loads((tmp_path / "joined/zarr.json").read_text())["attributes"] == {
+        "spatial:bbox": [-1.0, 1.0, 5.0, 9.0]
+    }
+    assert not (tmp_path / "b").exists()
+
+
+def write_group(folder: Path, attributes: dict[str, Any]) -> None:
+    folder.mkdir()
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    (folder / "zarr.json").write_text(json.dumps(document))
+
+
+def contents(store: Path) -> dict[str, Any]:
+    """Return every file: metadata as what it says, without how this run made it; data as its bytes."""
+    found: dict[str, Any] = {}
+    for path in store.rglob("*"):
+        if path.name == "zarr.json":
+            document = json.loads(path.read_bytes())
+            document["attributes"].pop(PROVENANCE, None)
+            found[str(path.relative_to(store))] = document
+        elif path.is_file():
+            found[str(path.relative_to(store))] = path.read_bytes()
+    return found
