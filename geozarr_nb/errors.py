@@ -71,6 +71,8 @@ __all__ = [
 ]
 
 LAST_LINES = 8
+# Whatever else failed may be mended from outside: the product, the disk, the machine.
+RETRY_CANNOT_HELP = (ExitCode.BAD_REQUEST, ExitCode.VERIFICATION_FAILED, ExitCode.DEFECT)
 CONVERTERS_LINE = "  | "
 
 
@@ -135,5 +137,6 @@ class ConversionFailed(GeozarrError):
             lines += [f"  {line}" for line in self._last_lines]
         if self._log:
             lines.append(f"  log:    {self._log}")
-        lines.append(f'  retry:  geozarr_nb.get_job("{self.job.name}").retry()')
+        if self.exit_code not in RETRY_CANNOT_HELP:
+            lines.append(f'  retry:  geozarr_nb.get_job("{self.job.name}").retry()')
         return "\n".join(lines)

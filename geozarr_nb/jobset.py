@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from geozarr_nb.backends.base import Backend, JobState, Status
-from geozarr_nb.errors import GeozarrError, JobNotFound, WaitTimeout
+from geozarr_nb.errors import GeozarrError, InvalidRequest, JobNotFound, WaitTimeout
 from geozarr_nb.job import Job, status_line
 from geozarr_runner import html
 from geozarr_runner.publish import storage_errors
@@ -137,13 +137,29 @@ class JobSet(Sequence[Job | Refused]):
             raise
 
     def retry_failed(self) -> JobSet:
-        """Run again what failed, and ask again for what was refused (where the set still has its arguments)."""
+        """Run again what failed, and ask again for what was refused (where the set still has its arguments).
+
+        Raises
+        ------
+        InvalidRequest
+            Some cannot be run again as they are stored; the others were.
+        """
+        refused: list[GeozarrError] = []
         for number, entry in enumerate(self._entries):
             if isinstance(entry, Job):
                 if entry.status in ("Failed", "Error"):
-                    entry.retry()
+                    try:
+                        entry.retry()
+                    except GeozarrError as error:
+                        refused.append(error)
             elif entry.arguments is not None and self._resubmit is not None:
                 self._entries[number] = self._resubmit(entry.arguments)
+        if refused:
+            raise InvalidRequest(
+                f"{len(refused)} of the jobs cannot be run again, the first because {refused[0].message}",
+                given=refused[0].given,
+                remedy=refused[0].remedy,
+            )
         return self
 
     def cancel(self) -> JobSet:

@@ -283,7 +283,8 @@ def test_usage_errors_are_bad_requests(shell: Shell, arguments: list[str]) -> No
 def test_conversion_that_fails(shell: Shell, sample: str) -> None:
     shutil.copytree(sample, shell.folder / "broken.zarr")
     chunk = shell.folder / "broken.zarr" / GROUP[1:] / "b01" / "0.0"
-    chunk.write_bytes(b"\0" * chunk.stat().st_size)
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:16] + b"\xff" * (len(whole) - 16))  # as long as it says, so the converter meets it first
     run = subprocess.run(
         [*COMMAND, "convert", "broken.zarr", "broken-out.zarr", "--groups", GROUP, "--json"],
         cwd=shell.folder,

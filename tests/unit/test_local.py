@@ -287,10 +287,9 @@ def test_a_killed_worker_takes_neither_its_run_nor_the_queue_with_it(
     for worker in workers_of(tmp_path / "state"):
         worker.kill()
         worker.wait()
-    time.sleep(0.1)
+    until(lambda: not workers_of(tmp_path / "state"))
     assert backend.get(names[0]).status == "Running"
     assert backend.get(names[1]).status == "Pending"  # the run still has the slot
-    until(lambda: backend.get(names[1]).status == "Pending" and not workers_of(tmp_path / "state"))
     (tmp_path / "out" / "go").touch()
     assert [finished(backend, name).status for name in names] == ["Succeeded", "Succeeded"]
 
@@ -433,12 +432,11 @@ def test_watch_gives_every_change_and_stops(
     thread = threading.Thread(target=watch)
     thread.start()
     names = [backend.submit(make(name)) for name in "ab"]
-    until(lambda: backend.get(names[0]).progress is not None)
-    time.sleep(0.1)
+    until(lambda: any(state.name == names[0] and state.progress is not None for state in seen))
     (tmp_path / "out" / "go").touch()
     for name in names:
         finished(backend, name)
-    time.sleep(0.1)
+        until(lambda name=name: any(state.name == name and state.is_finished for state in seen))
     stop.set()
     thread.join()
     for name in names:
