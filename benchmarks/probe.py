@@ -42,7 +42,7 @@ def estimate(url: str, *groups: str) -> dict[str, Any]:
     import geozarr_nb
 
     start = time.perf_counter()
-    plan = geozarr_nb.estimate(url, groups=list(groups) or None)
+    plan = geozarr_nb.estimate(url, groups=list(groups))
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "download_bytes": plan.download_bytes, "output_bytes": plan.output_bytes}
 
@@ -51,7 +51,7 @@ def convert(url: str, output: str, *groups: str) -> dict[str, Any]:
     """Convert through the SDK, as a notebook would; the memory of this process is the figure."""
     import geozarr_nb
 
-    job = geozarr_nb.convert(url, output, groups=list(groups) or None, backend="local")
+    job = geozarr_nb.convert(url, output, groups=list(groups), backend="local")
     return {"status": job.status}
 
 

@@ -24,13 +24,14 @@ class Estimate:
     Attributes
     ----------
     download_bytes
-        Stored bytes of the objects that the wanted groups need; None where the store tells no sizes.
+        Stored bytes of the objects that the wanted groups need, the metadata that was read for this not counted; None
+        where the store tells no sizes.
     requests
         Objects to read.
     output_bytes
         Size of the output on disk, overviews included. Compression depends on the data: within some 30 %.
     memory_bytes
-        Peak memory of the converter.
+        Peak memory of one converter; several run side by side only where there is free memory for all of them.
     staging_bytes
         Scratch space; 0 where the product is read in place.
     exact
