@@ -413,7 +413,7 @@ def _listed(store: Store, zarr_format: int) -> dict[str, dict[str, Any]]:
         )
         members = [("", root), *root.members(max_depth=None)]
         if len(members) == 1 and store.local is None:
-            raise NotImplementedError("nothing is listed below its root")
+            raise OSError("nothing is listed below its root")
         nodes = {}
         for path, node in members:
             documents = {
