@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 
 from geozarr_runner.errors import ExitCode
+from geozarr_runner.spelling import truth
 
 Command = Callable[[argparse.Namespace], ExitCode | None]
 
@@ -149,7 +150,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     _add_groups(parser)
     parser.add_argument(
         "--validate-groups",
-        type=_truth,
+        type=truth,
         nargs="?",
         const=True,
         metavar="true|false",
@@ -184,12 +185,6 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write JSON, errors included")
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
 
 
 def _level(text: str) -> int | str:

@@ -16,7 +16,7 @@ from typing import NoReturn
 from geozarr_runner import __version__
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted
 from geozarr_runner.events import Reporter
-from geozarr_runner.spelling import in_shell
+from geozarr_runner.spelling import in_shell, truth
 
 EPILOG = """exit codes: 0 success, 1 a defect, 2 bad request, 3 product unreachable, 4 converter failed,
 5 output failed verification, 6 storage failed, 7 interrupted"""
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_groups(convert)
     convert.add_argument(
         "--validate-groups",
-        type=_truth,
+        type=truth,
         nargs="?",
         const=True,
         default=False,
@@ -89,12 +89,6 @@ def _add_groups(parser: argparse.ArgumentParser) -> None:
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write JSON also to a terminal")
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
 
 
 def _convert(options: argparse.Namespace) -> ExitCode:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from geozarr_runner.estimate import memory_for
 from geozarr_runner.layout import written
 from geozarr_runner.preflight import Plan
 from geozarr_runner.product import Array
+from geozarr_runner.publish import write_consolidated
 
 # A converter more costs some five seconds of a core to start; less than this many pixels do not earn it.
 PIXELS_WORTH_A_CONVERTER = 60_000_000
@@ -130,10 +130,6 @@ def _is_box(value: Any) -> bool:
 
 def _consolidate(store: Path) -> None:
     """Write anew every consolidated metadata that the converters wrote of their own part."""
-    import zarr
-
     documents = [path for path in store.rglob("zarr.json") if "consolidated_metadata" in json.loads(path.read_bytes())]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that other readers may not know it; the converter writes it all the same
-        for document in sorted(documents, key=lambda path: -len(path.parts)):  # deepest first
-            zarr.consolidate_metadata(str(document.parent), zarr_format=3)
+    for document in sorted(documents, key=lambda path: -len(path.parts)):  # deepest first
+        write_consolidated(document.parent)

@@ -234,12 +234,18 @@ def consolidate(store: Path) -> None:
     """Consolidate a Zarr v3 store's metadata, where that was not done and can be: verification sees to the rest."""
     root = _root_document(store)
     if root is not None and not root.get("consolidated_metadata"):
-        import zarr
+        with storage_errors(store), suppress(ValueError, KeyError, TypeError):
+            write_consolidated(store)
 
-        with storage_errors(store), suppress(ValueError, KeyError, TypeError), warnings.catch_warnings():
-            # It says that other readers may not know consolidated metadata; the converter writes it everywhere else.
-            warnings.simplefilter("ignore")
-            zarr.consolidate_metadata(str(store), zarr_format=3)
+
+def write_consolidated(group: Path) -> None:
+    """Write the consolidated metadata of a Zarr v3 group and what lies below it."""
+    import zarr
+
+    with warnings.catch_warnings():
+        # It says that other readers may not know consolidated metadata; the converter writes it everywhere.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(str(group), zarr_format=3)
 
 
 @contextmanager

@@ -1,7 +1,11 @@
-"""How a remedy is typed: errors spell it as Python, a command line says the same as options and commands."""
+"""What is typed, in Python and in a shell: both command lines read and say it alike.
+
+Errors spell a remedy as Python; a command line says the same as options and commands.
+"""
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 
@@ -16,6 +20,13 @@ _OF_A_JOB = re.compile(
 )
 _CALL = re.compile(r"\b(?:gz|geozarr_nb)\.(?P<call>convert|inspect|list_jobs)\((?P<arguments>[^()]*)\)")
 _WORD = re.compile(r"""(?P<mark>["'])(?P<text>.*?)(?P=mark)|(?P<bare>[\w.-]+)""")
+
+
+def truth(text: str) -> bool:
+    """Read the value of an option that is true or false."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
 
 
 def in_shell(text: str) -> str:

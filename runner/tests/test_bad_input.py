@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from numcodecs import Blosc
 from tenacity import wait_none
 
 from benchmarks.server import ProductServer
@@ -500,6 +501,18 @@ def test_a_truncated_chunk_is_named(terrain: Path, tmp_path: Path, output: Path)
     done = run(product, output)
     assert "/dem/height" in failed(done, "product-broken", 3)
     assert done.error["given"] == str(chunk)
+
+
+def test_a_cut_off_chunk_that_the_decoder_takes_is_named(s2: Path, tmp_path: Path, output: Path) -> None:
+    """Blosc decodes an uncompressed frame that was cut off to what happens to be in memory, and says nothing."""
+    product = Path(shutil.copytree(s2, tmp_path / "broken.zarr"))
+    chunk = product / R60M[1:] / "b09" / "0.0"
+    chunk.write_bytes(Blosc(clevel=0).encode(Blosc().decode(chunk.read_bytes())))
+    truncate(chunk)
+    done = run(product, output, "--groups", R60M)
+    assert f"{R60M}/b09" in failed(done, "product-broken", 3)
+    assert done.error["given"] == str(chunk)
+    assert "convert" not in {event["stage"] for event in done.of("stage")}, "the converter is not started for it"
 
 
 def test_a_truncated_chunk_of_a_distant_product_is_named(

@@ -8,17 +8,17 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tenacity import Future, RetryCallState, Retrying
+from tenacity import Future, RetryCallState, Retrying, wait_none
 
 from benchmarks.server import ProductServer
 from geozarr_runner import store as stores
 from geozarr_runner.download import PIECE, download
-from geozarr_runner.errors import ProductBroken
+from geozarr_runner.errors import ProductBroken, ProductUnreachable
 from geozarr_runner.estimate import needed
 from geozarr_runner.product import open_product
 from geozarr_runner.store import Store
@@ -140,6 +140,41 @@ def test_an_object_that_changes_meanwhile_is_an_error_that_names_it(
     with pytest.raises(ProductBroken) as caught:
         fetch(objects.url, tmp_path, [key], {key: size})
     assert key in str(caught.value.given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It promises a body, and no byte of it ever comes."""
+    monkeypatch.setattr(stores, "SECONDS_WITHOUT_A_BYTE", 0.2)
+    monkeypatch.setattr(stores, "_patience", wait_none())
+    asked = 0
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal asked
+            asked += 1
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.flush()
+            over.wait()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    over = threading.Event()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            with pytest.raises(ProductUnreachable) as caught:
+                fetch(f"http://127.0.0.1:{server.server_port}", tmp_path, ["chunk"], {"chunk": 1000})
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()
+    assert caught.value.retryable
+    assert asked == stores.ATTEMPTS
     assert not list(tmp_path.iterdir())
 
 

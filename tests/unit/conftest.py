@@ -7,8 +7,10 @@ import subprocess
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zarr
 
 from geozarr_nb.sample import sample_product
 
@@ -83,3 +85,17 @@ def _narrowed(product: Path, view: Path, names: tuple[str, ...]) -> Path:
         shutil.copytree(product / REFLECTANCE / name, view / REFLECTANCE / name)
     zarr.consolidate_metadata(str(view), zarr_format=2)
     return view
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The key of every object that zarr reads of a store on this machine, as it is read."""
+    keys: list[str] = []
+    get = zarr.storage.LocalStore.get
+
+    async def spy(self: Any, key: str, *arguments: Any, **options: Any) -> Any:
+        keys.append(key)
+        return await get(self, key, *arguments, **options)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "get", spy)
+    return keys
