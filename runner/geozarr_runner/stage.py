@@ -18,13 +18,12 @@ from geozarr_runner.download import download
 from geozarr_runner.errors import ProductBroken, StorageFull
 from geozarr_runner.estimate import needed
 from geozarr_runner.events import Progress, Reporter, human_bytes
+from geozarr_runner.frames import cut_off
 from geozarr_runner.preflight import Plan, fill_of_text
 from geozarr_runner.product import Array
 from geozarr_runner.profiles import profile_of
 from geozarr_runner.publish import Workspace, storage_errors
 from geozarr_runner.store import redact
-
-BLOSC_HEADER = 16  # bytes; the last four of them are the frame's length
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +80,13 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
 
 
 def _check_frames(plan: Plan, arrays: Iterable[Array], root: Path) -> None:
-    """Find objects that were cut off: the decoder takes some of them, and gives what happens to be in memory."""
     for array in arrays:
-        for key in array.object_keys() if array.is_blosc else ():
-            path = root / key
-            if not path.exists():
-                continue
-            with path.open("rb") as file:
-                head = file.read(BLOSC_HEADER)
-            said, size = int.from_bytes(head[-4:], "little"), path.stat().st_size
-            if len(head) < BLOSC_HEADER or said != size:
-                raise ProductBroken(
-                    f"a stored chunk of {array.path} is cut off: it has {size} bytes, and its header says {said}",
-                    given=f"{redact(plan.product.url)}/{key}",
-                    remedy="fetch the product again, or tell whoever publishes it; groups without it can be converted",
-                )
+        for found in cut_off(array, root):
+            raise ProductBroken(
+                f"a stored chunk of {array.path} is cut off: {found}",
+                given=f"{redact(plan.product.url)}/{found.key}",
+                remedy="fetch the product again, or tell whoever publishes it; groups without it can be converted",
+            )
 
 
 def write_metadata(plan: Plan, arrays: Iterable[Array], view: Path) -> None:

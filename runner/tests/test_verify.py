@@ -163,6 +163,11 @@ def truncate_chunk(store: Path) -> None:
         chunk.write_bytes(chunk.read_bytes()[: chunk.stat().st_size // 2])
 
 
+def truncate_chunk_of_overview(store: Path) -> None:
+    chunk = chunks(store, f"{GROUP}/r2/b02")[-1]
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+
+
 def empty_chunk(store: Path) -> None:
     for chunk in chunks(store, BAND):
         chunk.write_bytes(b"")
@@ -221,7 +226,8 @@ SABOTAGE = {
     noise_in_overview: (f"{R10M}/r2/b02", "not of the pixels they stand for"),
     delete_chunks: (f"{R10M}/b02", "differ from the source"),
     delete_chunks_of_overview: (f"{R10M}/r2/b02", "not of the pixels they stand for"),
-    truncate_chunk: (f"{R10M}/b02", "cannot be read"),
+    truncate_chunk: (f"{R10M}/b02", "cut off"),
+    truncate_chunk_of_overview: (f"{R10M}/r2/b02", "cut off"),
     empty_chunk: (f"{R10M}/b02", "cannot be read"),
     other_shape: (f"{R10M}/b02", "shape"),
     extra_group: ("/quality/extra", "not asked for"),
