@@ -12,7 +12,7 @@ Command = Callable[[argparse.Namespace], ExitCode | None]
 
 CODES = """exit codes:
   0 success, 1 a defect (doctor: a problem), 2 bad request, 3 product unreachable, 4 converter failed,
-  5 output failed verification, 6 storage failed, 7 interrupted (a job goes on)"""
+  5 output failed verification, 6 storage failed, 7 interrupted (a job goes on), 8 the cluster failed"""
 EXAMPLES = """examples:
   geozarr-nb sample s2.zarr
   geozarr-nb inspect s2.zarr

@@ -15,6 +15,10 @@ ConversionFailed    a job ended without a result; `code` and `exit_code` are the
 WaitTimeout         waiting ended before the job did; the job goes on
 Product...          the product is missing, denied, unreachable or broken
 Storage...          something cannot be written
+ClusterUnreachable  no cluster is configured, or its API server does not answer
+ClusterDenied       the cluster does not know the caller, or does not allow a call
+ClusterObject...    an object of the cluster (template, claim, namespace) is missing, or is there already
+ClusterRefused      the API server finds a call wrong
 ==================  =========================================================================
 """
 
@@ -47,6 +51,12 @@ if TYPE_CHECKING:
     from geozarr_nb.job import Job
 
 __all__ = [
+    "ClusterDenied",
+    "ClusterError",
+    "ClusterObjectExists",
+    "ClusterObjectMissing",
+    "ClusterRefused",
+    "ClusterUnreachable",
     "ConversionFailed",
     "ConverterFailed",
     "ConverterKilled",
@@ -88,6 +98,44 @@ class WaitTimeout(GeozarrError, TimeoutError):
     code = "wait-timeout"
     exit_code = ExitCode.INTERRUPTED
     retryable = True
+
+
+class ClusterError(GeozarrError):
+    """A call to a cluster's API server did not succeed."""
+
+    code = "cluster-error"
+    exit_code = ExitCode.CLUSTER_FAILED
+
+
+class ClusterUnreachable(ClusterError):
+    """No cluster is configured, or its API server does not answer."""
+
+    code = "cluster-unreachable"
+    retryable = True
+
+
+class ClusterDenied(ClusterError):
+    """The cluster does not know the caller, or does not allow what was asked of it."""
+
+    code = "cluster-denied"
+
+
+class ClusterObjectMissing(ClusterError):
+    """There is no object of this name."""
+
+    code = "cluster-object-missing"
+
+
+class ClusterObjectExists(ClusterError):
+    """There is an object of this name already."""
+
+    code = "cluster-object-exists"
+
+
+class ClusterRefused(ClusterError):
+    """The API server finds a call wrong, or has no place for what it would make."""
+
+    code = "cluster-refused"
 
 
 class ConversionFailed(GeozarrError):

@@ -15,6 +15,18 @@ state_dir           GEOZARR_STATE_DIR         the platform's folder for  jobs, t
 max_jobs            GEOZARR_MAX_JOBS          1                          jobs that run at once on this machine
 scratch             GEOZARR_SCRATCH           beside the output          folder for a run's intermediate files
 poll_interval       GEOZARR_POLL_INTERVAL     0.25                       seconds between two looks at a job
+namespace           GEOZARR_NAMESPACE         argo                       namespace of the jobs on a cluster
+kube_context        GEOZARR_KUBE_CONTEXT      the current one            context of the kubeconfig
+pvc_name            GEOZARR_PVC_NAME          params.json, geozarr-pvc   claim that outputs are written to
+image               GEOZARR_IMAGE             params.json, the           the runner's image
+                                              template's own
+template            GEOZARR_TEMPLATE          geozarr-convert            WorkflowTemplate that jobs are made from
+credentials         GEOZARR_CREDENTIALS       geozarr-credentials        Secret whose keys are environment variables
+                                                                         of the runner; need not be there
+memory              GEOZARR_MEMORY            the template's own         memory of a job's pod, 12Gi say
+time_limit          GEOZARR_TIME_LIMIT        the template's own         seconds that a job may take
+mounts              GEOZARR_MOUNTS            found in a pod's own       where claims are mounted on this machine:
+                                              volumes                    claim=/path, several with commas
 ==================  ========================  =========================  ==========================================
 
 params.json is the file that $GEOZARR_PARAMS names, else ./params.json, else the one that came with the package.
@@ -39,6 +51,8 @@ PARAMETERS = ("stac_url", "output_zarr", "groups", "validate_groups")
 TEMPLATE_PARAMETERS = ("image", "pvc_name")  # the workflow template's own, which a file shared with it may set
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _PLACEHOLDER = re.compile(r"<[^<>]*>")
+_DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGT]i?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,15 @@ class Settings:
     max_jobs: int = 1
     scratch: str = ""
     poll_interval: float = 0.25
+    namespace: str = "argo"
+    kube_context: str = ""
+    pvc_name: str = "geozarr-pvc"
+    image: str = ""
+    template: str = "geozarr-convert"
+    credentials: str = "geozarr-credentials"
+    memory: str = ""
+    time_limit: float = 0.0
+    mounts: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
 
     @classmethod
@@ -230,6 +253,34 @@ def _seconds(value: str, origin: str) -> float:
     return seconds
 
 
+def _name(value: str, origin: str) -> str:
+    """Return a name of an object of a cluster."""
+    name = value.strip()
+    if not _DNS_NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{origin} is no name of a cluster's object", given=value, remedy="use small letters, digits, '-' and '.'"
+        )
+    return name
+
+
+def _quantity(value: str, origin: str) -> str:
+    if not _QUANTITY.fullmatch(value.strip()):
+        raise InvalidRequest(f"{origin} is no amount of memory", given=value, remedy=f"{origin}=12Gi, say")
+    return value.strip()
+
+
+def _mounts(value: str, origin: str) -> Mapping[str, Path]:
+    found = {}
+    for entry in filter(None, (part.strip() for part in value.split(","))):
+        claim, equals, path = entry.partition("=")
+        if not equals or not path.startswith("/"):
+            raise InvalidRequest(
+                f"{origin} is no list of claims and folders", given=value, remedy=f"{origin}=geozarr-pvc=/data, say"
+            )
+        found[_name(claim, origin)] = Path(path)
+    return MappingProxyType(found)
+
+
 _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "stac_url": _text,
     "output_zarr": _text,
@@ -240,4 +291,13 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "max_jobs": _count,
     "scratch": _text,
     "poll_interval": _seconds,
+    "namespace": _name,
+    "kube_context": _text,
+    "pvc_name": _name,
+    "image": _text,
+    "template": _name,
+    "credentials": _name,
+    "memory": _quantity,
+    "time_limit": _seconds,
+    "mounts": _mounts,
 }

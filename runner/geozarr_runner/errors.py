@@ -16,6 +16,7 @@ exit  meaning                 may a second try help?
 5     verification failed     no
 6     storage failed          after space was made or a permission given
 7     interrupted             yes
+8     cluster failed          only the SDK ends with it: yes, where the API server did not answer
 ====  ======================  ===============================================================
 """
 
@@ -26,7 +27,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `geozarr-runner`; documented and stable."""
+    """Exit codes of `geozarr-runner` and `geozarr-nb`; documented and stable."""
 
     SUCCESS = 0
     DEFECT = 1
@@ -36,6 +37,7 @@ class ExitCode(IntEnum):
     VERIFICATION_FAILED = 5
     STORAGE_FAILED = 6
     INTERRUPTED = 7
+    CLUSTER_FAILED = 8
 
 
 class GeozarrError(Exception):
