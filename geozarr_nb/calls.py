@@ -22,6 +22,7 @@ from geozarr_nb.settings import Settings
 if TYPE_CHECKING:
     import pystac
 
+    from geozarr_nb.backends.base import Backend
     from geozarr_runner.estimate import Estimate
     from geozarr_runner.groups import GroupReport
     from geozarr_runner.product import Product
@@ -130,7 +131,7 @@ def submit(
         As for `inspect`.
     output
         Path of the GeoZarr to write; `<product>_geozarr.zarr` in the working directory where neither it nor a setting
-        says otherwise.
+        says otherwise. On a cluster a path on the claim: `out/r20m.zarr`, or `pvc://claim/out/r20m.zarr`.
     groups
         As for `validate`. The output holds these groups and no others.
     validate_groups
@@ -139,7 +140,7 @@ def submit(
         "error"; "skip" keeps an output that was made from the same request; "overwrite" replaces it once the new one
         is verified.
     backend
-        Where it runs; None: the settings say ("local").
+        Where it runs: "local" or "argo", a cluster with Argo Workflows; None: the settings say ("local").
     dask_cluster
         Let the converter start a Dask cluster.
     verbose
@@ -149,7 +150,7 @@ def submit(
 
     Raises
     ------
-    GroupsMissing, OutputExists, OutputBusy, StorageDenied, InvalidRequest
+    GroupsMissing, OutputExists, OutputBusy, StorageDenied, InvalidRequest, ClusterError
         The request could never run.
     ProductUnreachable
         And its kinds, as for `inspect`.
@@ -165,15 +166,16 @@ def submit(
         if_exists=if_exists,
         dask_cluster=dask_cluster,
         verbose=verbose,
-        scratch=scratch,
+        scratch=_scratch(place, scratch),
         settings=settings,
+        locate=place.locate,
     )
     try:
         earlier = place.get(request.name)
     except JobNotFound:
         earlier = None
     if earlier is None or earlier.is_finished:
-        done = _check(request, product, settings.origins["groups"] if groups is None else "")
+        done = _check(place, request, product, settings.origins["groups"] if groups is None else "")
         if done and earlier is not None and earlier.status == "Succeeded":
             return Job(place, request.name, request)
     return Job(place, place.submit(request), request)
@@ -343,9 +345,21 @@ def get_job_set(name: str, backend: str | None = None) -> JobSet:
     return JobSet(place, _set_file(settings, name).read(place), name=name)
 
 
-def _check(request: Request, product: Product, groups_from: str) -> bool:
+def _scratch(place: Backend, scratch: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    if place.uses_scratch:
+        return scratch
+    if scratch:
+        raise InvalidRequest(
+            f"a job of the backend {place.name!r} has a folder for intermediate files of its own",
+            given=f"scratch={os.fspath(scratch)!r}",
+            remedy="leave scratch out",
+        )
+    return ""  # the setting is a folder of this machine
+
+
+def _check(place: Backend, request: Request, product: Product, groups_from: str) -> bool:
     try:
-        return request.check(product)
+        return place.check(request, product)
     except GroupsMissing as error:
         if not groups_from:
             raise

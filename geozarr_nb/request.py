@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -43,7 +43,7 @@ class Request:
     product
         The product's name.
     output
-        Absolute path of the GeoZarr to write.
+        Where the GeoZarr is written: an absolute path of this machine, or `pvc://claim/path` on a cluster.
     groups
         Absolute paths; empty for the whole product in the converter's own layout.
     validate_groups
@@ -81,8 +81,14 @@ class Request:
         verbose: bool = False,
         scratch: str | os.PathLike[str] | None = None,
         settings: Settings,
+        locate: Callable[[str | os.PathLike[str]], str] | None = None,
     ) -> Request:
         """Return the request for a product, with settings where an argument is left out.
+
+        Parameters
+        ----------
+        locate
+            Returns the full name of an output where the job will run; None for this machine.
 
         Raises
         ------
@@ -99,7 +105,8 @@ class Request:
         source = product.url if path is None else str(path)
         if not output and settings.output_zarr:
             output = settings.required("output_zarr")
-        target = str(output_path(output or f"{product.name}_geozarr.zarr"))
+        output = output or f"{product.name}_geozarr.zarr"
+        target = str(output_path(output)) if locate is None else locate(output)
         chosen = normalise(settings.groups if groups is None else groups)
         return cls(
             source=source,
@@ -122,6 +129,11 @@ class Request:
         return f"{slug or 'product'}-{self.identity[:8]}"
 
     @property
+    def derived_identity(self) -> str:
+        """The identity that a request for this input, output and groups has."""
+        return _identity(self.source or self.shown, self.output, self.groups)
+
+    @property
     def withheld(self) -> bool:
         """True when this was read back from storage, and the address held something that is not stored."""
         return not self.source
@@ -138,8 +150,13 @@ class Request:
         values = {name: document[name] for name in cls.__dataclass_fields__}
         return cls(**{**values, "source": values["source"] or "", "groups": tuple(values["groups"])})
 
-    def check(self, product: Product) -> bool:
+    def check(self, product: Product, *, path: str | os.PathLike[str] | None = None) -> bool:
         """Do what the run will do first, so that a request that cannot run is refused at once.
+
+        Parameters
+        ----------
+        path
+            Where this machine has the output; None for where the request says.
 
         Returns
         -------
@@ -154,28 +171,66 @@ class Request:
         from geozarr_runner import preflight
         from geozarr_runner.events import Reporter
 
+        output = os.fspath(path or self.output)
         plan = preflight.preflight(
             preflight.Request(
                 product,
-                self.output,
+                output,
                 groups=self.groups,
                 validate_groups=self.validate_groups,
                 if_exists=self.if_exists,
             ),
             Reporter(StringIO()),
         )
-        parent = next(folder for folder in Path(self.output).parents if folder.exists())
+        parent = next(folder for folder in Path(output).parents if folder.exists())
         if not parent.is_dir():
             raise StorageFailed(
-                f"no folder can be made below {parent}: it is a file", given=self.output, remedy="choose another output"
+                f"no folder can be made below {parent}: it is a file", given=output, remedy="choose another output"
             )
         if not plan.done and not os.access(parent, os.W_OK | os.X_OK):
             raise StorageDenied(
                 f"no permission to write in {parent}",
-                given=self.output,
+                given=output,
                 remedy="choose a folder that you may write to, or have the permission given",
             )
         return plan.done
+
+    def check_output(self, product: Product, root: bytes | None) -> bool:
+        """Do the part of `check` that looks at an output that is there, from its root's document alone.
+
+        Parameters
+        ----------
+        root
+            The content of its `zarr.json`; None where there is none.
+
+        Raises
+        ------
+        OutputExists
+        """
+        from geozarr_runner.groups import report
+        from geozarr_runner.preflight import is_done
+        from geozarr_runner.publish import provenance_of
+
+        if root is None:
+            return False
+        try:
+            document = json.loads(root)
+        except ValueError:
+            document = None
+        record = provenance_of(document if isinstance(document, dict) else None)
+        return is_done(self.output, record, product, report(product, self.groups).found, self.if_exists)
+
+    def check_groups(self, product: Product) -> None:
+        """Do the part of `check` that needs no look at the output.
+
+        Raises
+        ------
+        GroupsMissing
+        """
+        from geozarr_runner.groups import report
+
+        found = report(product, self.groups, options={"validate_groups": self.validate_groups})
+        found.raise_for_missing(all_needed=self.validate_groups)
 
 
 def open_source(source: Any, settings: Settings) -> Product:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from geozarr_nb.backends.base import Backend
+    from geozarr_nb.cluster.api import Api
     from geozarr_nb.settings import Settings
 
-NAMES = ("local",)
+NAMES = ("local", "argo")
 
 
 def open_backend(name: str, settings: Settings) -> Backend:
@@ -20,12 +21,18 @@ def open_backend(name: str, settings: Settings) -> Backend:
     ------
     InvalidRequest
         There is none of this name.
+    ClusterUnreachable
+        It is a cluster's, and none is configured.
     """
     from geozarr_nb.errors import InvalidRequest
 
-    if name not in NAMES:
-        raise InvalidRequest("there is no such backend", given=name, remedy=f"choose of: {', '.join(NAMES)}")
-    return _local(settings.state_dir, settings.max_jobs, settings.poll_interval)
+    if name == "local":
+        return _local(settings.state_dir, settings.max_jobs, settings.poll_interval)
+    if name == "argo":
+        from geozarr_nb.cluster.api import connect
+
+        return _argo(connect(settings), settings)
+    raise InvalidRequest("there is no such backend", given=name, remedy=f"choose of: {', '.join(NAMES)}")
 
 
 @lru_cache(maxsize=8)
@@ -33,3 +40,10 @@ def _local(state_dir: Path, max_jobs: int, poll_interval: float) -> Backend:
     from geozarr_nb.backends.local import LocalBackend
 
     return LocalBackend(state_dir, max_jobs=max_jobs, poll_interval=poll_interval)
+
+
+@lru_cache(maxsize=8)
+def _argo(api: Api, settings: Settings) -> Backend:
+    from geozarr_nb.backends.argo import ArgoBackend
+
+    return ArgoBackend(api, settings)

@@ -6,14 +6,18 @@ One contract test suite runs against every backend.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from geozarr_nb.request import Request
 from geozarr_runner.events import Event
+
+if TYPE_CHECKING:
+    from geozarr_runner.product import Product
 
 Status = Literal["Pending", "Running", "Succeeded", "Failed", "Error"]
 FINISHED: frozenset[Status] = frozenset({"Succeeded", "Failed", "Error"})
@@ -119,13 +123,39 @@ class Backend(Protocol):
     Attributes
     ----------
     name
-        How a person chooses it: "local".
+        How a person chooses it: "local", "argo".
     poll_interval
         Seconds between two looks at a job that are neither too many for the place nor too few for a person.
+    uses_scratch
+        False where a request cannot choose a folder for intermediate files.
     """
 
     name: str
     poll_interval: float
+    uses_scratch: bool
+
+    def locate(self, output: str | os.PathLike[str]) -> str:
+        """Return the full name of an output as this place knows it.
+
+        Raises
+        ------
+        InvalidRequest
+            Nothing can be written there.
+        """
+
+    def check(self, request: Request, product: Product) -> bool:
+        """Look, before anything is submitted, whether a request can run here.
+
+        Returns
+        -------
+        bool
+            True when `if_exists` is "skip" and the output is there, made from the same request.
+
+        Raises
+        ------
+        GroupsMissing, OutputExists, InvalidRequest, StorageFailed, ClusterError
+            It can not.
+        """
 
     def submit(self, request: Request) -> str:
         """Have a request run, and return its job's name at once.
@@ -139,6 +169,8 @@ class Backend(Protocol):
             The job of another request is writing, or waits to write, the same output.
         InvalidRequest
             The request's address was withheld when it was stored.
+        ClusterError
+            The place does not answer, or lacks what every job needs.
         """
 
     def get(self, name: str) -> JobState:

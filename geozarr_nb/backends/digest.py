@@ -16,8 +16,13 @@ class Digest:
     def __init__(self) -> None:
         self.stage: str | None = None
         self.progress: Progress | None = None
-        self.result: dict[str, Any] | None = None
+        self.result_event: Event | None = None
         self.failure: Failure | None = None
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """Fields of the `result` event."""
+        return None if self.result_event is None else dict(self.result_event.fields)
 
     def feed(self, events: Iterable[Event]) -> None:
         """Take the next events into account."""
@@ -28,7 +33,7 @@ class Digest:
                 case "progress":
                     self.progress = Progress(event["done"], event.get("total"), event.get("unit", ""))
                 case "result":
-                    self.result = dict(event.fields)
+                    self.result_event = event
                 case "error":
                     self.failure = Failure.of(event)
 

@@ -30,7 +30,8 @@ from geozarr_nb.backends.processes import end_run
 from geozarr_nb.errors import InvalidRequest, JobNotFound, OutputBusy
 from geozarr_nb.request import Request
 from geozarr_runner.events import Event
-from geozarr_runner.publish import discard_leftovers, storage_errors
+from geozarr_runner.product import Product
+from geozarr_runner.publish import discard_leftovers, output_path, storage_errors
 
 RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
 SECONDS_BETWEEN_REVIVALS = 1.0
@@ -55,6 +56,7 @@ class LocalBackend:
     """
 
     name = "local"
+    uses_scratch = True
 
     def __init__(
         self,
@@ -81,6 +83,14 @@ class LocalBackend:
         return f"LocalBackend({str(self._folders.root)!r}, max_jobs={self._max_jobs})"
 
     # The contract; what each call does is said in base.Backend.
+
+    def locate(self, output: str | os.PathLike[str]) -> str:
+        """See `Backend.locate`."""
+        return str(output_path(output))
+
+    def check(self, request: Request, product: Product) -> bool:
+        """See `Backend.check`."""
+        return request.check(product)
 
     def submit(self, request: Request) -> str:
         """See `Backend.submit`."""

@@ -169,6 +169,15 @@ def memory_for(arrays: Iterable[Written]) -> int:
     return MEMORY_OF_CONVERTER + 6 * 8 * max(array.pixels for array in arrays)
 
 
+def memory_needed(product: Product, groups: Iterable[str]) -> int:
+    """Return the peak memory of converting these groups, in bytes; no groups are the whole product.
+
+    Groups that the product does not have do not count.
+    """
+    chosen = tuple(path for path in groups if path in product.groups)
+    return _memory(product, chosen, written(product, chosen))
+
+
 def _memory(product: Product, groups: Iterable[str], expected: list[Written] | None) -> int:
     """Return the converter's peak memory, as measured for tiles of 1080 to 10980 pixels.
 

@@ -20,12 +20,15 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"jobset"}),
     frozenset({"job", "result", "preview", "scene", "sample", "_sample"}),
     frozenset({"backends"}),
+    frozenset({"cluster"}),
     frozenset({"request"}),
     frozenset({"settings"}),
     frozenset({"errors"}),
 )
 WIDGETS_MAY_USE = frozenset({"", "job", "jobset", "widgets"})
-BACKEND_DETAILS = frozenset({"local", "worker", "folder", "digest", "outcome", "processes"})
+BACKEND_DETAILS = frozenset(
+    {"argo", "digest", "folder", "local", "outcome", "processes", "reasons", "runlog", "worker", "workflow"}
+)
 
 
 def imports(path: Path) -> Iterator[str]:

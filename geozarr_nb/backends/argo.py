@@ -1,0 +1,464 @@
+"""Jobs on a Kubernetes cluster with Argo Workflows.
+
+A job is one Workflow an attempt, made from the WorkflowTemplate `geozarr-convert`. All jobs are known through one watch
+over Workflows and one over their pods, which know sooner how they are than the controller. What a run says of itself is
+read from its pod's log, and from the file beside the output once the pod is gone. Nothing is remembered here that the
+cluster does not know too: any other process sees the same jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import lru_cache
+
+from geozarr_nb.backends.base import Cursor, Failure, JobState, Progress, Status
+from geozarr_nb.backends.digest import Digest
+from geozarr_nb.backends.reasons import AGAIN, Reasons
+from geozarr_nb.backends.runlog import RunLog, without_log
+from geozarr_nb.backends.workflow import (
+    LABELS,
+    Attempt,
+    input_secret,
+    manifest,
+    output_address,
+    secret,
+    workflow_name,
+)
+from geozarr_nb.cluster import facts
+from geozarr_nb.cluster.api import CLAIMS, NODES, PODS, SECRETS, TEMPLATES, WORKFLOWS, Api, Kind, Object
+from geozarr_nb.cluster.facts import Cause
+from geozarr_nb.cluster.volume import Address, files_of, mount_of
+from geozarr_nb.cluster.watch import Watch
+from geozarr_nb.errors import (
+    ClusterDenied,
+    ClusterError,
+    ClusterObjectExists,
+    ClusterObjectMissing,
+    InvalidRequest,
+    JobNotFound,
+    OutputBusy,
+)
+from geozarr_nb.request import Request
+from geozarr_nb.settings import Settings
+from geozarr_runner.estimate import memory_needed
+from geozarr_runner.events import Event
+from geozarr_runner.product import Product
+
+WORKFLOW = "workflows.argoproj.io/workflow"  # the label of a pod that names its Workflow
+POLL_INTERVAL = 1.0
+LOGS_KEPT = 64
+SECONDS_A_LOOK_IS_GOOD = 10.0
+SECONDS_OF_SILENCE_TOLD = 3.0
+# The runner removes what is half-written when it is asked to end; the template gives it a minute.
+SECONDS_TO_END = 90.0
+SECONDS_FOR_THE_CONTROLLER = 15.0
+
+
+class ArgoBackend:
+    """Runs jobs as Argo Workflows in one namespace of a cluster.
+
+    Parameters
+    ----------
+    api
+        The cluster, and the namespace.
+    settings
+        Template, image, claim, resources and credentials of the jobs.
+    """
+
+    name = "argo"
+    uses_scratch = False
+
+    def __init__(self, api: Api, settings: Settings) -> None:
+        chosen = settings.origins.get("poll_interval", "default") != "default"
+        self.poll_interval = settings.poll_interval if chosen else POLL_INTERVAL
+        self._api = api
+        self._settings = settings
+        self._workflows, self._pods = _watch(api, WORKFLOWS), _watch(api, PODS)
+        self._reasons = Reasons(api)
+        self._mutex = threading.Lock()
+        self._read: dict[str, tuple[str, Attempt]] = {}
+        self._said: OrderedDict[str, _Said] = OrderedDict()
+        self._ready_until = 0.0
+        self._memory: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"ArgoBackend({self._api!r})"
+
+    # The contract; what each call does is said in base.Backend.
+
+    def locate(self, output: str | os.PathLike[str]) -> str:
+        """See `Backend.locate`."""
+        if not isinstance(output, str | os.PathLike):
+            raise InvalidRequest(
+                "an output is given as a path on the claim",
+                given=repr(output)[:200],
+                remedy='output="out/product.zarr"',
+            )
+        return output_address(os.fspath(output), self._settings.pvc_name)
+
+    def check(self, request: Request, product: Product) -> bool:
+        """See `Backend.check`."""
+        self._memory[request.identity] = memory_needed(product, request.groups)
+        manifest(request, request.name, 1, self._settings, 0)  # refuses what the pods could not read
+        address = Address.parse(request.output)
+        self._check_cluster(address.claim)
+        mount = mount_of(address, self._settings)
+        if mount is not None:
+            return request.check(product, path=mount.local(address.path))
+        request.check_groups(product)
+        try:
+            root = self._read_file(f"{request.output}/zarr.json")
+        except ClusterError:
+            return False  # it cannot be looked at from here; the run itself will
+        return request.check_output(product, root)
+
+    def submit(self, request: Request) -> str:
+        """See `Backend.submit`."""
+        latest = self._latest().get(request.name)
+        if latest is not None and not self._has_ended(latest):
+            return request.name
+        self._start(request, request.name, 1 if latest is None else latest.number + 1)
+        return request.name
+
+    def get(self, name: str) -> JobState:
+        """See `Backend.get`."""
+        return self._state(self._existing(name), closely=True)
+
+    def list(self) -> Sequence[JobState]:
+        """See `Backend.list`."""
+        states = [self._state(attempt, closely=False) for attempt in self._latest().values()]
+        return sorted(states, key=lambda state: (state.submitted, state.name))
+
+    def events(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
+        """See `Backend.events`."""
+        attempt, events, cursor = self._since(name, cursor)
+        return without_log(events, verbose=attempt.request.verbose), cursor
+
+    def log(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
+        """See `Backend.log`."""
+        _, events, cursor = self._since(name, cursor)
+        return events, cursor
+
+    def cancel(self, name: str) -> None:
+        """See `Backend.cancel`."""
+        attempt = self._existing(name)
+        if self._has_ended(attempt):
+            return
+        self._workflows.put(self._api.patch(WORKFLOWS, attempt.name, {"spec": {"shutdown": "Terminate"}}))
+        deadline = time.monotonic() + SECONDS_TO_END
+        helped = False
+        while pods := self._running_pods(attempt.name):
+            now = time.monotonic()
+            if now > deadline:
+                raise ClusterError(
+                    f"{name} is being ended, and its pod still runs after {SECONDS_TO_END:.0f} s",
+                    given=", ".join(pods),
+                    remedy=f"kubectl -n {self._api.namespace} delete pod {' '.join(pods)} --force",
+                )
+            if not helped and now > deadline - SECONDS_TO_END + SECONDS_FOR_THE_CONTROLLER:
+                # The controller is away, or slow: a pod that is deleted is asked to end in the same way.
+                for pod in pods:
+                    self._api.delete(PODS, pod)
+                helped = True
+            time.sleep(0.3)
+        self._until_ended(attempt.name)
+
+    def retry(self, name: str, request: Request | None = None) -> None:
+        """See `Backend.retry`."""
+        latest = self._existing(name)
+        if self._has_ended(latest):
+            self._start(request or latest.request, latest.job, latest.number + 1, latest)
+
+    def watch(self, stop: threading.Event) -> Iterator[JobState]:
+        """See `Backend.watch`."""
+        known: dict[str, JobState] = {}
+        count = -1
+        while not stop.is_set():
+            for state in self.list():
+                if known.get(state.name) != state:
+                    known[state.name] = state
+                    yield state
+            count = self._workflows.wait(count, self.poll_interval)
+
+    # Submitting
+
+    def _start(self, request: Request, job: str, number: int, earlier: Attempt | None = None) -> None:
+        """Create the Workflow of an attempt; joins the one that another process created at the same moment."""
+        if request.withheld:
+            raise InvalidRequest(
+                "the address of this job held a password or a signature, which is not kept",
+                given=request.shown,
+                remedy="submit it again with the full address",
+            )
+        self._refuse_second_writer(request, job)
+        self._check_cluster(Address.parse(request.output).claim)
+        memory = self._memory.get(request.identity, int((earlier and earlier.memory_needed) or 0))
+        body = manifest(request, job, number, self._settings, memory)
+        name = workflow_name(job, number)
+        is_signed = request.source != request.shown
+        if is_signed:
+            self._api.delete(SECRETS, input_secret(name))  # of a workflow that was deleted by force, say
+            self._api.create(SECRETS, secret(request, name))
+        try:
+            workflow = self._api.create(WORKFLOWS, body)
+        except ClusterObjectExists:
+            # Another process was faster, or our own first try arrived though its answer did not.
+            workflow = self._api.get(WORKFLOWS, name)
+        except ClusterError:
+            if is_signed:
+                self._api.delete(SECRETS, input_secret(name))
+            raise
+        self._workflows.put(workflow)
+        if is_signed:
+            # The Secret goes when the Workflow does.
+            owner = {
+                "apiVersion": WORKFLOWS.api_version,
+                "kind": "Workflow",
+                "name": name,
+                "uid": workflow["metadata"]["uid"],
+            }
+            self._api.patch(SECRETS, input_secret(name), {"metadata": {"ownerReferences": [owner]}})
+
+    def _refuse_second_writer(self, request: Request, job: str) -> None:
+        for attempt in self._latest().values():
+            if attempt.job == job or attempt.request.output != request.output or self._has_ended(attempt):
+                continue
+            raise OutputBusy(
+                f"the job {attempt.job}, which has not finished, writes the same output",
+                given=request.output,
+                remedy=f'choose another output, or geozarr_nb.get_job("{attempt.job}").cancel()',
+            )
+
+    def _check_cluster(self, claim: str) -> None:
+        """Refuse what could never run: the template, the claim or the image is missing."""
+        if time.monotonic() < self._ready_until:
+            return
+        namespace = self._api.namespace
+        template = self._api.find(TEMPLATES, self._settings.template)
+        if template is None:
+            raise _missing(facts.missing_template(self._settings.template, namespace))
+        try:
+            found = self._api.find(CLAIMS, claim)
+            if found is None:
+                raise _missing(facts.missing_claim(claim, namespace))
+            nodes = self._api.list(NODES)[0]
+        except ClusterDenied:
+            nodes = []  # not everyone may see them: the job's reason will tell
+        parameters = {
+            entry["name"]: str(entry.get("value", ""))
+            for entry in (template["spec"].get("arguments") or {}).get("parameters") or ()
+        }
+        image = self._settings.image or parameters.get("image", "")
+        told = nodes and all(map(facts.reports_all_images, nodes)) and not facts.registry(image)
+        if image and told and not facts.nodes_with(image, nodes):
+            raise _missing(facts.missing_image(image))
+        self._ready_until = time.monotonic() + SECONDS_A_LOOK_IS_GOOD
+
+    # Reading
+
+    def _state(self, attempt: Attempt, *, closely: bool) -> JobState:
+        said = self._said_by(attempt)
+        pods = attempt.pods
+        if closely and not self._has_ended(attempt) and any(pod.has_begun for pod in pods):
+            said.follow(attempt)
+        result = _result(attempt, said.digest)
+        status, failure = ("Succeeded", None) if result else self._status(attempt)
+        finished = None
+        if result is not None:
+            finished = result.time
+        elif failure is not None:
+            finished = attempt.finished
+        return JobState(
+            name=attempt.job,
+            backend=self.name,
+            request=attempt.request,
+            status=status,
+            submitted=attempt.submitted,
+            attempt=attempt.number,
+            stage=said.digest.stage,
+            progress=said.digest.progress or _progress(attempt),
+            reason=failure.message if failure else self._reason(attempt, status, closely=closely),
+            failure=failure,
+            result={**result.fields, "path": attempt.request.output} if result else None,
+            started=pods[0].started if pods and status != "Pending" else None,
+            finished=finished,
+            log=f"{attempt.request.output}.log.jsonl" if pods and pods[0].has_begun else "",
+        )
+
+    def _status(self, attempt: Attempt) -> tuple[Status, Failure | None]:
+        """Return how far an attempt is that has no result."""
+        if not self._has_ended(attempt):
+            return ("Running" if any(pod.has_begun for pod in attempt.pods) else "Pending"), None
+        if attempt.is_shut_down:
+            return "Failed", Failure("cancelled", "it was cancelled", remedy=AGAIN, exit_code=7, retryable=True)
+        outcome = attempt.pods[-1].outcome if attempt.pods else None
+        if outcome is not None and outcome.type == "error":
+            failure = Failure.of(outcome)
+            is_killed = failure.code == "converter-killed"
+            return "Failed", self._reasons.killed(attempt, failure) if is_killed else failure
+        if attempt.phase == "Succeeded":
+            message = "its run ended without telling what it wrote: the template is not this package's"
+            return "Error", Failure("defect", message, remedy="make template")
+        return "Error", self._ended_silently(attempt)
+
+    def _ended_silently(self, attempt: Attempt) -> Failure:
+        """Return why an attempt ended without a word; found out once, as its pod does not stay for ever."""
+        said = self._said_by(attempt)
+        if said.silence is None:
+            said.silence = self._reasons.ended(attempt)
+        return said.silence
+
+    def _reason(self, attempt: Attempt, status: Status, *, closely: bool) -> str:
+        if status not in ("Pending", "Running"):
+            return ""
+        trouble = self._workflows.trouble
+        if trouble is not None and trouble[0] > SECONDS_OF_SILENCE_TOLD:
+            return f"the cluster has not answered for {trouble[0]:.0f} s; the job itself goes on ({trouble[1].message})"
+        return self._reasons.pending(attempt, closely=closely) if status == "Pending" else ""
+
+    def _has_ended(self, attempt: Attempt) -> bool:
+        # What never began and is shut down never will, whether or not a controller says so.
+        return attempt.has_ended or (attempt.is_shut_down and not attempt.pods)
+
+    def _latest(self) -> Mapping[str, Attempt]:
+        """Return the newest attempt at each job."""
+        found: dict[str, Attempt] = {}
+        seen = self._seen()
+        for thing in self._workflows.objects():
+            attempt = self._reading(thing, seen.get(thing["metadata"]["name"], ()))
+            if attempt.job not in found or found[attempt.job].number < attempt.number:
+                found[attempt.job] = attempt
+        return found
+
+    def _seen(self) -> Mapping[str, Sequence[Object]]:
+        """Return the pods that are there, the oldest first, by the name of their Workflow."""
+        try:
+            pods = self._pods.objects()
+        except ClusterDenied:
+            return {}  # then it is known a little later, from the Workflows
+        found: dict[str, list[Object]] = {}
+        for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"])):
+            found.setdefault(pod["metadata"].get("labels", {}).get(WORKFLOW, ""), []).append(pod)
+        return found
+
+    def _reading(self, thing: Object, seen: Sequence[Object]) -> Attempt:
+        """Return a Workflow as an attempt, read once for each version of it."""
+        name = thing["metadata"]["name"]
+        version = " ".join(str(each["metadata"].get("resourceVersion")) for each in (thing, *seen))
+        known = self._read.get(name)
+        if known is None or known[0] != version:
+            known = self._read[name] = (version, Attempt(thing, seen))
+        return known[1]
+
+    def _existing(self, name: str) -> Attempt:
+        known = self._latest()
+        if name in known:
+            return known[name]
+        near = get_close_matches(name, known, n=3, cutoff=0.5)
+        raise JobNotFound(
+            f"there is no job of this name in namespace {self._api.namespace}",
+            given=name,
+            remedy=f"{' or '.join(near)} may be meant"
+            if near
+            else "geozarr_nb.list_jobs() shows all of them; one that ended long ago was removed, and left its output",
+        )
+
+    def _attempt(self, name: str, number: int) -> Attempt:
+        latest = self._existing(name)
+        thing = self._workflows.get(workflow_name(latest.job, number))
+        return latest if thing is None else Attempt(thing, self._seen().get(workflow_name(latest.job, number), ()))
+
+    def _since(self, name: str, cursor: Cursor | None) -> tuple[Attempt, Sequence[Event], Cursor]:
+        number = self._existing(name).number if cursor is None else cursor.attempt
+        attempt = self._attempt(name, number)
+        offset = 0 if cursor is None else cursor.offset
+        said = self._said_by(attempt)
+        said.log.refresh(attempt)
+        events = said.log.events[offset:]
+        return attempt, events, Cursor(number, offset + len(events))
+
+    def _said_by(self, attempt: Attempt) -> _Said:
+        with self._mutex:
+            said = self._said.get(attempt.uid)
+            if said is None:
+                said = self._said[attempt.uid] = _Said(RunLog(self._api, self._read_file))
+            self._said.move_to_end(attempt.uid)
+            while len(self._said) > LOGS_KEPT:
+                self._said.popitem(last=False)
+            return said
+
+    def _read_file(self, address: str) -> bytes | None:
+        parsed = Address.parse(address)
+        try:
+            return files_of(parsed, self._settings).read(parsed.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    # Ending
+
+    def _running_pods(self, workflow: str) -> Sequence[str]:
+        pods, _ = self._api.list(PODS, labels=f"{WORKFLOW}={workflow}")
+        running = (pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"))
+        return [str(pod["metadata"]["name"]) for pod in running]
+
+    def _until_ended(self, workflow: str) -> None:
+        """Wait until the controller has taken note; without one, what never began has ended all the same."""
+        deadline = time.monotonic() + SECONDS_FOR_THE_CONTROLLER
+        while time.monotonic() < deadline:
+            thing = self._api.find(WORKFLOWS, workflow)
+            if thing is None or self._has_ended(Attempt(thing)):
+                if thing is not None:
+                    self._workflows.put(thing)
+                return
+            time.sleep(0.2)
+
+
+@dataclass
+class _Said:
+    """What is known of an attempt beyond its Workflow."""
+
+    log: RunLog
+    digest: Digest = field(default_factory=Digest)
+    taken: int = 0
+    silence: Failure | None = None
+
+    def follow(self, attempt: Attempt) -> None:
+        """Take in what its runs have said since."""
+        try:
+            self.log.refresh(attempt)
+        except ClusterError:
+            return  # the next look may find it; the workflow's own status is known all the same
+        events = self.log.events
+        self.digest.feed(events[self.taken :])
+        self.taken = len(events)
+
+
+@lru_cache(maxsize=16)
+def _watch(api: Api, kind: Kind) -> Watch:
+    """Return the watch over a namespace's jobs: one, however many backends with other settings there are."""
+    return Watch(api, kind, LABELS)
+
+
+def _result(attempt: Attempt, digest: Digest) -> Event | None:
+    """Return what an attempt's last run made: from its own words, or the Workflow's once the controller has looked."""
+    pod = attempt.pods[-1] if attempt.pods else None
+    if pod is None or pod.phase != "Succeeded":
+        return None
+    outcome = digest.result_event or pod.outcome
+    return outcome if outcome is not None and outcome.type == "result" else None
+
+
+def _progress(attempt: Attempt) -> Progress | None:
+    """Return what Argo has been told of the progress; it does not know of what."""
+    measured = attempt.pods[-1].progress if attempt.pods else None
+    return None if measured is None else Progress(*measured, "parts")
+
+
+def _missing(cause: Cause) -> ClusterObjectMissing:
+    return ClusterObjectMissing(cause.message, remedy=cause.remedy)

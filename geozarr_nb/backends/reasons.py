@@ -1,0 +1,177 @@
+"""Why a job of a cluster waits, or ended without a word of its own: one sentence, from what the cluster shows.
+
+What may not be looked at is left out: the sentence is then less exact, never a guess.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from geozarr_nb.backends.base import Failure
+from geozarr_nb.backends.workflow import Attempt, Pod
+from geozarr_nb.cluster import facts
+from geozarr_nb.cluster.api import DEPLOYMENTS, EVENTS, NODES, Api, Object
+from geozarr_nb.cluster.facts import Cause
+from geozarr_nb.errors import ClusterError
+from geozarr_runner.errors import ExitCode
+
+# A controller takes up a new workflow within moments.
+SECONDS_TO_BE_TAKEN_UP = 3.0
+SECONDS_UNTIL_LOOKED_AT_AGAIN = 1.0
+AGAIN = "run it again: job.retry()"
+_EXIT_CODES = {
+    "out-of-memory": ExitCode.CONVERTER_FAILED,
+    "deadline": ExitCode.INTERRUPTED,
+    "evicted": ExitCode.INTERRUPTED,
+    "node-lost": ExitCode.INTERRUPTED,
+    "pod-deleted": ExitCode.INTERRUPTED,
+    "template-missing": ExitCode.CLUSTER_FAILED,
+    "claim-missing": ExitCode.CLUSTER_FAILED,
+    "not-started": ExitCode.CLUSTER_FAILED,
+}
+
+
+class Reasons:
+    """Looks at a cluster for the reasons of its jobs; what was just seen is not asked for again."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._seen: dict[str, tuple[float, Any]] = {}
+
+    def pending(self, attempt: Attempt, *, closely: bool = True) -> str:
+        """Return why an attempt has not begun.
+
+        Parameters
+        ----------
+        closely
+            Also look at what happened to its pod; False keeps the number of calls the same for any number of jobs.
+        """
+        if attempt.is_shut_down:
+            return "it is being ended"
+        if not attempt.phase:
+            return self._not_taken_up(attempt)
+        cause = facts.lock_reason(attempt.thing) or self._pod_waits(attempt, closely=closely)
+        if cause is not None:
+            return f"{cause.message} ({cause.remedy})"
+        said = attempt.message or (attempt.pods[-1].message if attempt.pods else "")
+        return said or "it is about to start"
+
+    def ended(self, attempt: Attempt) -> Failure:
+        """Return why an attempt ended of which no run said so itself."""
+        cause = self._ended(attempt)
+        return Failure(
+            code=cause.code,
+            message=cause.message,
+            remedy=cause.remedy,
+            exit_code=int(_EXIT_CODES.get(cause.code, ExitCode.DEFECT)),
+            retryable=not cause.lasting,
+        )
+
+    def killed(self, attempt: Attempt, failure: Failure) -> Failure:
+        """Return the failure of a run whose converter was killed, with the memory that would do."""
+        cause = facts.out_of_memory(_memory_limit(attempt), attempt.memory_needed)
+        return Failure(
+            code=failure.code,
+            message=failure.message,
+            given=failure.given,
+            remedy=f"{cause.remedy}, then {AGAIN}",
+            exit_code=failure.exit_code,
+            retryable=failure.retryable,
+        )
+
+    def _not_taken_up(self, attempt: Attempt) -> str:
+        if (datetime.now(UTC) - attempt.submitted).total_seconds() < SECONDS_TO_BE_TAKEN_UP:
+            return "it was just submitted"
+        namespace = self._api.namespace
+        deployments = self._look("deployments", lambda: self._api.list(DEPLOYMENTS, everywhere=True)[0])
+        if deployments is None:
+            return (
+                f"no workflow controller has taken it up: as it seems none watches namespace {namespace} (make doctor)"
+            )
+        cause = facts.unwatched(facts.controllers(deployments), namespace)
+        if cause is None:
+            return "the workflow controller has not taken it up yet"
+        return f"{cause.message} ({cause.remedy})"
+
+    def _pod_waits(self, attempt: Attempt, *, closely: bool) -> Cause | None:
+        if not attempt.pods:
+            return None
+        name = attempt.pods[-1].name
+        pod = next((pod for pod in attempt.seen if pod["metadata"]["name"] == name), None)
+        if pod is None:
+            return None
+        events: Sequence[Object] = ()
+        if closely:
+            found = self._look(
+                f"events of {name}", lambda: self._api.list(EVENTS, fields=f"involvedObject.name={name}")[0]
+            )
+            events = sorted(found or (), key=lambda event: str(event.get("lastTimestamp") or ""))
+        nodes = self._look("nodes", lambda: self._api.list(NODES)[0])
+        return facts.waiting_reason(pod, events, nodes or ())
+
+    def _ended(self, attempt: Attempt) -> Cause:
+        pod = attempt.pods[-1] if attempt.pods else None
+        if pod is None:
+            return self._never_began(attempt)
+        thing = next((each for each in attempt.seen if each["metadata"]["name"] == pod.name), None)
+        if thing and (cause := facts.ending_reason(thing)) is not None:
+            if cause.code == "out-of-memory":
+                return facts.out_of_memory(facts.memory_limit(thing), attempt.memory_needed)
+            return cause
+        # The pod is gone: the workflow's status has kept what the controller saw of it.
+        return _of_message(attempt, pod)
+
+    def _never_began(self, attempt: Attempt) -> Cause:
+        if "workflowtemplates" in attempt.message and "not found" in attempt.message:
+            reference = attempt.thing.get("spec", {}).get("workflowTemplateRef") or {}
+            return facts.missing_template(str(reference.get("name", "")), self._api.namespace)
+        message = attempt.message or "its pod was never made"
+        return Cause("not-started", message, "look at it: geozarr-nb doctor --backend argo", lasting=True)
+
+    def _look[T](self, what: str, call: Callable[[], T]) -> T | None:
+        """Return what the cluster shows, None where it does not."""
+        now = time.monotonic()
+        known = self._seen.get(what)
+        if known is not None and now - known[0] < SECONDS_UNTIL_LOOKED_AT_AGAIN:
+            found: T | None = known[1]
+            return found
+        try:
+            found = call()
+        except ClusterError:
+            found = None
+        self._seen = {key: seen for key, seen in self._seen.items() if now - seen[0] < SECONDS_UNTIL_LOOKED_AT_AGAIN}
+        self._seen[what] = (now, found)
+        return found
+
+
+def _of_message(attempt: Attempt, pod: Pod) -> Cause:
+    message = pod.message or attempt.message
+    if "OOMKilled" in message:
+        return facts.out_of_memory(_memory_limit(attempt), attempt.memory_needed)
+    if "deadline" in message.lower():
+        seconds = attempt.parameters.get("time_limit", "")
+        return Cause(
+            "deadline",
+            f"it took longer than its time limit{f' of {seconds} s' if seconds else ''}",
+            "give it more time (GEOZARR_TIME_LIMIT=28800, in seconds), or convert fewer groups at once",
+        )
+    if "pod deleted" in message or "deleted" in message.lower():
+        return Cause("pod-deleted", "its pod was deleted while it ran", AGAIN, lasting=False)
+    if "evicted" in message.lower() or "low on resource" in message:
+        return Cause("evicted", f"its node evicted it: {message}", AGAIN, lasting=False)
+    code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"
+    return Cause(
+        "defect",
+        f"its run ended{code} and no word: {message or 'nothing is known of it'}",
+        "look at job.logs(), and at the cluster: geozarr-nb doctor --backend argo",
+    )
+
+
+def _memory_limit(attempt: Attempt) -> float | None:
+    try:
+        return facts.quantity(attempt.parameters.get("memory_limit", ""))
+    except ValueError:
+        return None

@@ -1,0 +1,372 @@
+"""A request as an Argo Workflow, and back: what is written into it, and what its status says.
+
+Every attempt at a job is a Workflow of its own, and its name is the lock: whoever creates it first has it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from geozarr_nb.cluster.api import WORKFLOWS, Object
+from geozarr_nb.cluster.volume import SCHEME, Address
+from geozarr_nb.errors import InvalidRequest
+from geozarr_nb.request import Request
+from geozarr_nb.settings import Settings
+from geozarr_runner.events import Event, parse
+from geozarr_runner.store import redact
+
+APP = "geozarr-convert"
+LABELS = f"app.kubernetes.io/name={APP}"
+JOB, IDENTITY, ATTEMPT = "geozarr.io/job", "geozarr.io/identity", "geozarr.io/attempt"
+REQUEST, MEMORY = "geozarr.io/request", "geozarr.io/memory-needed"
+MAIN = "main"  # the container that converts
+MOUNT = "/data"  # where the template mounts the claim
+WHOLE_PRODUCT = "0"
+FINISHED = ("Succeeded", "Failed", "Error")
+_BRACES = re.compile(r"\{\{|\}\}")
+
+
+def output_address(output: str, claim: str) -> str:
+    """Return an output's address: `pvc://claim/path`.
+
+    Parameters
+    ----------
+    output
+        A path on the claim, `name.zarr` or `/data/name.zarr`, or such an address.
+    claim
+        The one that is meant where the output names none.
+
+    Raises
+    ------
+    InvalidRequest
+        It leaves the claim, or has no name.
+    """
+    remedy = f'name a path on the claim: "out/product.zarr" or "{SCHEME}{claim}/out/product.zarr"'
+    text = output
+    if text.startswith(SCHEME):
+        claim, _, text = text.removeprefix(SCHEME).partition("/")
+    elif "://" in text:
+        raise InvalidRequest("a cluster's jobs write to a claim", given=redact(output), remedy=remedy)
+    elif text == MOUNT or text.startswith(f"{MOUNT}/"):
+        text = text.removeprefix(MOUNT)
+    elif text.startswith(("/", "~")):
+        raise InvalidRequest(
+            "this is a path of this machine, and a cluster's jobs write to a claim", given=output, remedy=remedy
+        )
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if not parts or not claim:
+        raise InvalidRequest("the output has no name", given=output, remedy=remedy)
+    if ".." in parts or _BRACES.search(text) or "\0" in text:
+        raise InvalidRequest("this cannot be the path of an output on a claim", given=output, remedy=remedy)
+    return f"{SCHEME}{claim}/{'/'.join(parts)}"
+
+
+def workflow_name(job: str, attempt: int) -> str:
+    """Return the name of the Workflow that is a job's attempt."""
+    return job if attempt == 1 else f"{job}-{attempt}"
+
+
+def input_secret(workflow: str) -> str:
+    """Return the name of the Secret that holds a signed input's address; the template looks for it."""
+    return f"{workflow}-input"
+
+
+def manifest(request: Request, job: str, attempt: int, settings: Settings, memory_needed: int) -> Object:
+    """Return the Workflow for an attempt at a request.
+
+    Nothing secret is in it: an address that holds a signature is in a Secret of its own.
+
+    Raises
+    ------
+    InvalidRequest
+        The pods cannot read the product.
+    """
+    target = Address.parse(request.output)
+    values = {
+        "pvc_name": target.claim,
+        "stac_url": _seen_by_pods(request.shown, target.claim),
+        "output_zarr": target.path,
+        "groups": ",".join(request.groups) or WHOLE_PRODUCT,
+        "validate_groups": _word(request.validate_groups),
+        "if_exists": request.if_exists,
+        "identity": request.identity,
+        "credentials": settings.credentials,
+        "dask_cluster": _word(request.dask_cluster),
+        "verbose": _word(request.verbose),
+    }
+    if settings.image:
+        values["image"] = settings.image
+    if settings.memory:
+        values["memory"] = values["memory_limit"] = settings.memory
+    if settings.time_limit:
+        values["time_limit"] = f"{settings.time_limit:.0f}"
+    return {
+        "apiVersion": WORKFLOWS.api_version,
+        "kind": "Workflow",
+        "metadata": {
+            "name": workflow_name(job, attempt),
+            "labels": {
+                "app.kubernetes.io/name": APP,
+                "app.kubernetes.io/managed-by": "geozarr-nb",
+                JOB: job,
+                IDENTITY: request.identity[:16],
+                ATTEMPT: str(attempt),
+            },
+            "annotations": {REQUEST: json.dumps(request.to_json()), MEMORY: str(memory_needed)},
+        },
+        "spec": {
+            "workflowTemplateRef": {"name": settings.template},
+            "arguments": {"parameters": [{"name": name, "value": value} for name, value in values.items()]},
+        },
+    }
+
+
+def secret(request: Request, workflow: str) -> Object:
+    """Return the Secret with the full address of a signed input."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": input_secret(workflow), "labels": {"app.kubernetes.io/name": APP}},
+        "stringData": {"GEOZARR_INPUT": request.source},
+    }
+
+
+def _seen_by_pods(source: str, claim: str) -> str:
+    """Return a product's address as a pod that has the claim reads it."""
+    if source.startswith(SCHEME):
+        product = Address.parse(source)
+        if product.claim != claim:
+            raise InvalidRequest(
+                "product and output are on different claims, and a job has one",
+                given=f"{source} -> {claim}",
+                remedy=f'write the output to the product\'s claim: output="{SCHEME}{product.claim}/..."',
+            )
+        return f"{MOUNT}/{product.path}"
+    if "://" not in source:
+        raise InvalidRequest(
+            "the product is on this machine, where a cluster's jobs cannot read it",
+            given=source,
+            remedy=f"give its address on the web or in an object store, copy it to the claim ({SCHEME}{claim}/...), "
+            'or convert it here: backend="local"',
+        )
+    # Argo reads double braces as its own; in an address they have another spelling.
+    return source.replace("{", "%7B").replace("}", "%7D")
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A run of an attempt, as the Workflow's status has it."""
+
+    name: str
+    phase: str = ""
+    message: str = ""
+    started: datetime | None = None
+    exit_code: int | None = None
+    progress: tuple[int, int] | None = None
+    outcome: Event | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """True once its container runs or has run."""
+        return self.phase not in ("", "Pending")
+
+    @property
+    def has_ended(self) -> bool:
+        """True once it has finished, however it did."""
+        return self.phase in FINISHED
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A Workflow, read.
+
+    Attributes
+    ----------
+    thing
+        The Workflow.
+    seen
+        Its pods, as far as they are there: a controller looks at them every ten seconds only.
+    """
+
+    thing: Object
+    seen: Sequence[Object] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the Workflow."""
+        return str(self.thing["metadata"]["name"])
+
+    @property
+    def uid(self) -> str:
+        """What tells it from another of the same name."""
+        return str(self.thing["metadata"]["uid"])
+
+    @property
+    def job(self) -> str:
+        """Name of the job; its own name where it was not submitted by this package."""
+        return str(self._labels.get(JOB) or self.name)
+
+    @property
+    def number(self) -> int:
+        """1 for the first attempt at the job."""
+        text = str(self._labels.get(ATTEMPT, "1"))
+        return int(text) if text.isdecimal() else 1
+
+    @property
+    def submitted(self) -> datetime:
+        """When it was created, in UTC."""
+        return _time(self.thing["metadata"].get("creationTimestamp")) or datetime.min
+
+    @property
+    def phase(self) -> str:
+        """Argo's word; empty while no controller has looked at it."""
+        return str(self._status.get("phase") or "")
+
+    @property
+    def message(self) -> str:
+        """What the controller says of it."""
+        return str(self._status.get("message") or "")
+
+    @property
+    def is_shut_down(self) -> bool:
+        """True once somebody wants it to end."""
+        return bool(self.thing.get("spec", {}).get("shutdown"))
+
+    @property
+    def has_ended(self) -> bool:
+        """True when the controller is through with it."""
+        return self.phase in FINISHED
+
+    @property
+    def finished(self) -> datetime | None:
+        """When it ended, in UTC."""
+        return _time(self._status.get("finishedAt"))
+
+    @property
+    def memory_needed(self) -> float | None:
+        """What the conversion was estimated to need, in bytes."""
+        text = str((self.thing["metadata"].get("annotations") or {}).get(MEMORY, ""))
+        return float(text) if text.isdecimal() and int(text) else None
+
+    @cached_property
+    def request(self) -> Request:
+        """What was asked for; put together from the parameters where this package did not submit it."""
+        stored = (self.thing["metadata"].get("annotations") or {}).get(REQUEST)
+        if stored:
+            try:
+                return Request.from_json(json.loads(stored))
+            except (ValueError, KeyError, TypeError):
+                pass  # another version's, or edited: the parameters tell as much as they can
+        return _request_of(self.parameters)
+
+    @cached_property
+    def parameters(self) -> Mapping[str, str]:
+        """Arguments, with the template's defaults where it was submitted without."""
+        spec = self._status.get("storedWorkflowTemplateSpec") or {}
+        entries = [
+            *((spec.get("arguments") or {}).get("parameters") or ()),
+            *((self.thing.get("spec", {}).get("arguments") or {}).get("parameters") or ()),
+        ]
+        return {entry["name"]: str(entry.get("value", entry.get("default", ""))) for entry in entries}
+
+    @cached_property
+    def pods(self) -> Sequence[Pod]:
+        """Its runs, the first one first; more than one where Argo has run it again."""
+        nodes = [node for node in (self._status.get("nodes") or {}).values() if node.get("type") == "Pod"]
+        nodes.sort(key=lambda node: (node.get("startedAt") or "", _retry_number(node)))
+        told = {pod.name: pod for pod in (_pod(self.name, node) for node in nodes)}
+        for thing in self.seen:
+            name = str(thing["metadata"]["name"])
+            known = told.get(name, Pod(name))
+            if not known.has_ended:
+                told[name] = _as_seen(known, thing)
+        return list(told.values())
+
+    @property
+    def _labels(self) -> Mapping[str, str]:
+        return self.thing["metadata"].get("labels") or {}
+
+    @property
+    def _status(self) -> Object:
+        found: Object = self.thing.get("status") or {}
+        return found
+
+
+def _pod(workflow: str, node: Object) -> Pod:
+    outputs = node.get("outputs") or {}
+    told = {entry.get("name"): str(entry.get("value", "")) for entry in outputs.get("parameters") or ()}
+    code = str(outputs.get("exitCode", ""))
+    done, _, total = str(node.get("progress", "")).partition("/")
+    measured = done.isdecimal() and total.isdecimal() and int(total) > 1  # "0/1" is a pod that said nothing
+    return Pod(
+        name=_pod_name(workflow, node),
+        phase=str(node.get("phase") or ""),
+        message=str(node.get("message") or ""),
+        started=_time(node.get("startedAt")),
+        exit_code=int(code) if code.isdecimal() else None,
+        progress=(int(done), int(total)) if measured else None,
+        outcome=parse(told.get("outcome", "")),
+    )
+
+
+def _as_seen(known: Pod, thing: Object) -> Pod:
+    """Return what is known of a run, with what its pod itself shows by now."""
+    statuses = thing.get("status", {}).get("containerStatuses") or ()
+    state: Object = next((status.get("state", {}) for status in statuses if status.get("name") == MAIN), {})
+    started = known.started or _time(thing["metadata"].get("creationTimestamp"))
+    if ended := state.get("terminated"):
+        code = int(ended.get("exitCode", -1))
+        return replace(known, phase="Failed" if code else "Succeeded", exit_code=code, started=started)
+    return replace(known, phase="Running", started=started) if state.get("running") else known
+
+
+def _pod_name(workflow: str, node: Object) -> str:
+    """Return a pod's name as Argo makes it from workflow, template and node (version 2 of its naming)."""
+    if node.get("name") == workflow:
+        return workflow
+    number = str(node["id"]).rpartition("-")[2]
+    return f"{workflow}-{node['templateName']}-{number}"
+
+
+def _retry_number(node: Object) -> int:
+    found = re.search(r"\((\d+)\)$", str(node.get("name", "")))
+    return int(found[1]) if found else 0
+
+
+def _request_of(parameters: Mapping[str, str]) -> Request:
+    from geozarr_runner.groups import normalise
+
+    source = parameters.get("stac_url", "")
+    claim = parameters.get("pvc_name", "")
+    path = parameters.get("output_zarr", "").removeprefix(f"{MOUNT}/")
+    name = urlsplit(source).path.rstrip("/").rpartition("/")[2]
+    product = name.removesuffix(".zarr").removesuffix(".json") or "product"
+    groups = parameters.get("groups", "")
+    if source.startswith(f"{MOUNT}/"):
+        source = f"{SCHEME}{claim}/{source.removeprefix(f'{MOUNT}/')}"
+    request = Request(
+        source=source,
+        shown=redact(source),
+        product=product,
+        output=f"{SCHEME}{claim}/{path or f'{product}_geozarr.zarr'}",
+        groups=() if groups.strip() in ("", WHOLE_PRODUCT) else normalise(groups),
+        validate_groups=parameters.get("validate_groups") == "true",
+        if_exists="overwrite" if parameters.get("if_exists") == "overwrite" else "error",
+        identity=parameters.get("identity", ""),
+    )
+    return request if request.identity else replace(request, identity=request.derived_identity)
+
+
+def _time(text: Any) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

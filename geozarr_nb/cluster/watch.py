@@ -1,0 +1,161 @@
+"""Objects of a cluster kept up to date: one list, then one watch that is resumed for as long as anybody looks."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+
+from geozarr_nb.cluster.api import Api, Expired, Kind, Object
+from geozarr_nb.errors import ClusterError, ClusterUnreachable
+
+# A connection that died with a laptop's sleep is noticed when this time is over.
+SECONDS_OF_A_WATCH = 50
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+IDLE_SECONDS = 300.0
+
+
+class Watch:
+    """All objects of a kind that match some labels.
+
+    The list is read when somebody first looks; from then on a thread keeps it up to date over one connection, and
+    leaves when nobody has looked for some minutes. What the server sends is taken in once and in order; where it
+    cannot be resumed (the version expired, the server was restored from a backup) the list is read again.
+    """
+
+    def __init__(self, api: Api, kind: Kind, labels: str, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        self._api = api
+        self._kind = kind
+        self._labels = labels
+        self._idle_seconds = idle_seconds
+        self._changed = threading.Condition()
+        self._objects: dict[str, Object] = {}
+        self._version = ""
+        self._count = 0
+        self._thread: threading.Thread | None = None
+        self._looked = 0.0
+        self._silent_since: float | None = None
+        self._trouble: ClusterError | None = None
+
+    def objects(self) -> Sequence[Object]:
+        """Return the objects as they are now, as far as the server has told.
+
+        Raises
+        ------
+        ClusterError
+            They could never be listed; later trouble is told by `trouble`.
+        """
+        self._look()
+        with self._changed:
+            return list(self._objects.values())
+
+    def get(self, name: str) -> Object | None:
+        """Return one of the objects; None where there is none of this name."""
+        self._look()
+        with self._changed:
+            return self._objects.get(name)
+
+    def put(self, thing: Object) -> None:
+        """Take in an object that the caller itself made or changed, before the watch tells of it."""
+        with self._changed:
+            known = self._objects.get(_name(thing))
+            if known is None or _version(known) < _version(thing):
+                self._keep(thing)
+
+    def wait(self, count: int, seconds: float) -> int:
+        """Return the number of changes so far, when it differs from `count` or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._count != count, seconds)
+            return self._count
+
+    @property
+    def trouble(self) -> tuple[float, ClusterError] | None:
+        """Seconds since the server was last heard and why; None while all is well."""
+        with self._changed:
+            if self._silent_since is None or self._trouble is None:
+                return None
+            return time.monotonic() - self._silent_since, self._trouble
+
+    def _look(self) -> None:
+        with self._changed:
+            self._looked = time.monotonic()
+            if self._thread is not None:
+                return
+            # Under the lock: whoever looks at the same time waits for this list instead of reading it too.
+            self._list()
+            self._thread = threading.Thread(target=self._follow, name=f"geozarr-watch-{self._kind.plural}", daemon=True)
+            self._thread.start()
+
+    def _list(self) -> None:
+        items, version = self._api.list(self._kind, labels=self._labels)
+        with self._changed:
+            self._objects = {_name(item): item for item in items}
+            self._version = version
+            self._heard()
+            self._count += 1
+            self._changed.notify_all()
+
+    def _follow(self) -> None:
+        pause = SHORTEST_PAUSE
+        while not self._is_idle():
+            try:
+                if not self._version:
+                    self._list()
+                for change in self._api.watch(
+                    self._kind, self._version, labels=self._labels, seconds=SECONDS_OF_A_WATCH
+                ):
+                    self._take(change)
+                with self._changed:
+                    self._heard()
+                pause = SHORTEST_PAUSE
+            except Expired:
+                self._version = ""
+            except ClusterError as error:
+                if not isinstance(error, ClusterUnreachable):
+                    self._version = ""
+                with self._changed:
+                    if self._silent_since is None:
+                        self._silent_since = time.monotonic()
+                    self._trouble = error
+                    self._changed.notify_all()
+                time.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311  only spreads the clients of a restarted server
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _is_idle(self) -> bool:
+        with self._changed:
+            if time.monotonic() - self._looked < self._idle_seconds:
+                return False
+            self._thread = None
+            return True
+
+    def _take(self, change: Object) -> None:
+        with self._changed:
+            self._heard()
+            thing = change["object"]
+            self._version = thing["metadata"]["resourceVersion"]
+            match change["type"]:
+                case "ADDED" | "MODIFIED":
+                    self._keep(thing)
+                case "DELETED":
+                    if self._objects.pop(_name(thing), None) is not None:
+                        self._count += 1
+                        self._changed.notify_all()
+
+    def _keep(self, thing: Object) -> None:
+        self._objects[_name(thing)] = thing
+        self._count += 1
+        self._changed.notify_all()
+
+    def _heard(self) -> None:
+        self._silent_since = self._trouble = None
+
+
+def _name(thing: Object) -> str:
+    return str(thing["metadata"]["name"])
+
+
+def _version(thing: Object) -> int:
+    """Return an object's version as etcd counts it; -1 where a server counts otherwise, and the watch alone decides."""
+    text = str(thing["metadata"].get("resourceVersion", ""))
+    return int(text) if text.isdecimal() else -1
