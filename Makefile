@@ -3,6 +3,16 @@
 # make lint   ruff, mypy --strict, import direction
 # make bench  our run against the bare converter, side by side
 # make setup  only the environment (.venv)
+#
+# On a cluster (NAMESPACE, CLUSTER, IMAGE, CONTEXT, JOB):
+# make build         the runner's image, with docker, podman or buildah
+# make load-k3d      takes it into the k3d cluster (into kind: scripts/image load-kind IMAGE CLUSTER)
+# make argo-install  Argo Workflows $(ARGO_VERSION), from ARGO_MANIFEST
+# make template pvc  the workflow template with its roles, and the claim for outputs
+# make submit        a job from params.json
+# make status        all jobs; make logs, pod, events: what a job says, its pod, what the cluster says
+# make doctor        is everything there, and what to do where it is not
+# make cluster-gc    finished pods and images that lost their name
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
@@ -14,10 +24,26 @@ DEMO ?= demo
 DEMO_GROUP ?= /measurements/reflectance/r10m
 PYTEST_OPTIONS ?=
 BENCH_OPTIONS ?=
+BUILD_OPTIONS ?=
+
+# The jobs' namespace and claim, the k3d cluster, the runner's image; an empty CONTEXT is the kubeconfig's own.
+NAMESPACE ?= argo
+PVC_NAME ?= geozarr-pvc
+CLUSTER ?= geozarr
+IMAGE ?= eopf-geozarr:dev
+CONTEXT ?= $(GEOZARR_KUBE_CONTEXT)
+# One job; empty for the newest (logs) or for all (pod, events).
+JOB ?=
+ARGO_VERSION ?= v3.6.5
+ARGO_NAMESPACE ?= argo
+ARGO_TIMEOUT ?= 180s
+# An address or a file.
+ARGO_MANIFEST ?= https://github.com/argoproj/argo-workflows/releases/download/$(ARGO_VERSION)/install.yaml
 
 .PHONY: help setup demo test lint bench lock clean
+.PHONY: build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '/^SHELL/q; s/^# \{0,1\}//; s/$$(ARGO_VERSION)/$(ARGO_VERSION)/; p' Makefile
 
 setup: $(VENV)/.ready
 
@@ -57,7 +83,49 @@ bench: setup
 clean:
 	rm -rf $(VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache
 
-# Pins with hashes for everything, resolved for the oldest supported Python. Needs uv.
+# Pins with hashes for everything, resolved for the oldest supported Python. Needs uv. The image's are the same
+# versions: those of the runner with the converter, and of what builds the runner's wheel.
+PIN := uv pip compile --quiet --upgrade --universal --python-version 3.12 --generate-hashes --no-annotate --no-header
 lock:
-	uv pip compile --quiet --upgrade --universal --python-version 3.12 --generate-hashes --no-annotate --no-header \
-		--all-extras runner/pyproject.toml pyproject.toml --no-emit-package geozarr-runner -o requirements/dev.txt
+	$(PIN) --all-extras runner/pyproject.toml pyproject.toml --no-emit-package geozarr-runner -o requirements/dev.txt
+	$(PIN) --constraints requirements/dev.txt --extra convert runner/pyproject.toml -o requirements/runner.txt
+	echo hatchling | $(PIN) --constraints requirements/dev.txt - -o requirements/build.txt
+
+build:
+	@scripts/image build $(IMAGE) $(BUILD_OPTIONS)
+
+load-k3d:
+	@scripts/image load-k3d $(IMAGE) $(CLUSTER)
+
+argo-install template pvc pod events cluster-gc logs: export CLUSTER := $(CLUSTER)
+argo-install template pvc pod events cluster-gc logs: export NAMESPACE := $(NAMESPACE)
+argo-install template pvc pod events cluster-gc logs: export CONTEXT := $(CONTEXT)
+pvc: export PVC_NAME := $(PVC_NAME)
+pod events: export JOB := $(JOB)
+argo-install: export ARGO_VERSION := $(ARGO_VERSION)
+argo-install: export ARGO_NAMESPACE := $(ARGO_NAMESPACE)
+argo-install: export ARGO_TIMEOUT := $(ARGO_TIMEOUT)
+argo-install: export ARGO_MANIFEST := $(ARGO_MANIFEST)
+argo-install template pvc pod events cluster-gc:
+	@scripts/on-cluster $@
+
+submit status logs doctor: export GEOZARR_BACKEND := argo
+submit status logs doctor: export GEOZARR_NAMESPACE := $(NAMESPACE)
+ifneq ($(origin PVC_NAME),file)
+submit doctor: export GEOZARR_PVC_NAME := $(PVC_NAME)
+endif
+submit status logs doctor: export GEOZARR_KUBE_CONTEXT := $(CONTEXT)
+ifneq ($(origin IMAGE),file)
+submit doctor: export GEOZARR_IMAGE := $(IMAGE)
+endif
+submit: setup
+	@$(BIN)/geozarr-nb submit
+
+status: setup
+	@$(BIN)/geozarr-nb jobs
+
+logs: setup
+	@job=$(JOB); job=$${job:-$$(scripts/on-cluster newest)}; $(BIN)/geozarr-nb logs --follow "$$job"
+
+doctor: setup
+	@$(BIN)/geozarr-nb doctor

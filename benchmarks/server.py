@@ -41,6 +41,7 @@ HOST = "127.0.0.1"
 CONTROL = "/-/"  # below this path the server talks about itself: uncounted, undelayed, open to all
 BLOCK = 1 << 18  # bytes read and written at once, and so what one response holds in memory
 PACED_BLOCK = 1 << 16  # the same under a bandwidth limit, so that a body flows instead of arriving in gulps
+HOLD_CHECK = 0.02  # seconds between two looks whether a held answer may go
 BURST = 0.05  # seconds of bandwidth that may be caught up after a late wake-up
 SHUTDOWN = 0.1  # seconds that answers under way get when the server stops
 
@@ -164,6 +165,21 @@ class Faults:
         self._lock = threading.Lock()
         self._statuses: dict[str, list[int]] = {}
         self._lengths: dict[str, list[int]] = {}
+        self._held: frozenset[str] = frozenset()
+
+    def hold(self, prefix: str) -> None:
+        """Keep back every answer to a path that begins with `prefix`."""
+        with self._lock:
+            self._held |= {prefix}
+
+    def release(self) -> None:
+        """Let all answers go."""
+        with self._lock:
+            self._held = frozenset()
+
+    def holds(self, path: str) -> bool:
+        """Whether the answer to `path` is kept back now."""
+        return path.startswith(tuple(self._held))
 
     def fail(self, path: str, status: int, times: int) -> None:
         """Answer the next `times` requests of `path` with `status`."""
@@ -265,6 +281,8 @@ class Site:
             return self._control(request)
         with self.ledger.under_way():
             await asyncio.sleep(self.latency)
+            while self.faults.holds(request.path):
+                await asyncio.sleep(HOLD_CHECK)
             return await self._answer(request)
 
     def _control(self, request: web.Request) -> web.Response:
@@ -398,6 +416,8 @@ class ProductServer:
         Query, such as ``"sig=s3cret"``, without which every request gets 403. It may be part of a longer one.
     port
         Port to listen on; 0 for a free one.
+    host
+        Address to listen on; by default nobody but this machine gets an answer.
 
     Attributes
     ----------
@@ -424,6 +444,7 @@ class ProductServer:
         token: str | None = None,
         signature: str | None = None,
         port: int = 0,
+        host: str = HOST,
     ) -> None:
         folder = Path(root).absolute()
         if not folder.is_dir():
@@ -433,7 +454,7 @@ class ProductServer:
         if bandwidth is not None and bandwidth <= 0:
             raise ValueError(f"bandwidth={bandwidth} lets nothing pass. Give bytes a second, such as 25e6, or None.")
         self.url = ""
-        self._port = port
+        self._address = (host, port)
         self._ledger = Ledger()
         self._faults = Faults()
         self._site = Site(folder, latency, bandwidth, index, token, signature, self._ledger, self._faults)
@@ -457,6 +478,14 @@ class ProductServer:
     def truncate(self, path: str, length: int, times: int = 1) -> None:
         """Break the connection after `length` bytes of the next `times` bodies of `path`."""
         self._faults.truncate(path, length, times)
+
+    def hold(self, prefix: str) -> None:
+        """Keep back every answer to a path that begins with `prefix` (such as ``"/a/"``) until `release`."""
+        self._faults.hold(prefix)
+
+    def release(self) -> None:
+        """Let the answers go that `hold` keeps back, and hold none any more."""
+        self._faults.release()
 
     def start(self) -> Self:
         """Start to serve; the server answers when this returns."""
@@ -507,9 +536,9 @@ class ProductServer:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN)
         await runner.setup()
         try:
-            await web.TCPSite(runner, HOST, self._port).start()
-            port = runner.addresses[0][1]
-            started.set_result(f"http://{HOST}:{port}")
+            await web.TCPSite(runner, *self._address).start()
+            host, port = runner.addresses[0][:2]
+            started.set_result(f"http://{host}:{port}")
             await self._stopping.wait()
         finally:
             await runner.cleanup()

@@ -103,9 +103,10 @@ def build_parser(commands: Mapping[str, Command], version: str) -> argparse.Argu
     preview.add_argument("--stretch", nargs=2, type=float, default=(2, 98), metavar="P", help="percentiles (2 98)")
     preview.add_argument("--size", type=int, metavar="N", help="longer side in pixels")
 
-    doctor = add("doctor", "check this machine, and say what to do", "doctor https://host/S2A_MSIL2A_20251008.zarr")
+    doctor = add("doctor", "check this machine or a cluster, and say what to do", "doctor --backend argo")
     doctor.add_argument("source", nargs="?", metavar="SOURCE", help="a product, to check against it")
     doctor.add_argument("--output", metavar="PATH", help="where the output would go (default: here)")
+    _add_backend(doctor)
     _add_json(doctor)
 
     sample = add("sample", "write a small product with a real one's structure", "sample s2.zarr --size 1080")

@@ -257,7 +257,7 @@ def _line_of_python(output: str, level: int | str) -> str:
 def _doctor(options: argparse.Namespace) -> ExitCode:
     from geozarr_nb.doctor import doctor
 
-    diagnosis = doctor(options.source, options.output)
+    diagnosis = doctor(options.source, options.output, options.backend)
     _print_json(diagnosis.to_json()) if options.json else print(in_shell(repr(diagnosis)))
     return ExitCode.SUCCESS if diagnosis.ok else ExitCode.DEFECT
 

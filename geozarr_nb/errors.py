@@ -19,6 +19,7 @@ ClusterUnreachable  no cluster is configured, or its API server does not answer
 ClusterDenied       the cluster does not know the caller, or does not allow a call
 ClusterObject...    an object of the cluster (template, claim, namespace) is missing, or is there already
 ClusterRefused      the API server finds a call wrong
+ClaimUnreadable     the files of a claim cannot be reached: no mount here, and no reader pod that starts
 ==================  =========================================================================
 """
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from geozarr_nb.job import Job
 
 __all__ = [
+    "ClaimUnreadable",
     "ClusterDenied",
     "ClusterError",
     "ClusterObjectExists",
@@ -138,6 +140,12 @@ class ClusterRefused(ClusterError):
     code = "cluster-refused"
 
 
+class ClaimUnreadable(ClusterError):
+    """The files of a claim cannot be reached: it is not mounted here, and no pod that could show them starts."""
+
+    code = "claim-unreadable"
+
+
 class ConversionFailed(GeozarrError):
     """A job ended without a result.
 
@@ -175,7 +183,10 @@ class ConversionFailed(GeozarrError):
             self.exit_code = ExitCode(failure.exit_code)  # type: ignore[misc]
             self.retryable = failure.retryable  # type: ignore[misc]
         # What the run says last is the reason, which is above; what led to it is more telling.
-        self._last_lines = [line for line in job.logs() if line.startswith(CONVERTERS_LINE)][-LAST_LINES:]
+        try:
+            self._last_lines = [line for line in job.logs() if line.startswith(CONVERTERS_LINE)][-LAST_LINES:]
+        except GeozarrError:  # the cluster that has the log is in trouble itself, say: the reason is known all the same
+            self._last_lines = []
         self._log = state.log
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
+from geozarr_nb.cluster.volume import SCHEME, neighbours, resolve
 from geozarr_runner.errors import InvalidRequest, ProductBroken
 from geozarr_runner.store import Store, redact
 
@@ -60,7 +61,8 @@ class Output:
     Parameters
     ----------
     output
-        A path, an address of any protocol that fsspec knows, or a job that succeeded.
+        A path, an address of any protocol that fsspec knows, `pvc://claim/path` for a cluster's claim, or a job that
+        succeeded.
     strict
         Refuse a store that has none of the GeoZarr conventions (multiscales, spatial, proj).
 
@@ -164,7 +166,8 @@ def open(  # noqa: A001  it is the public name, gz.open
     Parameters
     ----------
     output
-        A path, an address of any protocol that fsspec knows (http, https, s3, ...), or a job that succeeded.
+        A path, an address of any protocol that fsspec knows (http, https, s3, ...), `pvc://claim/path` for a cluster's
+        claim, or a job that succeeded.
     level
         "native" or 0 for full resolution: all groups. A number for that overview, "coarsest" for the smallest: only
         multiscale groups, with the overview's arrays in place of the native ones; where the levels lie side by side
@@ -186,6 +189,8 @@ def open(  # noqa: A001  it is the public name, gz.open
         Nothing is there (yet), it is no GeoZarr, or it has no such level.
     ProductUnreachable, ProductDenied, ProductBroken
         A remote store does not answer, or refuses; or its metadata cannot be read.
+    ClusterError
+        A claim is not mounted here and cannot be read through its cluster either.
 
     Examples
     --------
@@ -230,9 +235,9 @@ def location(output: str | os.PathLike[str] | Job) -> str:
     if isinstance(output, str | os.PathLike):
         if not os.fspath(output):
             raise InvalidRequest("the output's path is empty", given='""', remedy="give the path of a converted store")
-        return os.fspath(output)
+        return _reachable(os.fspath(output))
     if output.status == "Succeeded":
-        return str(output.output)
+        return _reachable(str(output.output))
     going_on = output.status in ("Pending", "Running")
     raise InvalidRequest(
         f"the job is {output.status}, so there is no output to open" + (f": {output.reason}" if output.reason else ""),
@@ -241,6 +246,11 @@ def location(output: str | os.PathLike[str] | Job) -> str:
         if going_on
         else f'read why: print(gz.get_job("{output.name}").logs()); then gz.get_job("{output.name}").retry()',
     )
+
+
+def _reachable(address: str) -> str:
+    """Return where to open something of a cluster's claim: a path where that is mounted here."""
+    return resolve(address) if address.startswith(SCHEME) else address
 
 
 def _places(source: Output, level: int | str) -> dict[str, str]:
@@ -319,6 +329,8 @@ def _read_groups(url: str) -> dict[str, zarr.Group]:
 
 
 def _absent(url: str, store: Store) -> InvalidRequest:
+    if url.startswith(SCHEME):
+        return _absent_on_claim(url)
     if store.local is None:
         return InvalidRequest(
             "there is no Zarr store here", given=redact(url), remedy="check the address: it must be the store itself"
@@ -333,6 +345,20 @@ def _absent(url: str, store: Store) -> InvalidRequest:
     else:
         remedy = f'check the path, or make it: gz.convert(product, "{url}")'
     return InvalidRequest("there is no converted product here", given=url, remedy=remedy)
+
+
+def _absent_on_claim(address: str) -> InvalidRequest:
+    names = neighbours(address)
+    name = address.rstrip("/").rpartition("/")[2]
+    if f".{name}.partial" in names:
+        remedy = 'it is being written, or was interrupted: look at geozarr_nb.list_jobs(backend="argo")'
+    elif name in names:
+        remedy = "it is no Zarr store: give the folder that has a zarr.json in it"
+    elif near := [each for each in names if each.endswith(".zarr")][:5]:
+        remedy = f"in that folder there are: {', '.join(near)}"
+    else:
+        remedy = f'check the path, or make it: gz.convert(product, "{address}", backend="argo")'
+    return InvalidRequest("there is no converted product here", given=address, remedy=remedy)
 
 
 def _conventions(group: zarr.Group) -> frozenset[str]:

@@ -30,7 +30,6 @@ MAIN = "main"  # the container that converts
 MOUNT = "/data"  # where the template mounts the claim
 WHOLE_PRODUCT = "0"
 FINISHED = ("Succeeded", "Failed", "Error")
-_BRACES = re.compile(r"\{\{|\}\}")
 
 
 def output_address(output: str, claim: str) -> str:
@@ -63,7 +62,7 @@ def output_address(output: str, claim: str) -> str:
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if not parts or not claim:
         raise InvalidRequest("the output has no name", given=output, remedy=remedy)
-    if ".." in parts or _BRACES.search(text) or "\0" in text:
+    if ".." in parts or "\0" in text:
         raise InvalidRequest("this cannot be the path of an output on a claim", given=output, remedy=remedy)
     return f"{SCHEME}{claim}/{'/'.join(parts)}"
 
@@ -156,8 +155,7 @@ def _seen_by_pods(source: str, claim: str) -> str:
             remedy=f"give its address on the web or in an object store, copy it to the claim ({SCHEME}{claim}/...), "
             'or convert it here: backend="local"',
         )
-    # Argo reads double braces as its own; in an address they have another spelling.
-    return source.replace("{", "%7B").replace("}", "%7D")
+    return source
 
 
 def _word(value: bool) -> str:

@@ -76,12 +76,14 @@ SECRETS = Kind("api/v1", "secrets")
 CLAIMS = Kind("api/v1", "persistentvolumeclaims")
 NAMESPACES = Kind("api/v1", "namespaces", namespaced=False)
 NODES = Kind("api/v1", "nodes", namespaced=False)
+STORAGE_CLASSES = Kind("apis/storage.k8s.io/v1", "storageclasses", namespaced=False)
 DEPLOYMENTS = Kind("apis/apps/v1", "deployments")
 WORKFLOWS = Kind("apis/argoproj.io/v1alpha1", "workflows")
 TEMPLATES = Kind("apis/argoproj.io/v1alpha1", "workflowtemplates")
 DEFINITIONS = Kind("apis/apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False)
 ACCESS_REVIEWS = Kind("apis/authorization.k8s.io/v1", "subjectaccessreviews", namespaced=False)
 OWN_ACCESS_REVIEWS = Kind("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", namespaced=False)
+OWN_REVIEWS = Kind("apis/authentication.k8s.io/v1", "selfsubjectreviews", namespaced=False)
 OWN_RULES_REVIEWS = Kind("apis/authorization.k8s.io/v1", "selfsubjectrulesreviews", namespaced=False)
 
 
@@ -140,7 +142,7 @@ class Api:
         ClusterObjectMissing
             And the other kinds of ClusterError, as every call.
         """
-        return self._json("GET", self._path(kind, name, namespace=namespace))
+        return self._json("GET", self._path(kind, name, namespace=namespace), what=kind.plural)
 
     def find(self, kind: Kind, name: str, *, namespace: str = "") -> Object | None:
         """Return one object, or None where there is none of this name."""
@@ -165,7 +167,7 @@ class Api:
         path = self._path(kind, namespace=namespace, everywhere=everywhere)
         items: list[Object] = []
         while True:
-            page = self._json("GET", path, query, verb="list")
+            page = self._json("GET", path, query, what=kind.plural, verb="list")
             items += page.get("items") or []
             metadata = page.get("metadata", {})
             if not metadata.get("continue"):
@@ -177,18 +179,18 @@ class Api:
 
         Where no answer came it is not known whether it was made: whoever asks again gets ClusterObjectExists then.
         """
-        return self._json("POST", self._path(kind, namespace=namespace), body=body)
+        return self._json("POST", self._path(kind, namespace=namespace), body=body, what=kind.plural)
 
     def patch(self, kind: Kind, name: str, change: Object, *, namespace: str = "") -> Object:
         """Merge a change into an object; None as a value takes a field away."""
         path = self._path(kind, name, namespace=namespace)
-        return self._json("PATCH", path, body=change, content="application/merge-patch+json")
+        return self._json("PATCH", path, body=change, content="application/merge-patch+json", what=kind.plural)
 
     def delete(self, kind: Kind, name: str, *, namespace: str = "", grace: int | None = None) -> bool:
         """Delete an object; False where there was none."""
         query = {} if grace is None else {"gracePeriodSeconds": str(grace)}
         try:
-            self._json("DELETE", self._path(kind, name, namespace=namespace), query)
+            self._json("DELETE", self._path(kind, name, namespace=namespace), query, what=kind.plural)
         except ClusterObjectMissing:
             return False
         return True
@@ -280,6 +282,20 @@ class Api:
         """Return the version of Kubernetes."""
         return str(self._json("GET", "/version").get("gitVersion", ""))
 
+    def resources(self, root: str) -> frozenset[str]:
+        """Return the kinds that the cluster has of a group, by their plural; everyone may ask for them.
+
+        Parameters
+        ----------
+        root
+            As in `Kind`: `apis/argoproj.io/v1alpha1`.
+        """
+        try:
+            found = self._json("GET", f"/{root}").get("resources") or ()
+        except ClusterObjectMissing:
+            return frozenset()
+        return frozenset(str(each.get("name")) for each in found)
+
     def is_allowed(self, verb: str, kind: Kind, *, subresource: str = "", namespace: str = "") -> bool:
         """Return whether the caller may do something, as the API server's authorisation sees it."""
         group = kind.root.split("/")[1] if kind.root.startswith("apis/") else ""
@@ -314,9 +330,11 @@ class Api:
         *,
         body: Object | None = None,
         content: str = "application/json",
+        what: str = "",
         verb: str = "",
     ) -> Object:
-        answer = self._answer(method, path, query, body=body, headers={"Content-Type": content}, verb=verb)
+        headers = {"Content-Type": content}
+        answer = self._answer(method, path, query, body=body, headers=headers, what=what, verb=verb)
         document: Object = json.loads(answer.body)
         return document
 
@@ -360,7 +378,7 @@ class Api:
         return Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, ClusterError) and error.retryable),
             stop=stop_after_delay(seconds),
-            wait=wait_exponential_jitter(initial=0.1, max=2, jitter=0.1),
+            wait=wait_exponential_jitter(multiplier=0.1, max=2, jitter=0.1),
             reraise=True,
         )(call)
 
@@ -419,7 +437,7 @@ class Api:
         said, details = _said(content)
         namespace = path.split("/namespaces/", 1)[1].split("/")[0] if "/namespaces/" in path else ""
         where = f"namespace {namespace}, context {self.context}" if namespace else f"context {self.context}"
-        resource = what or str(details.get("kind") or "") or path.rsplit("/", 1)[-1]
+        resource = what or path.rsplit("/", 1)[-1]
         if status == 401:
             return ClusterDenied(
                 "the cluster does not know who is asking: the credentials are missing or have expired",
@@ -449,6 +467,7 @@ class Api:
 def _connect(context: str) -> tuple[str, ApiClient]:
     """Return the name of the context that is used and a client for it."""
     try:
+        import yaml
         from kubernetes import client, config
     except ImportError as error:
         raise ClusterUnreachable(
@@ -476,7 +495,8 @@ def _connect(context: str) -> tuple[str, ApiClient]:
             'without one, choose backend="local"',
         )
     try:
-        contexts, active = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        # Named, because the client looks at KUBECONFIG only once, when it is imported.
+        contexts, active = config.list_kube_config_contexts(given)  # type: ignore[no-untyped-call]
         names = [entry["name"] for entry in contexts]
         if context and context not in names:
             raise ClusterUnreachable(
@@ -485,9 +505,9 @@ def _connect(context: str) -> tuple[str, ApiClient]:
                 remedy=f"choose of: {', '.join(names)}; GEOZARR_KUBE_CONTEXT=...",
             )
         config.load_kube_config(  # type: ignore[no-untyped-call]
-            context=context or None, client_configuration=configuration, persist_config=False
+            given, context=context or None, client_configuration=configuration, persist_config=False
         )
-    except (config.ConfigException, KeyError, TypeError, ValueError, OSError) as error:
+    except (config.ConfigException, yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
         raise ClusterUnreachable(
             f"the kubeconfig cannot be used: {_words(error)}", given=given, remedy="try: kubectl config view"
         ) from error
@@ -516,14 +536,15 @@ def _kubeconfig_exists() -> bool:
 def connect(settings: Settings) -> Api:
     """Return the API server that settings name; the same object for the same settings."""
     with _CONNECTING:
-        return _connected(settings.namespace, settings.kube_context, os.environ.get("KUBECONFIG", ""))
+        return _connected(settings.namespace, settings.kube_context, os.environ.get("KUBECONFIG", ""), os.getpid())
 
 
 _CONNECTING = Lock()
 
 
 @lru_cache(maxsize=8)
-def _connected(namespace: str, context: str, kubeconfig: str) -> Api:
+def _connected(namespace: str, context: str, kubeconfig: str, process: int) -> Api:
+    # Two processes that send through the same connections, as after a fork, would read each other's answers.
     return Api(namespace, context)
 
 

@@ -16,7 +16,9 @@ from typing import Any
 Object = Mapping[str, Any]
 
 # What the Makefile takes where a variable is not given; a test compares.
-MAKE_DEFAULTS: Mapping[str, str] = MappingProxyType({"NAMESPACE": "argo", "IMAGE": "eopf-geozarr:dev"})
+MAKE_DEFAULTS: Mapping[str, str] = MappingProxyType(
+    {"NAMESPACE": "argo", "PVC_NAME": "geozarr-pvc", "IMAGE": "eopf-geozarr:dev"}
+)
 CONTROLLER = "workflow-controller"
 DISK_PRESSURE_TAINT = "node.kubernetes.io/disk-pressure"
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError")
@@ -132,7 +134,7 @@ def nodes_with(image: str, nodes: Iterable[Object]) -> list[str]:
     """Return the names of the nodes that report an image."""
     name = full_name(image)
     return [
-        _name(node)
+        name_of(node)
         for node in nodes
         if any(name == full_name(other) for entry in _status(node, "images") for other in entry.get("names") or ())
     ]
@@ -154,7 +156,7 @@ def condition(thing: Object, kind: str) -> Object:
 def disk_pressure(nodes: Iterable[Object]) -> list[str]:
     """Return the names of the nodes whose disk is nearly full: nothing is started there, and pods are evicted."""
     return [
-        _name(node)
+        name_of(node)
         for node in nodes
         if condition(node, "DiskPressure").get("status") == "True"
         or any(taint.get("key") == DISK_PRESSURE_TAINT for taint in node.get("spec", {}).get("taints") or ())
@@ -167,7 +169,7 @@ def not_ready(nodes: Iterable[Object]) -> dict[str, str]:
     for node in nodes:
         ready = condition(node, "Ready")
         if ready.get("status") != "True":
-            found[_name(node)] = _sentence(ready.get("message") or ready.get("reason") or "it never reported")
+            found[name_of(node)] = _sentence(ready.get("message") or ready.get("reason") or "it never reported")
     return found
 
 
@@ -199,7 +201,7 @@ def controllers(deployments: Iterable[Object]) -> list[Controller]:
                 wanted = int(spec.get("replicas", 1))
                 ready = int(deployment.get("status", {}).get("readyReplicas") or 0)
                 watched = _watched(container, namespace)
-                found.append(Controller(namespace, _name(deployment), version, watched, wanted, ready))
+                found.append(Controller(namespace, name_of(deployment), version, watched, wanted, ready))
     return found
 
 
@@ -288,7 +290,7 @@ def unbound(claim: Object, events: Sequence[Object] = (), storage_class: Object 
     first_pod = "WaitForFirstConsumer"
     if phase == "Bound" or (phase == "Pending" and (storage_class or {}).get("volumeBindingMode") == first_pod):
         return None
-    name, namespace = _name(claim), str(claim["metadata"].get("namespace", ""))
+    name, namespace = name_of(claim), str(claim["metadata"].get("namespace", ""))
     last = next((event for event in reversed(events)), {})
     if last.get("reason") == first_pod:
         return None
@@ -308,7 +310,7 @@ def missing_claim(name: str, namespace: str) -> Cause:
     return Cause(
         "claim-missing",
         f"there is no claim {name} in namespace {namespace}: outputs have no place",
-        make("pvc", NAMESPACE=namespace),
+        make("pvc", NAMESPACE=namespace, PVC_NAME=name),
     )
 
 
@@ -333,7 +335,7 @@ def missing_image(image: str, node: str = "", said: str = "") -> Cause:
 
 def replace_claim(name: str, namespace: str) -> str:
     """Return the commands that make a claim anew; one without a volume holds nothing."""
-    return f"kubectl -n {namespace} delete pvc {name} && {make('pvc', NAMESPACE=namespace)}"
+    return f"kubectl -n {namespace} delete pvc {name} && {make('pvc', NAMESPACE=namespace, PVC_NAME=name)}"
 
 
 # Pods
@@ -366,7 +368,7 @@ def waiting_reason(pod: Object, events: Sequence[Object] = (), nodes: Sequence[O
             return Cause(
                 "container-refused",
                 f"its container cannot be made: {said or reason}",
-                f"kubectl -n {pod['metadata'].get('namespace')} describe pod {_name(pod)}",
+                f"kubectl -n {pod['metadata'].get('namespace')} describe pod {name_of(pod)}",
             )
     for event in reversed(events):
         # Said once it is often a volume that was asked for a moment too early, which mends itself.
@@ -523,7 +525,7 @@ def lock_reason(workflow: Object) -> Cause | None:
         # <namespace>/<workflow>/<node>, or <workflow>/<node> of older controllers
         parts = str(lock.get("holder", "")).split("/")
         holder = parts[-2] if len(parts) > 1 else parts[0]
-        if holder and holder != _name(workflow):
+        if holder and holder != name_of(workflow):
             return Cause(
                 "output-locked",
                 f"it waits for job {holder}, which is writing the same output",
@@ -540,7 +542,8 @@ def _image_and_tag(image: str) -> tuple[str, str, str]:
     return name, "", ""
 
 
-def _name(thing: Object) -> str:
+def name_of(thing: Object) -> str:
+    """Return an object's name."""
     return str(thing["metadata"]["name"])
 
 

@@ -296,11 +296,11 @@ def _loaded(settings: Settings | None) -> Settings:
 
 def _register() -> None:
     """Tell fsspec of the protocol, where this package's entry point did not, as it runs from a folder of sources."""
-    import fsspec
+    from fsspec.registry import known_implementations, register_implementation, registry
 
     name = SCHEME.removesuffix("://")
-    if name not in fsspec.registry and name not in fsspec.registry.known_implementations:
-        fsspec.register_implementation(name, "geozarr_nb.cluster.files.ClaimFileSystem")
+    if name not in registry and name not in known_implementations:
+        register_implementation(name, "geozarr_nb.cluster.files.ClaimFileSystem")
 
 
 def _entry(name: str, status: os.stat_result, *, is_folder: bool) -> Entry:

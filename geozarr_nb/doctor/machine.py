@@ -7,15 +7,14 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
+from geozarr_nb.doctor.findings import Finding, Verdict
 from geozarr_nb.settings import Settings
-from geozarr_runner import html
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
 from geozarr_runner.store import local_path, redact
@@ -26,12 +25,9 @@ if TYPE_CHECKING:
     from geozarr_runner.estimate import Estimate
     from geozarr_runner.product import Product, Source
 
-Verdict = Literal["ok", "warning", "problem"]
-
 OLDEST_PYTHON = (3, 12)
 TESTED_CONVERTER = "0.12.0"
 INSTALL = 'python -m pip install "geozarr-nb[local]"'
-MARKS: Mapping[Verdict, str] = {"ok": "ok", "warning": "!", "problem": "X"}
 
 # Where no product was given to estimate: the most that any choice of groups of a full Sentinel-2 tile needs. Memory is
 # that of its 10 m bands (10980 x 10980 pixels, as the runner's estimate has it), disk that of the whole product.
@@ -41,114 +37,24 @@ OUTPUT_OF_A_TILE = 6_000_000_000
 SPACE_FOR_STATE = 100_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found.
-
-    Attributes
-    ----------
-    verdict
-        "problem" keeps a conversion from running, "warning" may.
-    found
-        What there is.
-    why
-        Why it matters.
-    remedy
-        What to type or to do; empty where all is well.
-    """
-
-    name: str
-    verdict: Verdict
-    found: str
-    why: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True, repr=False)
-class Diagnosis:
-    """Everything that was checked."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        """True when nothing keeps a conversion from running."""
-        return not self.problems
-
-    @property
-    def problems(self) -> tuple[Finding, ...]:
-        """What keeps a conversion from running."""
-        return tuple(finding for finding in self.findings if finding.verdict == "problem")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as plain data."""
-        return {"ok": self.ok, "findings": [asdict(finding) for finding in self.findings]}
-
-    def __repr__(self) -> str:
-        """Return a line for each check, and what to do below those that found something."""
-        width = max((len(finding.name) for finding in self.findings), default=0)
-        lines = []
-        for finding in self.findings:
-            lines.append(f"{MARKS[finding.verdict]:>2}  {finding.name:<{width}}  {finding.found}")
-            if finding.verdict != "ok":
-                lines += [f"{'':{width + 6}}{finding.why}", f"{'':{width + 6}}remedy: {finding.remedy}"]
-        return "\n".join([*lines, self._summary()])
-
-    def _repr_html_(self) -> str:
-        rows = [
-            (MARKS[each.verdict], each.name, each.found, "" if each.verdict == "ok" else each.why, each.remedy)
-            for each in self.findings
-        ]
-        return html.block(self._summary(), html.table(("", "check", "found", "why it matters", "remedy"), rows))
-
-    def _summary(self) -> str:
-        warnings = sum(finding.verdict == "warning" for finding in self.findings)
-        if self.problems:
-            return f"{len(self.problems)} of {len(self.findings)} checks found a problem, {warnings} a warning"
-        return "ready to convert" + (f", with {warnings} warning{'s' * (warnings > 1)}" if warnings else "")
-
-
-def doctor(
-    source: Source | Product | pystac.Item | None = None, output: str | os.PathLike[str] | None = None
-) -> Diagnosis:
-    """Check whether this machine can convert, and say what to do where it can not.
+def versions(*, of_the_converter: bool) -> Iterator[Finding]:
+    """Check what is installed here.
 
     Parameters
     ----------
-    source
-        A product as `inspect` takes it: is it reachable, does it have the groups of params.json, and are memory and
-        disk enough for it? Without one they are compared with what a full Sentinel-2 tile needs.
-    output
-        Where the output would go; the working directory for None.
-
-    Returns
-    -------
-    Diagnosis
-        It never raises: what cannot be checked is a finding of its own.
+    of_the_converter
+        Also what runs the conversions; without, what submits them to a cluster.
     """
-    findings = [*_versions(), *_processor()]
-    settings, finding = _settings()
-    findings.append(finding)
-    estimate = None
-    if source is not None:
-        product, reachable = _product(source)
-        findings += reachable
-        if product is not None:
-            groups, estimate = _groups(product, settings.groups)
-            findings += groups
-    findings.append(_memory(estimate))
-    findings += _space(settings, Path.cwd() if output is None else output, estimate)
-    return Diagnosis(tuple(findings))
-
-
-def _versions() -> Iterator[Finding]:
     python = platform.python_version()
     why = f"the converter needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer"
     if sys.version_info[:2] >= OLDEST_PYTHON:
         yield Finding("Python", "ok", python, why)
     else:
         yield Finding("Python", "problem", python, why, f"python3.13 -m venv .venv && .venv/bin/{INSTALL}")
-    yield _version("geozarr-runner", "it runs the conversions", INSTALL)
+    yield _version("geozarr-runner", "it reads products, and runs the conversions", INSTALL)
+    if not of_the_converter:
+        yield _version("kubernetes", "it talks to the cluster", 'python -m pip install "geozarr-nb[cluster]"')
+        return
     yield _version(
         "eopf-geozarr",
         f"it is the converter; this package was tested with {TESTED_CONVERTER}",
@@ -193,7 +99,8 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in release[0].split(".")) if release else ()
 
 
-def _processor() -> Iterator[Finding]:
+def processor() -> Iterator[Finding]:
+    """Check cores and C library."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     why = "the converter compresses in one thread while it reads in another"
     if cores > 1:
@@ -209,7 +116,8 @@ def _processor() -> Iterator[Finding]:
         yield Finding("C library", "warning", found, why, "expect slower runs and more memory, or use a glibc system")
 
 
-def _settings() -> tuple[Settings, Finding]:
+def load_settings() -> tuple[Settings, Finding]:
+    """Return the settings, or their defaults where they cannot be used."""
     why = "it holds what is used where an argument is left out"
     try:
         settings = Settings.load()
@@ -221,7 +129,8 @@ def _settings() -> tuple[Settings, Finding]:
     return settings, Finding("params.json", "ok", f"sound; groups: {groups} (from {origin})", why)
 
 
-def _product(source: Source | Product | pystac.Item) -> tuple[Product | None, list[Finding]]:
+def check_product(source: Source | Product | pystac.Item) -> tuple[Product | None, list[Finding]]:
+    """Return a product, and whether it can be read; None where it can not."""
     from geozarr_runner.product import open_product
 
     why = "a conversion reads it from this machine"
@@ -238,7 +147,8 @@ def _product(source: Source | Product | pystac.Item) -> tuple[Product | None, li
     return product, [Finding("product", "warning", f"{found}, without consolidated metadata", why, remedy)]
 
 
-def _groups(product: Product, wanted: str) -> tuple[list[Finding], Estimate | None]:
+def check_groups(product: Product, wanted: str) -> tuple[list[Finding], Estimate | None]:
+    """Check the groups of the settings against a product; returns also what their conversion will cost."""
     from geozarr_runner.estimate import estimate
     from geozarr_runner.groups import report
 
@@ -257,7 +167,8 @@ def _groups(product: Product, wanted: str) -> tuple[list[Finding], Estimate | No
     return [Finding("groups", "warning", found, why, " or ".join(f'groups="{path}"' for path in near))], cost
 
 
-def _memory(estimate: Estimate | None) -> Finding:
+def check_memory(estimate: Estimate | None) -> Finding:
+    """Check the memory that is free here."""
     import psutil
 
     available = min(psutil.virtual_memory().available, _limit_of_container())
@@ -280,7 +191,8 @@ def _limit_of_container() -> float:
         return float("inf")
 
 
-def _space(settings: Settings, output: str | os.PathLike[str], estimate: Estimate | None) -> Iterator[Finding]:
+def check_space(settings: Settings, output: str | os.PathLike[str], estimate: Estimate | None) -> Iterator[Finding]:
+    """Check every folder that a run writes to."""
     target = local_path(os.fspath(output))
     if target is None:
         yield Finding(

@@ -7,15 +7,17 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from geozarr_runner import __version__
-from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted
+from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted, InvalidRequest
 from geozarr_runner.events import Reporter
+from geozarr_runner.outcome import write_last_words, write_outcome
 from geozarr_runner.spelling import in_shell, truth
 
 EPILOG = """exit codes: 0 success, 1 a defect, 2 bad request, 3 product unreachable, 4 converter failed,
@@ -41,16 +43,14 @@ def _parser() -> argparse.ArgumentParser:
         help="a Zarr store or a STAC item: address or path; - reads it from standard input, where a signed address is "
         "not seen by others",
     )
-    convert.add_argument("output", metavar="OUTPUT", help="the GeoZarr to write: a path")
-    _add_groups(convert)
     convert.add_argument(
+        "output", metavar="OUTPUT", help='the GeoZarr to write: a path; "" is PRODUCT_geozarr.zarr in this folder'
+    )
+    _add_groups(convert)
+    _add_truth(
+        convert,
         "--validate-groups",
-        type=truth,
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="true|false",
-        help="true: a missing group ends the run; false: it is left out with a warning (default)",
+        "true: a missing group ends the run; false: it is left out with a warning (default)",
     )
     convert.add_argument(
         "--if-exists",
@@ -64,9 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--log", type=Path, metavar="FILE", help="keep everything there (default: OUTPUT.log.jsonl)")
     convert.add_argument("--identity", metavar="TEXT", help="kept in the output's record of how it was made")
-    convert.add_argument("--dask-cluster", action="store_true", help="let the converter start dask workers")
-    convert.add_argument("--verbose", action="store_true", help="show the converter's own lines too")
+    _add_truth(convert, "--dask-cluster", "let the converter start dask workers")
+    _add_truth(convert, "--verbose", "have the converter say more, and show its own lines too")
     _add_json(convert)
+    _add_for_orchestrators(convert)
     convert.set_defaults(command=_convert)
 
     inspect = commands.add_parser("inspect", help="show what a product holds", epilog=EPILOG)
@@ -74,7 +75,43 @@ def _parser() -> argparse.ArgumentParser:
     _add_groups(inspect)
     _add_json(inspect)
     inspect.set_defaults(command=_inspect)
+
+    _add_serve(commands)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser("serve", help="show a folder to whoever has its token, read only, over HTTP")
+    serve.add_argument("root", metavar="ROOT", type=Path, help="the folder; nothing outside of it is shown")
+    serve.add_argument("--port", type=int, default=8080, metavar="N", help="0 takes a free one (default: %(default)s)")
+    serve.add_argument("--address", default="", metavar="HOST", help="where to listen (default: everywhere)")
+    serve.add_argument(
+        "--idle", type=float, default=300, metavar="SECONDS", help="end after so long without a request (%(default)s)"
+    )
+    serve.add_argument(
+        "--token-sha256", required=True, metavar="HEX", help="SHA-256 of the token that every request has to bring"
+    )
+    serve.set_defaults(command=_serve)
+
+
+def _add_truth(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    parser.add_argument(name, type=truth, nargs="?", const=True, default=False, metavar="true|false", help=text)
+
+
+def _add_for_orchestrators(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("for orchestrators")
+    group.add_argument("--with-log", action="store_true", help="show everything that the log file gets, in its order")
+    group.add_argument(
+        "--run-id",
+        metavar="TEXT",
+        help="the first event tells it, so that one run is found in a log file of several; a run that is refused is "
+        "then in that file too",
+    )
+    group.add_argument("--within", type=Path, metavar="DIR", help="refuse an OUTPUT that does not lie below it")
+    group.add_argument("--outcome", type=Path, metavar="FILE", help="write the result or error there, as JSON")
+    group.add_argument(
+        "--termination-log", type=Path, metavar="FILE", help="write an error there, as one line: [code] message"
+    )
 
 
 def _add_groups(parser: argparse.ArgumentParser) -> None:
@@ -93,19 +130,22 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _convert(options: argparse.Namespace) -> ExitCode:
     _interrupt_on_signals()
+    _keep_others_from_writing()
     reporter = Reporter(
         sys.stdout,
         readable=sys.stdout.isatty() and not options.json,
         progress_file=os.environ.get("ARGO_PROGRESS_FILE"),
-        verbose=options.verbose,
+        verbose=options.verbose or options.with_log,
     )
+    if options.run_id is not None:
+        reporter.emit("run", id=options.run_id)
     try:
         # Imported here, so that a signal during it is heard too.
         from geozarr_runner.preflight import Request
         from geozarr_runner.run import run
 
         request = Request(
-            product=sys.stdin.readline().strip() if options.input == "-" else options.input,
+            product=_address(options.input),
             output=options.output,
             groups=options.groups,
             validate_groups=options.validate_groups,
@@ -113,9 +153,10 @@ def _convert(options: argparse.Namespace) -> ExitCode:
             scratch=options.scratch,
             dask_cluster=options.dask_cluster,
             verbose=options.verbose,
-            identity=options.identity,
+            identity=options.identity or None,
+            within=options.within,
         )
-        run(request, reporter, options.log)
+        run(request, reporter, options.log, log_refused=options.run_id is not None)
     except GeozarrError as error:
         reporter.error(error)
         return error.exit_code
@@ -125,11 +166,40 @@ def _convert(options: argparse.Namespace) -> ExitCode:
         return ExitCode.DEFECT
     finally:
         _ignore_signals()  # it is decided how the run ended
+        _leave_outcome(options, reporter)
         reporter.close()
         if reporter.unheard:
             # Python's own last flush would fail once more, and change the exit code.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.SUCCESS
+
+
+def _address(given: str) -> str:
+    """Return the product's address as it has to be opened; what is secret in it is in no command line."""
+    from geozarr_runner.store import redact
+
+    # Taken out of the environment, so that the converter does not inherit it.
+    full = os.environ.pop("GEOZARR_INPUT", "").strip()
+    if given == "-":
+        return sys.stdin.readline().strip()
+    if full and redact(full) != redact(given):
+        raise InvalidRequest(
+            "the variable GEOZARR_INPUT holds the address of something else",
+            given=redact(given),
+            remedy="set it to this address with its signature, or unset it",
+        )
+    return full or given
+
+
+def _leave_outcome(options: argparse.Namespace, reporter: Reporter) -> None:
+    outcome = reporter.outcome
+    for path, write in ((options.outcome, write_outcome), (options.termination_log, write_last_words)):
+        if path is not None and outcome is not None:
+            try:
+                write(path, outcome)
+            except OSError as error:
+                # The run's own end is its last event for everyone else.
+                reporter.emit("log", source="runner", text=f"{path} cannot be written: {error.strerror}")
 
 
 def _inspect(options: argparse.Namespace) -> ExitCode:
@@ -148,6 +218,37 @@ def _inspect(options: argparse.Namespace) -> ExitCode:
         print(product)
         print("\n".join(f"  {line}" for line in found.lines))
     return ExitCode.SUCCESS
+
+
+def _serve(options: argparse.Namespace) -> ExitCode:
+    from geozarr_runner.serve import serve
+
+    ending = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ending.set())
+    try:
+        counters = serve(
+            options.root,
+            port=options.port,
+            idle=options.idle,
+            token_sha256=options.token_sha256,
+            address=options.address,
+            ready=lambda port: print(f"serving {options.root} on port {port}", flush=True),
+            ending=ending,
+        )
+    except GeozarrError as error:
+        print(f"error [{error.code}]: {in_shell(str(error))}", file=sys.stderr)
+        return error.exit_code
+    why = "a signal ended it" if ending.is_set() else f"nothing was asked for {options.idle:g} s"
+    print(f"served {counters.requests} requests, {counters.bytes} bytes of files; {why}", flush=True)
+    return ExitCode.SUCCESS
+
+
+def _keep_others_from_writing() -> None:
+    """Take on the usual mask for new files where none was handed on: Argo's executor hands on none."""
+    given = os.umask(0o022)
+    if given:
+        os.umask(given)
 
 
 def _ignore_signals() -> None:

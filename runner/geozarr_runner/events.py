@@ -5,13 +5,14 @@ Every event has `v` (the schema's version), `time` (UTC, ISO 8601) and `type`:
 ========  =====================================================================================
 type      fields
 ========  =====================================================================================
+run       id: the first event of a run that was given one; an output's log file may hold several runs
 stage     stage (preflight, stage, convert, verify, publish), state (started, finished), seconds
 progress  stage, done, total (null while unknown), unit (bytes, chunks, variables)
 message   text: one clean line for a person
 warning   code, message, remedy
 error     code, message, given, remedy, exit_code, retryable
 result    path, groups, skipped, bytes_read, bytes_written, seconds, versions, identity
-log       source, text: a line of the converter's; in the log file only
+log       source, text: a line of the converter's; in the log file, in the stream where that is asked for
 ========  =====================================================================================
 
 A reader passes over types and fields that it does not know; `v` grows only when a field changes its meaning.
@@ -126,6 +127,11 @@ class Reporter:
         Argo's `$ARGO_PROGRESS_FILE`: gets `done/total` whenever both are known.
     verbose
         Also pass on the converter's own lines.
+
+    Attributes
+    ----------
+    outcome
+        The `result` or `error` event as it was written; None before there was one.
     """
 
     def __init__(
@@ -137,12 +143,21 @@ class Reporter:
         self._progress_file = Path(progress_file) if progress_file else None
         self._log: TextIO | None = None
         self._before_log: list[str] = []
+        self.outcome: dict[str, Any] | None = None
 
     def open_log(self, path: Path) -> None:
-        """Keep everything in `path` from here on, what came before included."""
+        """Keep everything in `path` from here on, what came before included; the first file that opens is kept."""
+        if self._log is not None:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._log = path.open("a", encoding="utf-8", buffering=1)
-        self._log.writelines(self._before_log)
+        log = path.open("a", encoding="utf-8", buffering=1)
+        try:
+            log.writelines(self._before_log)
+        except OSError:
+            with suppress(OSError):
+                log.close()
+            raise
+        self._log = log
         self._before_log.clear()
 
     def close(self) -> None:
@@ -161,6 +176,8 @@ class Reporter:
         """Write one event."""
         now = datetime.now(UTC)
         document = {"v": SCHEMA_VERSION, "time": now.isoformat(timespec="milliseconds"), "type": kind, **fields}
+        if kind in ("result", "error"):
+            self.outcome = document
         line = json.dumps(document, default=str) + "\n"  # in ASCII: names of files can be bytes that are no text
         self._keep(line)
         if self._stream is None or (kind == "log" and not self._verbose):

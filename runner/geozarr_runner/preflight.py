@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,10 @@ SMALLEST_SPACE = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a run is asked to do; `product` in any form that `open_product` takes, `groups` in any of `normalise`."""
+    """What a run is asked to do; `product` in any form that `open_product` takes, `groups` in any of `normalise`.
+
+    An empty `output` is `<product>_geozarr.zarr` in the working directory; none may lie outside of `within`.
+    """
 
     product: Any
     output: str | os.PathLike[str]
@@ -36,6 +39,7 @@ class Request:
     dask_cluster: bool = False
     verbose: bool = False
     identity: str | None = None
+    within: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,14 @@ class Plan:
         return f"input-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def preflight(request: Request, reporter: Reporter) -> Plan:
+def preflight(request: Request, reporter: Reporter, on_output: Callable[[Path], None] = lambda _: None) -> Plan:
     """Read the product's structure, compare it with the request, and look at where the output will lie.
+
+    Parameters
+    ----------
+    on_output
+        Called with the output's path as soon as it is known to be allowed: before the product is read, unless the
+        output is named after it.
 
     Raises
     ------
@@ -84,9 +94,14 @@ def preflight(request: Request, reporter: Reporter) -> Plan:
     OutputExists, InvalidRequest, StorageFull
         The output cannot be written there.
     """
-    output = publish.output_path(request.output)
+    output = None if request.output == "" else _output(request, request.output)
+    if output is not None:
+        on_output(output)
     wanted = normalise(request.groups)
     product = open_product(request.product)
+    if output is None:
+        output = _output(request, f"{product.name.replace('/', '-')}_geozarr.zarr")
+        on_output(output)
     source = local_path(product.url)
     if source is not None and _overlap(source, output):
         raise InvalidRequest(
@@ -124,6 +139,11 @@ def preflight(request: Request, reporter: Reporter) -> Plan:
     )
 
 
+def _output(request: Request, name: str | os.PathLike[str]) -> Path:
+    output = publish.output_path(name)
+    return output if request.within is None else publish.inside(output, request.within)
+
+
 def _look_at_output(output: Path, product: Product, groups: tuple[str, ...], request: Request) -> bool:
     """Return whether the output is there and done; raise where it is in the way."""
     if not os.path.lexists(output) and os.path.lexists(publish.retired(output)):
@@ -136,16 +156,33 @@ def _look_at_output(output: Path, product: Product, groups: tuple[str, ...], req
             given=output,
             remedy="choose another output",
         )
-    if request.if_exists == "overwrite":
+    return is_done(output, publish.provenance(output), product, groups, request.if_exists)
+
+
+def is_done(
+    output: object, record: Mapping[str, Any] | None, product: Product, groups: tuple[str, ...], if_exists: IfExists
+) -> bool:
+    """Return whether an output that is there is what a request asks for; False where it is to be replaced.
+
+    Parameters
+    ----------
+    record
+        How it was made, as `publish.provenance` has it.
+
+    Raises
+    ------
+    OutputExists
+        It is in the way.
+    """
+    if if_exists == "overwrite":
         return False
-    if request.if_exists == "error":
+    if if_exists == "error":
         raise OutputExists(
             "the output exists",
             given=output,
             remedy='choose another output, or if_exists="skip" (keep it) or if_exists="overwrite" (replace it once the '
             "new one is verified)",
         )
-    record = publish.provenance(output)
     made_of = (record or {}).get("input", {}).get("identity")
     if record is None or made_of != product.identity or tuple(record.get("groups", ())) != groups:
         raise OutputExists(

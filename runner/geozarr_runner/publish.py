@@ -85,6 +85,22 @@ def output_path(output: str | os.PathLike[str]) -> Path:
     return path
 
 
+def inside(path: Path, folder: Path) -> Path:
+    """Return an output's path, if it lies below a folder when every link on the way is followed.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    if folder.resolve() not in path.resolve().parents:
+        raise InvalidRequest(
+            f"the output does not lie below {folder}",
+            given=path,
+            remedy=f'give a path below {folder}: output="out.zarr"',
+        )
+    return path
+
+
 @contextmanager
 def workspace(output: Path, scratch: Path | None = None, *, staging: str = "input") -> Iterator[Workspace]:
     """Lock an output, remove what a killed run left, and give the run its folders; both are gone at the end.
@@ -191,7 +207,11 @@ def is_store(path: Path) -> bool:
 
 def provenance(output: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Return the record of how an output was made; None where there is none."""
-    root = _root_document(output_path(output))
+    return provenance_of(_root_document(output_path(output)))
+
+
+def provenance_of(root: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the record out of a root's document."""
     attributes = (root or {}).get("attributes")
     record = attributes.get(PROVENANCE) if isinstance(attributes, dict) else None
     return record if isinstance(record, dict) else None

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -37,7 +38,7 @@ class Result:
     skipped: bool
 
 
-def run(request: Request, reporter: Reporter, log: Path | None = None) -> Result:
+def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_refused: bool = False) -> Result:
     """Do one conversion.
 
     Parameters
@@ -45,23 +46,34 @@ def run(request: Request, reporter: Reporter, log: Path | None = None) -> Result
     log
         The file that keeps everything, from the moment the request is known to be possible; default
         `<output>.log.jsonl`.
+    log_refused
+        Keep also what became of a request that is refused, where a log file has a place of its own.
 
     Raises
     ------
     GeozarrError
         Its `exit_code` is the run's. Nothing half-written is left under the output's name.
     """
+
+    def log_of(output: Path) -> Path:
+        return log or output.with_name(f"{output.name}.log.jsonl")
+
+    def keep(output: Path) -> None:
+        if log is not None or _has_place_for_a_log(output):
+            with suppress(OSError):  # what is written later fails with its own reason
+                reporter.open_log(log_of(output))
+
     start = time.monotonic()
     started = datetime.now(UTC)
     with reporter.stage("preflight"):
-        plan = preflight(request, reporter)
+        plan = preflight(request, reporter, keep if log_refused else lambda _: None)
     if plan.done:
         _report_result(reporter, plan, request, bytes_read=0, start=start)
         return Result(plan.output, plan.groups, skipped=True)
     converter = convert.find_converter()
     with publish.workspace(plan.output, request.scratch, staging=plan.staging) as space:
         with publish.storage_errors(plan.output.parent):
-            reporter.open_log(log or plan.output.with_name(f"{plan.output.name}.log.jsonl"))
+            reporter.open_log(log_of(plan.output))
         with reporter.stage("stage") as progress:
             staged = stage(plan, space, progress, reporter)
         try:
@@ -83,6 +95,15 @@ def run(request: Request, reporter: Reporter, log: Path | None = None) -> Result
             publish.publish(space, overwrite=request.if_exists == "overwrite")
     _report_result(reporter, plan, request, bytes_read=staged.bytes_read, start=start)
     return Result(plan.output, plan.groups, skipped=False)
+
+
+def _has_place_for_a_log(output: Path) -> bool:
+    """Return whether a file may be left beside an output that may come to nothing: never inside of a product."""
+    return (
+        output.parent.is_dir()
+        and (publish.is_store(output) or not os.path.lexists(output))
+        and not any(publish.is_store(folder) for folder in output.parents)
+    )
 
 
 def _convert(

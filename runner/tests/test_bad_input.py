@@ -406,7 +406,7 @@ def an_object_store(at: Scene) -> Arguments:
 
 @case("invalid-request", 2, "no name")
 def an_output_without_a_name(at: Scene) -> Arguments:
-    return [at.product, ""]
+    return [at.product, " "]
 
 
 @case("invalid-request", 2, "cannot be an output")

@@ -1,8 +1,7 @@
-"""A small product, and each backend in turn; the converter is the real one."""
+"""Each backend in turn; the converter is the real one."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,15 +9,11 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.job import Job
+from tests.cluster.support import fresh_namespace
 from tests.contract.support import GROUP, Place
+from tests.places import empty, make_place
 
-BACKENDS = ["local"]
-
-
-@pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Sentinel-2 product of 360 pixels."""
-    return str(gz.sample_product(tmp_path_factory.mktemp("product") / "S2A_SAMPLE.zarr", size=360))
+BACKENDS = ["local", pytest.param("argo", marks=pytest.mark.cluster)]
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
@@ -28,21 +23,41 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def place(backend: str, sample: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(
+    request: pytest.FixtureRequest, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Place]:
     """A backend without any jobs; those that a test leaves are ended."""
-    environ = {"GEOZARR_STATE_DIR": str(tmp_path / "state"), "GEOZARR_BACKEND": backend}
-    for name, value in environ.items():
+    made = make_place(request, backend, tmp_path, None)
+    for name, value in made.settings.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "out").mkdir()
-    yield Place(backend, tmp_path / "out", sample, {**os.environ})
-    gz.list_jobs().cancel()
+    yield made
+    empty(made)
 
 
 @pytest.fixture(scope="session")
-def converted(backend: str, sample: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+def home(request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Where `converted` is, and no other job."""
+    scratch = tmp_path_factory.mktemp("home")
+    if backend == "local":
+        yield make_place(request, backend, scratch, None)
+        return
+    with fresh_namespace() as namespace:
+        yield make_place(request, backend, scratch, namespace)
+
+
+@pytest.fixture(scope="session")
+def converted(home: Place) -> Job:
     """A job that has succeeded; tests only look at it."""
-    folder = tmp_path_factory.mktemp("converted")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEOZARR_STATE_DIR", str(folder / "state"))
-        yield gz.convert(sample, folder / "out.zarr", groups=[GROUP], backend=backend, progress=False)
+        for name, value in home.settings.items():
+            patch.setenv(name, value)
+        return gz.convert(home.sample, home.output("out"), groups=[GROUP], backend=home.backend, progress=False)
+
+
+@pytest.fixture
+def at_home(home: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """`home`, with the settings that lead there."""
+    for name, value in home.settings.items():
+        monkeypatch.setenv(name, value)
+    return home

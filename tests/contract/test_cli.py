@@ -21,17 +21,31 @@ import pytest
 from PIL import Image
 
 from geozarr_runner.errors import ExitCode
+from tests.contract.support import GROUP, Place
+from tests.places import empty, make_place
 
-GROUP = "/measurements/reflectance/r60m"
 COMMAND = [sys.executable, "-m", "geozarr_nb"]
 
 
 @dataclass(frozen=True)
 class Shell:
-    """A working directory with a state folder of its own."""
+    """A working directory, and a place for the jobs that are submitted from it."""
 
-    folder: Path
+    place: Place
     environ: dict[str, str]
+
+    @property
+    def folder(self) -> Path:
+        return self.place.scratch
+
+    @property
+    def source(self) -> str:
+        """The sample product, as one would type it here."""
+        return self.place.product(self.folder / "s2.zarr").removeprefix(f"{self.folder}/")
+
+    def output(self, name: str) -> str:
+        """Return an output, as one would type it here."""
+        return self.place.output(name).removeprefix(f"{self.folder}/")
 
     def run(self, *arguments: str, code: int = ExitCode.SUCCESS) -> subprocess.CompletedProcess[str]:
         """Run one command, and see that it ends as expected and never with a traceback."""
@@ -68,31 +82,45 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory, sample: str) -> Iterator[Shell]:
-    folder = tmp_path_factory.mktemp("shell")
-    (folder / "s2.zarr").symlink_to(sample)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEOZARR_", "ARGO_"))}
-    made = Shell(folder, {**kept, "GEOZARR_STATE_DIR": str(folder / "state")})
+def desk(request: pytest.FixtureRequest, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A shell for what has nothing to do with any backend."""
+    return open_shell(make_place(request, "local", tmp_path_factory.mktemp("desk"), None), sample)
+
+
+@pytest.fixture(scope="module")
+def shell(
+    request: pytest.FixtureRequest, backend: str, sample: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shell]:
+    """A shell for jobs of the backend under test."""
+    made = open_shell(make_place(request, backend, tmp_path_factory.mktemp("shell"), None), sample)
     yield made
-    for job in made.json("jobs"):
-        made.run("cancel", job["name"])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made.place.settings.items():
+            patch.setenv(name, value)
+        empty(made.place)
+
+
+def open_shell(place: Place, sample: Path) -> Shell:
+    (place.scratch / "s2.zarr").symlink_to(sample)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEOZARR_", "ARGO_"))}
+    return Shell(place, {**kept, **place.settings})
 
 
 @pytest.fixture(scope="module")
 def converted(shell: Shell) -> str:
-    """Name of the job of `out.zarr`, which has succeeded."""
-    done = shell.run("convert", "s2.zarr", "out.zarr", "--groups", GROUP)
+    """Name of the job of the output `out`, which has succeeded."""
+    done = shell.run("convert", shell.source, shell.output("out"), "--groups", GROUP)
     assert "publish" in done.stderr + done.stdout
     assert "geozarr-nb preview" in done.stdout
     assert "gz.open(" in done.stdout
     return shell.job_of("/out.zarr", "Succeeded")
 
 
-def test_script_and_module_are_the_same_command(shell: Shell) -> None:
+def test_script_and_module_are_the_same_command(desk: Shell) -> None:
     script = Path(sysconfig.get_path("scripts")) / "geozarr-nb"
     said = subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout
     assert re.fullmatch(r"geozarr-nb \d+\.\d+\.\d+\n", said)
-    assert shell.run("--version").stdout == said
+    assert desk.run("--version").stdout == said
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["--version"]])
@@ -114,34 +142,34 @@ assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)
         assert "exit codes:" in done.stdout
 
 
-def test_inspect(shell: Shell) -> None:
-    assert GROUP in shell.run("inspect", "s2.zarr").stdout
-    document = shell.json("inspect", "s2.zarr")
+def test_inspect(desk: Shell) -> None:
+    assert GROUP in desk.run("inspect", "s2.zarr").stdout
+    document = desk.json("inspect", "s2.zarr")
     assert document["kind"] == "Sentinel-2 L2A"
     assert document["groups"][GROUP]["shape"] == [60, 60]
 
 
 @pytest.mark.parametrize("separator", [None, ",", ", "])
-def test_validate_takes_groups_in_every_form(shell: Shell, separator: str | None) -> None:
+def test_validate_takes_groups_in_every_form(desk: Shell, separator: str | None) -> None:
     wanted = [GROUP.removesuffix("m"), "/x"]
     groups = [separator.join(wanted)] if separator else wanted
-    report = shell.json("validate", "s2.zarr", "--groups", *groups, code=ExitCode.BAD_REQUEST)
+    report = desk.json("validate", "s2.zarr", "--groups", *groups, code=ExitCode.BAD_REQUEST)
     assert report["missing"] == wanted
     assert GROUP in report["suggestions"][wanted[0]]
-    text = shell.run("validate", "s2.zarr", "--groups", *groups, code=ExitCode.BAD_REQUEST).stdout
+    text = desk.run("validate", "s2.zarr", "--groups", *groups, code=ExitCode.BAD_REQUEST).stdout
     assert f"Missing: {wanted[0]}, /x" in text
 
 
-def test_validate_what_is_there(shell: Shell) -> None:
-    assert shell.json("validate", "s2.zarr", "--groups", GROUP)["ok"] is True
-    assert shell.json("validate", "s2.zarr", "--groups", "0")["wanted"] == []
+def test_validate_what_is_there(desk: Shell) -> None:
+    assert desk.json("validate", "s2.zarr", "--groups", GROUP)["ok"] is True
+    assert desk.json("validate", "s2.zarr", "--groups", "0")["wanted"] == []
 
 
-def test_estimate(shell: Shell) -> None:
-    estimate = shell.json("estimate", "s2.zarr", "--groups", GROUP)
+def test_estimate(desk: Shell) -> None:
+    estimate = desk.json("estimate", "s2.zarr", "--groups", GROUP)
     assert estimate["groups"] == [GROUP]
     assert 0 < estimate["download_bytes"] < estimate["output_bytes"]
-    assert "output: about" in shell.run("estimate", "s2.zarr").stdout
+    assert "output: about" in desk.run("estimate", "s2.zarr").stdout
 
 
 def test_jobs(shell: Shell, converted: str) -> None:
@@ -150,7 +178,7 @@ def test_jobs(shell: Shell, converted: str) -> None:
     assert job["result"]["bytes_written"] > 0
     listed = shell.run("jobs", "--status", "Succeeded").stdout
     assert converted in listed
-    assert str(shell.folder / "out.zarr") in listed, "nothing is cut off in a pipe"
+    assert shell.place.output("out") in listed, "nothing is cut off in a pipe"
     assert shell.run("jobs", "--status", "Pending").stdout == "no jobs are Pending\n"
 
 
@@ -178,19 +206,19 @@ def test_wait_for_what_has_finished(shell: Shell, converted: str) -> None:
 
 
 def test_output_that_exists(shell: Shell, converted: str) -> None:
-    request = ["convert", "s2.zarr", "out.zarr", "--groups", GROUP]
+    request = ["convert", shell.source, shell.output("out"), "--groups", GROUP]
     refused = shell.run(*request, code=ExitCode.BAD_REQUEST)
     assert refused.stderr.startswith("error [output-exists]: ")
     assert "--if-exists skip" in refused.stderr
-    before = (shell.folder / "out.zarr" / "zarr.json").stat().st_mtime_ns
+    before = shell.place.stamp("out")
     assert shell.json(*request, "--if-exists", "skip")["name"] == converted
     assert "nothing ran now" in shell.run(*request, "--if-exists", "skip").stderr
-    assert (shell.folder / "out.zarr" / "zarr.json").stat().st_mtime_ns == before
+    assert shell.place.stamp("out") == before
 
 
 @pytest.mark.parametrize("by", ["path", "job"])
 def test_open(shell: Shell, converted: str, by: str) -> None:
-    given = "out.zarr" if by == "path" else converted
+    given = shell.output("out") if by == "path" else converted
     text = shell.run("open", given).stdout
     assert f"Group: {GROUP}" in text
     line = text.splitlines()[-1]
@@ -208,30 +236,32 @@ def test_open(shell: Shell, converted: str, by: str) -> None:
     assert document["levels"] == {GROUP: [[60, 60]]}
 
 
-def test_open_what_is_no_geozarr(shell: Shell) -> None:
-    shell.run("open", "s2.zarr", code=ExitCode.BAD_REQUEST)
-    assert "/quality/atmosphere/r20m" in shell.run("open", "s2.zarr", "--no-strict").stdout
+def test_open_what_is_no_geozarr(desk: Shell) -> None:
+    desk.run("open", "s2.zarr", code=ExitCode.BAD_REQUEST)
+    assert "/quality/atmosphere/r20m" in desk.run("open", "s2.zarr", "--no-strict").stdout
 
 
 def test_preview(shell: Shell, converted: str) -> None:
-    shell.run("preview", "out.zarr", "a.png", "--bands", "b8a,b04", "b03", "--size", "90", "--stretch", "1", "99")
+    shell.run(
+        "preview", shell.output("out"), "a.png", "--bands", "b8a,b04", "b03", "--size", "90", "--stretch", "1", "99"
+    )
     with Image.open(shell.folder / "a.png") as image:
         assert image.size == (90, 90)
     assert "b04" in shell.run("preview", converted).stdout
     assert (shell.folder / "preview.png").exists()
 
 
-def test_doctor(shell: Shell) -> None:
-    assert shell.run("doctor", "s2.zarr").stdout.splitlines()[-1].startswith("ready to convert")
-    diagnosis = shell.json("doctor", "none.zarr", code=ExitCode.DEFECT)
+def test_doctor(desk: Shell) -> None:
+    assert desk.run("doctor", "s2.zarr").stdout.splitlines()[-1].startswith("ready to convert")
+    diagnosis = desk.json("doctor", "none.zarr", code=ExitCode.DEFECT)
     assert diagnosis["ok"] is False
 
 
-def test_sample(shell: Shell) -> None:
-    assert shell.json("sample", "tiny.zarr", "--size", "120")["size"] == 120
-    assert "r60m" in shell.run("inspect", "tiny.zarr").stdout
-    shell.run("sample", "tiny.zarr", "--size", "120", code=ExitCode.BAD_REQUEST)
-    assert "geozarr-nb inspect tiny.zarr" in shell.run("sample", "tiny.zarr", "--size", "120", "--overwrite").stdout
+def test_sample(desk: Shell) -> None:
+    assert desk.json("sample", "tiny.zarr", "--size", "120")["size"] == 120
+    assert "r60m" in desk.run("inspect", "tiny.zarr").stdout
+    desk.run("sample", "tiny.zarr", "--size", "120", code=ExitCode.BAD_REQUEST)
+    assert "geozarr-nb inspect tiny.zarr" in desk.run("sample", "tiny.zarr", "--size", "120", "--overwrite").stdout
 
 
 BAD = {
@@ -247,16 +277,22 @@ BAD = {
     ),
     "output inside the input": (["submit", "s2.zarr", "s2.zarr/out.zarr", "--groups", GROUP], "invalid-request", 2),
     "unknown backend": (["submit", "s2.zarr", "a.zarr", "--groups", GROUP, "--backend", "moon"], "invalid-request", 2),
-    "no such job": (["wait", "nobody"], "job-not-found", 2),
-    "no job to cancel": (["cancel", "nobody"], "job-not-found", 2),
-    "no job to retry": (["retry", "nobody"], "job-not-found", 2),
     "no such output": (["open", "nothing.zarr"], "invalid-request", 2),
     "sample of no kind": (["sample", "b.zarr", "--kind", "s9"], "invalid-request", 2),
 }
 
 
 @pytest.mark.parametrize(("arguments", "code", "exit_code"), BAD.values(), ids=BAD)
-def test_errors(shell: Shell, arguments: list[str], code: str, exit_code: int) -> None:
+def test_errors(desk: Shell, arguments: list[str], code: str, exit_code: int) -> None:
+    see_error(desk, arguments, code, exit_code)
+
+
+@pytest.mark.parametrize("command", ["wait", "cancel", "retry"])
+def test_no_such_job(shell: Shell, command: str) -> None:
+    see_error(shell, [command, "nobody"], "job-not-found", 2)
+
+
+def see_error(shell: Shell, arguments: list[str], code: str, exit_code: int) -> None:
     before = sorted(path.name for path in shell.folder.iterdir())
     document = json.loads((done := shell.run(*arguments, "--json", code=exit_code)).stdout)["error"]
     assert done.stderr.startswith(f"error [{code}]: {document['message']}\n")
@@ -276,17 +312,17 @@ def test_without_json_errors_leave_standard_output_alone(shell: Shell) -> None:
     "arguments",
     [[], ["fly"], ["convert", "s2.zarr", "a.zarr", "--if-exists", "maybe"], ["submit", "--validate-groups", "perhaps"]],
 )
-def test_usage_errors_are_bad_requests(shell: Shell, arguments: list[str]) -> None:
-    assert "usage: geozarr-nb" in shell.run(*arguments, code=ExitCode.BAD_REQUEST).stderr
+def test_usage_errors_are_bad_requests(desk: Shell, arguments: list[str]) -> None:
+    assert "usage: geozarr-nb" in desk.run(*arguments, code=ExitCode.BAD_REQUEST).stderr
 
 
-def test_conversion_that_fails(shell: Shell, sample: str) -> None:
-    shutil.copytree(sample, shell.folder / "broken.zarr")
-    chunk = shell.folder / "broken.zarr" / GROUP[1:] / "b01" / "0.0"
+def test_conversion_that_fails(shell: Shell, sample: Path) -> None:
+    broken = shutil.copytree(sample, shell.folder / "broken.zarr")
+    chunk = broken / GROUP[1:] / "b01" / "0.0"
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[:16] + b"\xff" * (len(whole) - 16))  # as long as it says, so the converter meets it first
     run = subprocess.run(
-        [*COMMAND, "convert", "broken.zarr", "broken-out.zarr", "--groups", GROUP, "--json"],
+        [*COMMAND, "convert", shell.place.product(broken), shell.output("a"), "--groups", GROUP, "--json"],
         cwd=shell.folder,
         env=shell.environ,
         capture_output=True,
@@ -297,11 +333,11 @@ def test_conversion_that_fails(shell: Shell, sample: str) -> None:
     assert run.returncode in (ExitCode.PRODUCT_UNREACHABLE, ExitCode.CONVERTER_FAILED)
     assert f"error [{error['code']}]: " in run.stderr
     assert "last lines:" in run.stderr
-    assert not (shell.folder / "broken-out.zarr").exists()
+    assert not shell.place.exists("a")
 
 
 def test_interrupted_wait_leaves_the_job_and_says_how_to_come_back(shell: Shell) -> None:
-    run = shell.start("convert", "s2.zarr", "left.zarr", "--groups", GROUP, "--json")
+    run = shell.start("convert", shell.source, shell.output("left"), "--groups", GROUP, "--json")
     name = shell.job_of("/left.zarr", "Running")
     run.send_signal(signal.SIGINT)
     stdout, stderr = run.communicate(timeout=30)
@@ -316,17 +352,17 @@ def test_interrupted_wait_leaves_the_job_and_says_how_to_come_back(shell: Shell)
     cancelled = shell.json("cancel", name)
     assert cancelled["status"] == "Failed"
     assert "cancel" in cancelled["reason"]
-    assert not (shell.folder / "left.zarr").exists()
+    assert not shell.place.exists("left")
     assert "\nerror [" in shell.run("wait", name, code=cancelled["error"]["exit_code"]).stderr
     assert shell.json("retry", name)["attempt"] == 2
     shell.run("cancel", name)
 
 
 def test_submit_returns_at_once(shell: Shell) -> None:
-    said = shell.run("submit", "s2.zarr", "later.zarr", "--groups", GROUP).stdout
+    said = shell.run("submit", shell.source, shell.output("later"), "--groups", GROUP).stdout
     name = shell.job_of("/later.zarr", "Pending", "Running")
     assert f"geozarr-nb wait {name}" in said
-    joined = shell.json("submit", "s2.zarr", "later.zarr", "--groups", GROUP)
+    joined = shell.json("submit", shell.source, shell.output("later"), "--groups", GROUP)
     assert joined["name"] == name, "the same request joins its job"
     shell.run("cancel", name)
 

@@ -15,7 +15,7 @@ from tests.contract.support import GROUP, Place
 def test_one_bad_request_does_not_stop_the_others_and_the_rest_is_not_done_twice(place: Place) -> None:
     requests = [
         {"source": place.sample, "output": place.output("a")},
-        {"source": "missing.zarr", "output": place.output("b")},
+        {"source": place.product("missing.zarr"), "output": place.output("b")},
         {"source": place.sample, "output": place.output("c"), "grups": ["x"]},
         {"source": place.sample, "output": place.output("d"), "groups": ["quality/mask/r60m"]},
     ]
@@ -56,7 +56,7 @@ def test_a_set_is_cancelled_as_a_whole(place: Place) -> None:
 
 
 def test_sources_alone_are_requests(place: Place) -> None:
-    jobs = gz.submit_many([place.sample, "missing.zarr"], groups=[GROUP])
+    jobs = gz.submit_many([place.sample, place.product("missing.zarr")], groups=[GROUP])
     assert jobs.jobs[0].output.endswith("S2A_SAMPLE_geozarr.zarr")
     assert isinstance(jobs[1], Refused)
     jobs.cancel()

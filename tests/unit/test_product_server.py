@@ -289,6 +289,16 @@ def test_client_that_leaves(root: Path, caplog: pytest.LogCaptureFixture, connec
     assert not caplog.records
 
 
+def test_answers_are_held_until_they_are_released(root: Path, server: ProductServer, connect: Connect) -> None:
+    server.hold("/a/")
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(connect(server), "/a/0.0")
+        assert connect(server)("/empty")[0] == 200, "others are answered"
+        assert not held.done()
+        server.release()
+        assert held.result(timeout=10)[0] == 200
+
+
 def test_stop_in_the_middle_of_an_answer(root: Path, connect: Connect) -> None:
     with ProductServer(root, bandwidth=1e5) as server:
         client = connect(server)

@@ -1,0 +1,78 @@
+"""Whether conversions can run, here or on a cluster, and what to do where they can not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geozarr_nb.backends import NAMES
+from geozarr_nb.doctor import machine
+from geozarr_nb.doctor.findings import Diagnosis, Finding
+from geozarr_nb.settings import Settings
+
+if TYPE_CHECKING:
+    import pystac
+
+    from geozarr_runner.estimate import Estimate
+    from geozarr_runner.product import Product, Source
+
+__all__ = ["Diagnosis", "Finding", "doctor"]
+
+
+def doctor(
+    source: Source | Product | pystac.Item | None = None,
+    output: str | os.PathLike[str] | None = None,
+    backend: str | None = None,
+) -> Diagnosis:
+    """Check whether conversions can run, and say what to do where they can not.
+
+    Parameters
+    ----------
+    source
+        A product as `inspect` takes it: is it reachable, does it have the groups of params.json, and are memory and
+        disk of this machine enough for it? Without one they are compared with what a full Sentinel-2 tile needs.
+    output
+        Where the output would go; the working directory for None.
+    backend
+        "local": this machine. "argo": the cluster that the settings name, and what of this machine it takes to submit
+        there. Default: the setting.
+
+    Returns
+    -------
+    Diagnosis
+        It never raises: what cannot be checked is a finding of its own.
+    """
+    settings, finding = machine.load_settings()
+    name = backend or settings.backend
+    findings = [*machine.versions(of_the_converter=name != "argo")]
+    if name != "argo":
+        findings += machine.processor()
+    findings.append(finding)
+    if name not in NAMES:
+        why, remedy = "jobs run there", f"choose of: {', '.join(NAMES)}"
+        findings.append(Finding("backend", "problem", f"there is no backend {name!r}", why, remedy))
+    estimate = None
+    if source is not None:
+        product, reachable = machine.check_product(source)
+        findings += reachable
+        if product is not None:
+            groups, estimate = machine.check_groups(product, settings.groups)
+            findings += groups
+    findings += _cluster(settings, source, output) if name == "argo" else _machine(settings, output, estimate)
+    return Diagnosis(tuple(findings))
+
+
+def _machine(settings: Settings, output: str | os.PathLike[str] | None, estimate: Estimate | None) -> Iterator[Finding]:
+    yield machine.check_memory(estimate)
+    yield from machine.check_space(settings, Path.cwd() if output is None else output, estimate)
+
+
+def _cluster(
+    settings: Settings, source: Source | Product | pystac.Item | None, output: str | os.PathLike[str] | None
+) -> Iterator[Finding]:
+    from geozarr_nb.doctor.cluster import check_addresses, check_cluster
+
+    yield from check_addresses(settings, source, output)
+    yield from check_cluster(settings)

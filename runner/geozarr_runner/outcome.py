@@ -1,0 +1,40 @@
+"""How a run ended, left where an orchestrator picks it up when the run's own stream is gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LONGEST_FIELD = 8000  # characters: Argo keeps it in an object of the cluster's, all of which have to be small
+LONGEST_MESSAGE = 1000  # characters: Kubernetes cuts a container's last words off after 4096 bytes
+
+
+def write_outcome(path: Path, event: Mapping[str, Any]) -> None:
+    """Write a `result` or `error` event as one JSON document; a field that is too big is cut, or left out.
+
+    Raises
+    ------
+    OSError
+    """
+    document = {name: _short(value) for name, value in event.items()}
+    path.write_text(json.dumps(document, default=str), encoding="utf-8")
+
+
+def write_last_words(path: Path, event: Mapping[str, Any]) -> None:
+    """Write an `error` event as the one line `[code] message`; nothing for another event.
+
+    Raises
+    ------
+    OSError
+    """
+    if event["type"] == "error":
+        text = " ".join(f"[{event['code']}] {event['message']}".split())
+        path.write_text(text[:LONGEST_MESSAGE], encoding="utf-8", errors="replace")
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str):
+        return value[:LONGEST_FIELD]
+    return value if len(json.dumps(value, default=str)) <= LONGEST_FIELD else None

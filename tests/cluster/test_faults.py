@@ -1,0 +1,292 @@
+"""What goes wrong on a cluster while a job runs: no job is lost, none is done twice, and the reason is said."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+import geozarr_nb as gz
+from geozarr_nb.errors import ClusterObjectMissing, WaitTimeout
+from geozarr_nb.job import Job
+from geozarr_runner.events import STAGES, Event, parse_all
+from tests.cluster.support import IMAGE, Breaker, ClusterPlace, kubectl
+from tests.contract.support import GROUP, until
+
+pytestmark = pytest.mark.cluster
+SECONDS_WITHOUT_A_KUBELET = 30
+
+
+def hold_data(place: ClusterPlace) -> None:
+    """Keep the chunks back, so that a run stays in its second stage until they are released."""
+    place.server.hold(f"/{Path(place.sample).relative_to(place.server.url)}{GROUP}/b")
+
+
+def submit_held(place: ClusterPlace, **options: object) -> Job:
+    """Return a job that is in the middle of its run, and stays there until the server's answers are released."""
+    hold_data(place)
+    job = place.submit("a", **options)
+    until(lambda: job.stage == "stage")
+    return job
+
+
+def see_done_once(place: ClusterPlace, job: Job) -> None:
+    """See that a job is there, has succeeded, and did its work once."""
+    assert job.raise_for_status().state.attempt == 1
+    assert [state.name for state in gz.list_jobs().jobs] == [job.name]
+    assert len(place.runs("a")) == 1
+    assert place.running("a") == []
+    assert place.leftovers("a") == []
+    tree = job.open()
+    assert GROUP in tree.groups
+    tree.close()
+
+
+def see_nothing_made(place: ClusterPlace, job: Job, tries: int = 1) -> None:
+    """See that a job that failed is there, with nothing of an output, and that it was not tried again in vain."""
+    assert [state.name for state in gz.list_jobs().jobs] == [job.name]
+    assert place.running("a") == []
+    assert not place.exists("a")
+    assert len(place.tries("a")) == tries
+
+
+def told(events: list[Event]) -> list[tuple[str, str, str]]:
+    """Return events as something that can be compared."""
+    return [(event.type, event.time.isoformat(), json.dumps(event.fields, sort_keys=True)) for event in events]
+
+
+def written(place: ClusterPlace) -> list[Event]:
+    """Return the events of all runs as they wrote them down themselves."""
+    events = parse_all(place.namespace.volume.text(f"{place.path('a')}.log.jsonl").splitlines())
+    return [event for event in events if event.type != "log"]
+
+
+def test_api_server_killed_three_times(place: ClusterPlace, breaker: Breaker) -> None:
+    job = submit_held(place)
+    with ThreadPoolExecutor(1) as pool:
+        follower = pool.submit(lambda: list(job.events(follow=True)))
+        for number in range(3):
+            breaker.kill("kube-apiserver")
+            # What was known is known still, and that the cluster is silent is no reason to give a job up.
+            until(lambda: "has not answered" in job.reason, seconds=20)
+            assert job.status == "Running"
+            if number == 1:
+                place.server.release()  # the run goes on, and to its end, without anybody to tell
+            breaker.up()
+        events = follower.result(timeout=120)
+    see_done_once(place, job)
+    assert told(events) == told(written(place))
+
+
+def test_controller_restarted(place: ClusterPlace) -> None:
+    job = submit_held(place)
+    kubectl("delete", "pods", "--all-namespaces", "-l", "app=workflow-controller", "--grace-period=0", "--force")
+    place.server.release()
+    job.wait(timeout=90)
+    see_done_once(place, job)
+    assert told(job.events()) == told(written(place))
+
+
+@pytest.mark.parametrize("grace", ["60", "0"], ids=["asked", "by force"])
+def test_pod_deleted(place: ClusterPlace, grace: str) -> None:
+    job = submit_held(place)
+    (pod,) = place.namespace.pods(place.path("a"))
+    options = ["--force"] if grace == "0" else []
+    place.namespace.kubectl(
+        "delete", "pod", pod["metadata"]["name"], f"--grace-period={grace}", "--wait=false", *options
+    )
+    until(lambda: len(place.tries("a")) == 2)
+    place.server.release()
+    job.wait(timeout=120)
+    see_done_once(place, job)
+    # The newest run is told from its beginning to its end, and nothing of it twice.
+    last = told(written(place))
+    assert told(job.events())[-len(last) :] == last[-len(told(job.events())) :]
+    assert [event["stage"] for event in job.events() if event.get("state") == "finished"][-len(STAGES) :] == list(STAGES)
+
+
+def test_kubelet_killed(place: ClusterPlace, breaker: Breaker) -> None:
+    job = submit_held(place)
+    breaker.kill("kubelet")
+    with pytest.raises(WaitTimeout):
+        job.wait(timeout=SECONDS_WITHOUT_A_KUBELET)
+    assert (job.status, job.stage) == ("Running", "stage")
+    breaker.up()
+    place.server.release()
+    job.wait(timeout=120)
+    see_done_once(place, job)
+    assert told(job.events()) == told(written(place))
+
+
+def test_out_of_memory(place: ClusterPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOZARR_MEMORY", "120Mi")
+    job = place.submit("a").wait(timeout=90)
+    assert job.status in ("Failed", "Error")
+    assert "memory" in job.reason
+    failure = job.state.failure
+    assert failure is not None
+    # It says how much would do, and how to give it.
+    assert re.search(r"GEOZARR_MEMORY=\d+Gi", failure.remedy)
+    see_nothing_made(place, job)
+
+
+def test_image_missing(place: ClusterPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOZARR_IMAGE", "eopf-geozarr:absent")
+    with pytest.raises(ClusterObjectMissing, match="eopf-geozarr:absent is not on") as caught:
+        place.submit("a")
+    assert "load-k3d" in caught.value.remedy
+    assert len(gz.list_jobs()) == 0
+
+    job = submit_plainly(place, image="eopf-geozarr:absent")
+    until(lambda: "eopf-geozarr:absent is not on" in job.reason)
+    assert job.status == "Pending"
+    assert "load-k3d" in job.reason
+    job.cancel()
+    see_nothing_made(place, job)
+
+
+def test_claim_missing(place: ClusterPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = f"pvc://absent/{place.path('a')}"
+    with pytest.raises(ClusterObjectMissing, match="no claim absent") as caught:
+        gz.submit(place.sample, output, groups=[GROUP])
+    assert "make pvc" in caught.value.remedy
+    assert len(gz.list_jobs()) == 0
+
+    job = submit_plainly(place, pvc_name="absent")
+    until(lambda: "no claim absent" in job.reason)
+    assert job.status == "Pending"
+    assert "make pvc" in job.reason
+    job.cancel()
+    see_nothing_made(place, job)
+
+
+def submit_plainly(place: ClusterPlace, **parameters: str) -> Job:
+    """Submit as one does without the SDK, which would refuse what cannot run."""
+    values = {"stac_url": place.sample, "output_zarr": place.path("a"), "groups": GROUP, "image": IMAGE, **parameters}
+    given = [{"name": name, "value": value} for name, value in values.items()]
+    workflow = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"name": f"plain-{uuid4().hex[:8]}"},
+        "spec": {"workflowTemplateRef": {"name": "geozarr-convert"}, "arguments": {"parameters": given}},
+    }
+    place.namespace.kubectl("create", "-f", "-", given=json.dumps(workflow))
+    name = workflow["metadata"]["name"]  # type: ignore[index]
+    until(lambda: name in [job.name for job in gz.list_jobs().jobs], seconds=10)
+    return gz.get_job(name)
+
+
+@pytest.fixture
+def small(place: ClusterPlace, tmp_path: Path) -> Iterator[ClusterPlace]:
+    """The same place with a claim whose volume is full very soon."""
+    folder = place.namespace.local_folder
+    if folder is None:
+        pytest.skip("the volumes are on another machine: no small file system can be mounted there")
+    name = f"small-{uuid4().hex[:8]}"
+    root = tmp_path / "small"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0777", "geozarr-test", root], check=True)
+    size = {"storage": "1Gi"}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": size,
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": name,
+            "hostPath": {"path": str(root)},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": name, "resources": {"requests": size}},
+    }
+    try:
+        place.namespace.apply(volume, claim)
+        yield replace(place, claim=name)
+    finally:
+        gz.list_jobs().cancel()
+        place.namespace.clear()
+        place.namespace.kubectl("delete", "pods", "--all", "--grace-period=1")  # the reader has it mounted
+        place.namespace.kubectl("delete", "pvc", name)
+        kubectl("delete", "pv", name)
+        subprocess.run(["umount", root], check=True)
+
+
+def test_volume_full(small: ClusterPlace) -> None:
+    job = small.submit("a").wait(timeout=90)
+    assert (job.status, job.state.failure and job.state.failure.code) == ("Failed", "storage-full")
+    assert "space" in job.reason
+    see_nothing_made(small, job)
+    assert small.leftovers("a") == []
+
+
+ATTACH = """
+import sys, geozarr_nb as gz
+job = gz.get_job(sys.argv[1])
+sys.stdout.write(job.status + chr(10))
+sys.stdout.flush()
+for event in job.events(follow=True):
+    sys.stdout.write(f'{event.type} {event.get("stage", "")} {event.get("state", "")}' + chr(10))
+"""
+SUBMIT = """
+import sys, geozarr_nb as gz
+job = gz.submit(sys.argv[1], sys.argv[2], groups=[sys.argv[3]])
+sys.stdout.write(job.name + chr(10))
+sys.stdout.flush()
+job.wait()
+"""
+
+
+def test_submitter_killed_and_another_one_attaches(place: ClusterPlace) -> None:
+    hold_data(place)
+    command = [sys.executable, "-c", SUBMIT, place.sample, place.output("a"), GROUP]
+    with subprocess.Popen(command, env=place.environ, stdout=subprocess.PIPE, text=True) as submitter:
+        assert submitter.stdout is not None
+        name = submitter.stdout.readline().strip()
+        job = gz.get_job(name)
+        until(lambda: job.stage == "stage")
+        submitter.send_signal(signal.SIGKILL)
+    command = [sys.executable, "-c", ATTACH, name]
+    with subprocess.Popen(command, env=place.environ, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "Running\n"
+        place.server.release()
+        said = other.stdout.read().splitlines()
+    job.wait(timeout=60)
+    see_done_once(place, job)
+    assert said == [f"{event.type} {event.get('stage', '')} {event.get('state', '')}" for event in written(place)]
+
+
+@pytest.mark.parametrize("stage", ["waiting", *STAGES])
+def test_cancelled_in_each_stage(place: ClusterPlace, stage: str) -> None:
+    if stage in ("preflight", "stage"):
+        job = place.submit("a")
+        place.server.hold(place.path_of_sample if stage == "preflight" else f"{place.path_of_sample}{GROUP}/b")
+    else:
+        job = place.submit("a")
+    if stage != "waiting":
+        until(lambda: job.stage == stage or job.state.is_finished)
+    survivors = place.family("a")
+    job.cancel()
+    assert survivors() == []
+    assert place.running("a") == []
+    assert place.leftovers("a") == []
+    if job.status == "Succeeded":  # only where it was too late: then all of it is there
+        assert stage in ("verify", "publish")
+        see_done_once(place, job)
+    else:
+        assert (job.status, job.reason) == ("Failed", "it was cancelled")
+        see_nothing_made(place, job, tries=0 if stage == "waiting" else 1)

@@ -1,0 +1,485 @@
+"""The template alone, without the SDK: what Argo's own tools submit is converted, tried again and cleaned up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.server import ProductServer
+from tests.cluster.support import (
+    CLAIM,
+    IMAGE,
+    WORKFLOWS,
+    FolderVolume,
+    Namespace,
+    Volume,
+    fresh_namespace,
+    node_address,
+    said_of,
+)
+
+pytestmark = pytest.mark.cluster
+
+R20M, R60M = "/measurements/reflectance/r20m", "/measurements/reflectance/r60m"
+SIGNATURE = "sv=1&sig=nobody-may-read-this"
+WRONG = "sv=1&sig=nor-may-anybody-read-this"
+SECONDS = 90
+PAUSE = 0.25  # seconds: each look at the cluster is a process
+SIGNAL = """
+for process in /proc/[0-9]*/stat; do
+    read -r id _ _ parent _ <"$process"
+    [ "$parent" != 1 ] || kill "$1" "$id"
+done
+"""
+# What a person may give, and what Argo, Kubernetes, a shell, YAML, JSON or argparse would each make something of.
+ODD = (
+    "a \"b\" 'c' \\ d; $(ARGO_TEMPLATE) $(HOME) $$HOME $HOME `id` {} | & > <x> # % ü✓雪 {",
+    "--groups=/etc -x",
+    "$(SECRET_VALUE)",
+    "$$$(HOME)$",
+    "$(BRACE)",
+    "{{",
+    "}}",
+    "{{{",
+    "{{workflow.name}} {{pod.name}} {{inputs.parameters}}",
+    "{{=1+1}}",
+    "{{= workflow.parameters",
+    "a\tb\nc",
+    " before and after ",
+    "\U0001f6f0 \u200b\u2028 \x7f",
+    "\\u0041\\n",
+    "%7B%20?a=b&c=d+e#f",
+    "[a]: &b *c",
+    "true",
+)
+
+
+def until[T](condition: Callable[[], T]) -> T:
+    """Wait for something to become true; returns it."""
+    deadline = time.monotonic() + SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(PAUSE)
+    return value
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A Workflow of the template."""
+
+    namespace: Namespace
+    name: str
+
+    @property
+    def found(self) -> dict[str, Any]:
+        return dict(json.loads(self.namespace.kubectl("get", "workflow", self.name, "-o", "json")))
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return dict(self.found.get("status", {}))
+
+    @property
+    def tries(self) -> list[dict[str, Any]]:
+        """The status of each of its pods, the first one first."""
+        nodes = [node for node in self.status.get("nodes", {}).values() if node["type"] == "Pod"]
+        return sorted(nodes, key=lambda node: str(node["startedAt"]))
+
+    def ended(self) -> dict[str, Any]:
+        """Wait for its end; returns its status."""
+
+        def end() -> dict[str, Any]:
+            status = self.status
+            return status if status.get("phase") in ("Succeeded", "Failed", "Error") else {}
+
+        return until(end)
+
+    def pod(self, number: int = 1) -> str:
+        """Wait until a try's container runs; returns its pod."""
+        selector = ("-l", f"workflows.argoproj.io/workflow={self.name}")
+
+        def ready() -> str:
+            pods = self.namespace.objects("pods", *selector)
+            pods.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+            if len(pods) < number:
+                return ""
+            states = {one["name"]: one["state"] for one in pods[number - 1]["status"].get("containerStatuses", [])}
+            return str(pods[number - 1]["metadata"]["name"]) if "running" in states.get("main", {}) else ""
+
+        return until(ready)
+
+    def signal(self, name: str) -> None:
+        """Send a signal to the runner: the one child of what Argo runs it with."""
+        self.namespace.kubectl("exec", self.pod(), "-c", "main", "--", "/bin/bash", "-c", SIGNAL, "bash", f"-{name}")
+
+
+def outcome(node: dict[str, Any]) -> dict[str, Any]:
+    """What a try's runner said last, from the Workflow's status; empty where it could say nothing."""
+    [text] = [entry["value"] for entry in node["outputs"]["parameters"] if entry["name"] == "outcome"]
+    return dict(json.loads(text)) if text else {}
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Namespace]:
+    """A namespace that enforces the strictest standard for pods."""
+    with fresh_namespace() as made:
+        assert made.volume, "a pod that shows files comes before the rule"
+        made.kubectl("label", "namespace", made.name, "pod-security.kubernetes.io/enforce=restricted")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def volume(own: Namespace) -> Volume:
+    return own.volume
+
+
+@pytest.fixture(scope="module")
+def product(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(sample, tmp_path_factory.mktemp("template") / "s2.zarr"))
+
+
+@pytest.fixture(scope="module")
+def server(product: Path) -> Iterator[ProductServer]:
+    with ProductServer(product.parent, host=node_address()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(server: ProductServer) -> str:
+    return f"{server.url}/s2.zarr"
+
+
+@pytest.fixture
+def holding(product: Path) -> Iterator[ProductServer]:
+    """A server that tells what the product is, and keeps its data back until `release`."""
+    with ProductServer(product.parent, host=node_address()) as running:
+        running.hold("/s2.zarr/measurements/")
+        yield running
+
+
+def submit(namespace: Namespace, name: str, template: str = "geozarr-convert", **parameters: str) -> Flow:
+    """Create a Workflow."""
+    given = {"image": IMAGE, **parameters}
+    document = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"name": name},
+        "spec": {
+            "workflowTemplateRef": {"name": template},
+            "arguments": {"parameters": [{"name": key, "value": value} for key, value in given.items()]},
+        },
+    }
+    namespace.kubectl("create", "-f", "-", given=json.dumps(document))
+    return Flow(namespace, name)
+
+
+def events(volume: Volume, output: str) -> list[dict[str, Any]]:
+    """Every event in an output's log file."""
+    return [json.loads(line) for line in volume.text(f"{output}.log.jsonl").splitlines()]
+
+
+# --- plain argo submit -----------------------------------------------------------------------------------------------
+
+
+def argo_submit(namespace: Namespace, name: str, **parameters: str) -> Flow:
+    options = [word for key, value in parameters.items() for word in ("-p", f"{key}={value}")]
+    command = ["argo", "submit", "-n", namespace.name, "--name", name, "--from", "workflowtemplate/geozarr-convert"]
+    subprocess.run([*command, *options, "-p", f"image={IMAGE}"], check=True, capture_output=True, text=True)
+    return Flow(namespace, name)
+
+
+@pytest.fixture(scope="module")
+def converted(own: Namespace, url: str) -> Flow:
+    flow = argo_submit(
+        own, "converted", stac_url=url, output_zarr="a/one.zarr", groups=f" {R60M[1:]},{R20M} {R60M}", identity="me"
+    )
+    flow.ended()
+    return flow
+
+
+def test_argo_submit_is_enough(converted: Flow, volume: Volume) -> None:
+    status = converted.status
+    assert status["phase"] == "Succeeded", status
+    [node] = converted.tries
+    result = outcome(node)
+    assert (result["type"], result["path"], result["groups"]) == ("result", "/data/a/one.zarr", [R60M, R20M])
+    assert result["identity"] == "me"
+    assert "one.zarr" in volume.names("a")
+    assert volume.names("a/one.zarr/measurements/reflectance") == ["r20m", "r60m", "zarr.json"]
+    done, total = node["progress"].split("/")
+    assert done == total
+    assert int(total) > 1, "the runner's own progress, not the number of pods"
+    assert converted.found["metadata"]["labels"]["app.kubernetes.io/name"] == "geozarr-convert"
+
+
+def test_its_log_outlives_its_pod(converted: Flow, own: Namespace, volume: Volume) -> None:
+    selector = ("-l", f"workflows.argoproj.io/workflow={converted.name}")
+    until(lambda: not own.objects("pods", *selector))
+    told = events(volume, "a/one.zarr")
+    assert told[0]["type"] == "run"
+    assert told[0]["id"].startswith("converted-")
+    assert told[-1] == outcome(converted.tries[0])
+    assert "converter" in {event["source"] for event in told if event["type"] == "log"}
+
+
+def test_nobody_else_may_write_to_the_output(converted: Flow, volume: Volume) -> None:
+    if not isinstance(volume, FolderVolume):
+        pytest.skip("the volume's files are not on this machine")
+    written = list((volume.root / "a").rglob("*"))
+    assert written
+    assert not [path for path in written if path.stat().st_mode & 0o022]
+
+
+def test_the_same_again_is_refused_or_kept(converted: Flow, own: Namespace, url: str) -> None:
+    where = {"stac_url": url, "output_zarr": "/data/a/one.zarr", "groups": f"{R60M} {R20M}"}
+    refused, kept = submit(own, "refused", **where), submit(own, "kept", if_exists="skip", **where)
+    assert refused.ended()["phase"] == "Failed"
+    [node] = refused.tries
+    assert outcome(node)["code"] == "output-exists"
+    assert "[output-exists] the output exists" in node["message"]
+    assert kept.ended()["phase"] == "Succeeded"
+    assert outcome(kept.tries[0])["skipped"]
+
+
+# --- what is given arrives -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def echo(own: Namespace) -> str:
+    """The template with something else for a runner: it leaves its arguments as its outcome."""
+    [template] = yaml.safe_load_all((WORKFLOWS / "geozarr-convert-template.yaml").read_text())
+    template["metadata"]["name"] = "echo"
+    program = "import json, sys; open('/scratch/outcome.json', 'w').write(json.dumps(sys.argv[1:]))"
+    template["spec"]["templates"][0]["container"]["command"] = ["python3", "-c", program]
+    own.apply(template)
+    own.kubectl("create", "secret", "generic", "odd", "--from-literal=SECRET_VALUE=nobody-may-read-this")
+    return "echo"
+
+
+def test_odd_values_arrive_unharmed(own: Namespace, echo: str) -> None:
+    small = {"cpu": "10m", "memory": "32Mi", "credentials": "odd"}
+    names = ("stac_url", "output_zarr", "groups", "identity")
+    flows = [
+        submit(own, f"odd-{number}", echo, **small, **dict.fromkeys(names, value)) for number, value in enumerate(ODD)
+    ]
+    for flow, value in zip(flows, ODD, strict=True):
+        assert flow.ended()["phase"] == "Succeeded", (value, flow.status)
+        [text] = [entry["value"] for entry in flow.tries[0]["outputs"]["parameters"]]
+        arrived = json.loads(text)
+        assert arrived[0] == "convert"
+        assert f"--groups={value}" in arrived
+        assert f"--identity={value}" in arrived
+        assert arrived[-3:] == ["--", value, value]
+
+
+def test_the_runner_is_told_what_was_given(own: Namespace) -> None:
+    odd = "no \"such\" 'product' $(HOME); {x}.zarr"
+    flow = submit(own, "odd-product", stac_url=f"/data/{odd}", output_zarr="$(HOME).zarr")
+    assert flow.ended()["phase"] == "Failed"
+    [node] = flow.tries
+    assert (outcome(node)["code"], outcome(node)["given"]) == ("product-not-found", f"/data/{odd}")
+
+
+@pytest.mark.parametrize("output", ["../out.zarr", "/scratch/out.zarr", "~/out.zarr", "/data"])
+def test_an_output_that_is_not_on_the_claim_is_refused(output: str, own: Namespace, url: str) -> None:
+    name = f"outside-{abs(hash(output)) % 10**6}"
+    flow = submit(own, name, stac_url=url, output_zarr=output)
+    assert flow.ended()["phase"] == "Failed"
+    [node] = flow.tries
+    assert outcome(node)["code"] == "invalid-request"
+    assert "/data" in outcome(node)["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("if_exists", "maybe"), ("validate_groups", "yes"), ("dask_cluster", "$(id)"), ("verbose", ""), ("cpu", "1}")],
+)
+def test_values_that_cannot_be_start_no_pod(name: str, value: str, own: Namespace, url: str) -> None:
+    flow = submit(own, f"bad-{name.replace('_', '-')}", stac_url=url, output_zarr="bad.zarr", **{name: value})
+    status = flow.ended()
+    assert status["phase"] in ("Failed", "Error")
+    said = status["message"] + "".join(node["message"] for node in flow.tries)
+    assert name in said or "quantit" in said, said
+    assert len(flow.tries) <= 1
+    assert own.objects("pods", "-l", f"workflows.argoproj.io/workflow={flow.name}") == []
+
+
+# --- one at a time ---------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_of_an_output_waits_for_the_first(own: Namespace, holding: ProductServer, volume: Volume) -> None:
+    what = {"stac_url": f"{holding.url}/s2.zarr", "groups": R60M}
+    first = submit(own, "first", output_zarr="same.zarr", **what)
+    first.pod()
+    second = submit(own, "second", output_zarr="/data/a/../same.zarr", if_exists="skip", **what)
+    other = submit(own, "other", output_zarr="other.zarr", **what)
+
+    def waiting() -> list[dict[str, Any]]:
+        return list(second.status.get("synchronization", {}).get("mutex", {}).get("waiting", []))
+
+    [lock] = until(waiting)
+    assert lock["mutex"] == f"{own.name}/Mutex/{CLAIM}/data/same.zarr"
+    assert lock["holder"].split("/")[:2] == [own.name, "first"]
+    other.pod()
+    assert second.tries == []
+    holding.release()
+    assert first.ended()["phase"] == second.ended()["phase"] == other.ended()["phase"] == "Succeeded"
+    assert outcome(second.tries[0])["skipped"]
+    results = [event for event in events(volume, "same.zarr") if event["type"] == "result"]
+    assert [result["skipped"] for result in results] == [False, True]
+
+
+# --- again, or not ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["deleted", "lost", "interrupted"])
+def test_a_run_that_was_cut_off_runs_again(how: str, own: Namespace, holding: ProductServer, volume: Volume) -> None:
+    flow = submit(own, how, stac_url=f"{holding.url}/s2.zarr", output_zarr=f"{how}.zarr", groups=R60M)
+    pod = flow.pod()
+    until(lambda: f".{how}.zarr.partial" in volume.names(""))
+    if how == "interrupted":
+        flow.signal("TERM")
+    else:
+        own.kubectl("delete", "pod", pod, "--wait=false", *(("--grace-period=0", "--force") if how == "lost" else ()))
+    holding.release()
+    assert flow.ended()["phase"] == "Succeeded"
+    before, after = flow.tries
+    assert (before["phase"], after["phase"]) == ("Failed" if how == "interrupted" else "Error", "Succeeded")
+    assert [name for name in volume.names("") if how in name] == [f"{how}.zarr", f"{how}.zarr.log.jsonl"]
+    assert [event["type"] for event in events(volume, f"{how}.zarr")].count("run") == 2
+
+
+def test_a_run_that_was_lost_after_its_end_is_not_done_again(converted: Flow, own: Namespace, url: str) -> None:
+    """As when a node goes away between publication and report: the second try finds the output of the first."""
+    [template] = yaml.safe_load_all((WORKFLOWS / "geozarr-convert-template.yaml").read_text())
+    template["metadata"]["name"] = "lost-after-its-end"
+    container = template["spec"]["templates"][0]["container"]
+    script = 'geozarr-runner "$@" && [ "$RETRIES" != 0 ] || exit 7'
+    container["command"] = ["/bin/bash", "-c", script, "bash"]
+    container["env"].append({"name": "RETRIES", "value": "{{retries}}"})
+    own.apply(template)
+    small = {"cpu": "0.1", "memory": "256Mi"}
+    what = {"stac_url": url, "output_zarr": "once.zarr", "groups": R60M}
+    flow = submit(own, "lost-after-its-end", "lost-after-its-end", **small, **what)
+    assert flow.ended()["phase"] == "Succeeded"
+    assert [outcome(node)["skipped"] for node in flow.tries] == [False, True]
+
+
+def test_what_cannot_get_better_is_tried_once(own: Namespace, server: ProductServer, volume: Volume) -> None:
+    flow = submit(own, "not-found", stac_url=f"{server.url}/absent.zarr", output_zarr="absent.zarr")
+    assert flow.ended()["phase"] == "Failed"
+    [node] = flow.tries
+    assert node["message"] == "Error (exit code 3): [product-not-found] there is no product here"
+    error = outcome(node)
+    assert (error["type"], error["code"], error["exit_code"]) == ("error", "product-not-found", 3)
+    assert events(volume, "absent.zarr")[-1] == error
+
+
+def test_a_product_that_does_not_answer_is_tried_again(own: Namespace, server: ProductServer) -> None:
+    """A run of its own tries five times to read a document: the first run ends, and the second one gets it."""
+    server.fail("/silent.zarr/.zmetadata", 503, 100)
+    flow = submit(own, "silent", stac_url=f"{server.url}/silent.zarr", output_zarr="silent.zarr")
+    until(lambda: [node for node in flow.tries if node.get("finishedAt")])
+    first = flow.tries[0]
+    assert outcome(first)["code"] == "product-unreachable"
+    assert "[product-unreachable]" in first["message"]
+    until(lambda: len(flow.tries) == 2)
+    flow.namespace.kubectl("patch", "workflow", flow.name, "--type=merge", "-p", '{"spec": {"shutdown": "Terminate"}}')
+    assert flow.ended()["phase"] == "Failed"
+
+
+def test_a_killed_runner_is_not_run_again(own: Namespace, holding: ProductServer, volume: Volume) -> None:
+    """As a rule it was killed for its memory, and would be again."""
+    flow = submit(own, "killed", stac_url=f"{holding.url}/s2.zarr", output_zarr="killed.zarr", groups=R60M)
+    flow.pod()
+    until(lambda: ".killed.zarr.partial" in volume.names(""))
+    flow.signal("KILL")
+    assert flow.ended()["phase"] == "Failed"
+    [node] = flow.tries
+    assert "137" in node["message"]
+    assert outcome(node) == {}
+    assert "killed.zarr" not in volume.names("")
+
+
+# --- ended -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_terminated_run_leaves_nothing_half_written(own: Namespace, holding: ProductServer, volume: Volume) -> None:
+    flow = submit(own, "ended", stac_url=f"{holding.url}/s2.zarr", output_zarr="ended.zarr", groups=R60M)
+    flow.pod()
+    until(lambda: ".ended.zarr.partial" in volume.names(""))
+    subprocess.run(["argo", "terminate", "-n", own.name, flow.name], check=True, capture_output=True, text=True)
+    assert flow.ended()["phase"] == "Failed"
+    until(lambda: [name for name in volume.names("") if "ended" in name] == ["ended.zarr.log.jsonl"])
+    last = events(volume, "ended.zarr")[-1]
+    assert (last["code"], last["given"]) == ("interrupted", "SIGTERM")
+    assert len(flow.tries) == 1
+
+
+def test_a_run_that_takes_too_long_is_ended(own: Namespace, holding: ProductServer, volume: Volume) -> None:
+    what = {"stac_url": f"{holding.url}/s2.zarr", "output_zarr": "long.zarr", "groups": R60M}
+    flow = submit(own, "long", time_limit="4", **what)
+    assert flow.ended()["phase"] == "Failed"
+    [node] = flow.tries
+    assert node["message"] == "Pod was active on the node longer than the specified deadline"
+    until(lambda: [name for name in volume.names("") if "long" in name] == ["long.zarr.log.jsonl"])
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def signed(product: Path) -> Iterator[ProductServer]:
+    with ProductServer(product.parent, signature=SIGNATURE, host=node_address()) as running:
+        yield running
+
+
+type SecretOf = Callable[[str, str], None]
+
+
+@pytest.fixture(scope="module")
+def secret(own: Namespace) -> SecretOf:
+    """Makes a Secret with the whole address of an input."""
+
+    def make(name: str, address: str) -> None:
+        document = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name},
+            "stringData": {"GEOZARR_INPUT": address},
+        }
+        # Not by apply: it would keep the value in an annotation as well.
+        own.kubectl("create", "-f", "-", given=json.dumps(document))
+
+    return make
+
+
+def test_a_signature_is_read_and_never_written(
+    own: Namespace, signed: ProductServer, secret: SecretOf, volume: Volume
+) -> None:
+    shown = f"{signed.url}/s2.zarr"
+    secret("whole-address", f"{shown}?{SIGNATURE}")
+    secret("signed-own-input", f"{shown}?{SIGNATURE}")
+    secret("denied-input", f"{shown}?{WRONG}")
+    secret("another-input", f"{signed.url}/other.zarr?{SIGNATURE}")
+    what = {"stac_url": shown, "groups": R60M}
+    by_name = submit(own, "signed", output_zarr="signed.zarr", credentials="whole-address", **what)
+    by_workflow = submit(own, "signed-own", output_zarr="signed-own.zarr", **what)
+    denied = submit(own, "denied", output_zarr="denied.zarr", **what)
+    another = submit(own, "another", output_zarr="another.zarr", **what)
+    assert by_name.ended()["phase"] == by_workflow.ended()["phase"] == "Succeeded"
+    for flow, code in ((denied, "product-denied"), (another, "invalid-request")):
+        assert flow.ended()["phase"] == "Failed"
+        [node] = flow.tries
+        assert outcome(node)["code"] == code
+    for token in ("nobody-may-read-this", "nor-may-anybody-read-this"):
+        assert said_of(own, token) == []
+        assert volume.holding(token) == []
