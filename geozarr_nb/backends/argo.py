@@ -30,7 +30,7 @@ from geozarr_nb.backends.workflow import (
     secret,
     workflow_name,
 )
-from geozarr_nb.cluster import facts
+from geozarr_nb.cluster import facts, manifests
 from geozarr_nb.cluster.api import CLAIMS, NODES, PODS, SECRETS, TEMPLATES, WORKFLOWS, Api, Kind, Object
 from geozarr_nb.cluster.facts import Cause
 from geozarr_nb.cluster.volume import Address, files_of, mount_of
@@ -40,6 +40,7 @@ from geozarr_nb.errors import (
     ClusterError,
     ClusterObjectExists,
     ClusterObjectMissing,
+    ClusterRefused,
     InvalidRequest,
     JobNotFound,
     OutputBusy,
@@ -84,7 +85,7 @@ class ArgoBackend:
         self._mutex = threading.Lock()
         self._read: dict[str, tuple[str, Attempt]] = {}
         self._said: OrderedDict[str, _Said] = OrderedDict()
-        self._ready_until = 0.0
+        self._ready: dict[str, tuple[float, frozenset[str]]] = {}
         self._memory: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -197,10 +198,26 @@ class ArgoBackend:
                 remedy="submit it again with the full address",
             )
         self._refuse_second_writer(request, job)
-        self._check_cluster(Address.parse(request.output).claim)
+        known = self._check_cluster(Address.parse(request.output).claim)
         memory = self._memory.get(request.identity, int((earlier and earlier.memory_needed) or 0))
-        body = manifest(request, job, number, self._settings, memory)
-        name = workflow_name(job, number)
+        workflow = self._create(request, manifest(request, job, number, self._settings, memory), known)
+        while self._has_ended(Attempt(workflow)):
+            # That was another process's, and is over already: it was not what is asked for now.
+            number += 1
+            workflow = self._create(request, manifest(request, job, number, self._settings, memory), known)
+        self._workflows.put(workflow)
+
+    def _create(self, request: Request, body: Object, known: frozenset[str]) -> Object:
+        """Create a Workflow, with a Secret where the input's address is signed; returns the one of this name."""
+        name = str(body["metadata"]["name"])
+        given = {entry["name"] for entry in body["spec"]["arguments"]["parameters"]}
+        if unknown := sorted(given - known):
+            # Argo passes over a parameter that a template does not have.
+            raise ClusterRefused(
+                f"the workflow template of the cluster is another version's: it has no parameter {', '.join(unknown)}",
+                given=f"{self._settings.template} in namespace {self._api.namespace}",
+                remedy=facts.make("template", NAMESPACE=self._api.namespace),
+            )
         is_signed = request.source != request.shown
         if is_signed:
             self._api.delete(SECRETS, input_secret(name))  # of a workflow that was deleted by force, say
@@ -210,11 +227,10 @@ class ArgoBackend:
         except ClusterObjectExists:
             # Another process was faster, or our own first try arrived though its answer did not.
             workflow = self._api.get(WORKFLOWS, name)
-        except ClusterError:
+        except (ClusterDenied, ClusterRefused, ClusterObjectMissing):
             if is_signed:
                 self._api.delete(SECRETS, input_secret(name))
             raise
-        self._workflows.put(workflow)
         if is_signed:
             # The Secret goes when the Workflow does.
             owner = {
@@ -224,6 +240,7 @@ class ArgoBackend:
                 "uid": workflow["metadata"]["uid"],
             }
             self._api.patch(SECRETS, input_secret(name), {"metadata": {"ownerReferences": [owner]}})
+        return workflow
 
     def _refuse_second_writer(self, request: Request, job: str) -> None:
         for attempt in self._latest().values():
@@ -235,30 +252,34 @@ class ArgoBackend:
                 remedy=f'choose another output, or geozarr_nb.get_job("{attempt.job}").cancel()',
             )
 
-    def _check_cluster(self, claim: str) -> None:
-        """Refuse what could never run: the template, the claim or the image is missing."""
-        if time.monotonic() < self._ready_until:
-            return
+    def _check_cluster(self, claim: str) -> frozenset[str]:
+        """Refuse what could never run: the template, the claim or the image is missing.
+
+        Returns
+        -------
+        frozenset
+            The names of the template's parameters.
+        """
+        until, parameters = self._ready.get(claim, (0.0, frozenset[str]()))
+        if time.monotonic() < until:
+            return parameters
         namespace = self._api.namespace
         template = self._api.find(TEMPLATES, self._settings.template)
         if template is None:
             raise _missing(facts.missing_template(self._settings.template, namespace))
         try:
-            found = self._api.find(CLAIMS, claim)
-            if found is None:
+            if self._api.find(CLAIMS, claim) is None:
                 raise _missing(facts.missing_claim(claim, namespace))
             nodes = self._api.list(NODES)[0]
         except ClusterDenied:
             nodes = []  # not everyone may see them: the job's reason will tell
-        parameters = {
-            entry["name"]: str(entry.get("value", ""))
-            for entry in (template["spec"].get("arguments") or {}).get("parameters") or ()
-        }
-        image = self._settings.image or parameters.get("image", "")
+        defaults = manifests.parameters(template)
+        image = self._settings.image or defaults.get("image", "")
         told = nodes and all(map(facts.reports_all_images, nodes)) and not facts.registry(image)
         if image and told and not facts.nodes_with(image, nodes):
             raise _missing(facts.missing_image(image))
-        self._ready_until = time.monotonic() + SECONDS_A_LOOK_IS_GOOD
+        self._ready[claim] = time.monotonic() + SECONDS_A_LOOK_IS_GOOD, frozenset(defaults)
+        return frozenset(defaults)
 
     # Reading
 

@@ -92,7 +92,7 @@ NEEDED: Mapping[str, tuple[str, tuple[Right, ...]]] = {
     ),
     "right to watch": (
         "status, progress and the reason why a job waits come from there",
-        (*_rights(WORKFLOWS, "list", "watch"), *_rights(PODS, "get", "list"), *_rights(EVENTS, "list")),
+        (*_rights(WORKFLOWS, "list", "watch"), *_rights(PODS, "get", "list", "watch"), *_rights(EVENTS, "list")),
     ),
     "right to logs": ("events and logs of a job come from its pod", _rights(PODS, "get", subresource="log")),
     "right to open": (
