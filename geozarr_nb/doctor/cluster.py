@@ -196,11 +196,11 @@ class _Checks:
     def _check_controller(self) -> Result:
         try:
             found = facts.controllers(self._api.list(DEPLOYMENTS, everywhere=True)[0])
-        except ClusterDenied:
+        except ClusterDenied as error:
             # Whoever sees only this namespace can still see a controller that is in it.
             found = facts.controllers(self._api.list(DEPLOYMENTS)[0])
             if facts.unwatched(found, self._namespace) is not None:
-                raise
+                raise self._beyond_the_namespace(error) from error
         cause = facts.unwatched(found, self._namespace)
         ours = [each for each in found if facts.watches(each, self._namespace)]
         if cause is not None:
@@ -229,6 +229,12 @@ class _Checks:
         if reason is None:
             return cause
         return replace(cause, message=f"{cause.message}: {reason.message}", remedy=reason.remedy)
+
+    def _beyond_the_namespace(self, error: ClusterDenied) -> ClusterDenied:
+        """Return a refusal whose remedy gives a right to see what belongs to the whole cluster."""
+        change = f"sed 's/namespace: argo$/namespace: {self._namespace}/' workflows/nodes.yaml | kubectl apply -f -"
+        apply = "kubectl apply -f workflows/nodes.yaml" if self._namespace == "argo" else change
+        return ClusterDenied(error.message, given=error.given, remedy=f"have whoever runs the cluster type: {apply}")
 
     def _check_nodes(self) -> Result:
         nodes = self._nodes
@@ -330,7 +336,8 @@ class _Checks:
     def _check_rights(self, threads: ThreadPoolExecutor) -> list[Finding]:
         needed = [right for _, rights in NEEDED.values() for right in rights]
         try:
-            unproven = [right for right in needed if not any(_grants(rule, right) for rule in self._own_rules())]
+            rules = self._own_rules()
+            unproven = [right for right in needed if not any(_grants(rule, right) for rule in rules)]
             # The list of rules leaves out what other authorisers than roles allow.
             answers = threads.map(self._may, unproven)
             lacking = {right for right, allowed in zip(unproven, answers, strict=True) if not allowed}
@@ -373,8 +380,11 @@ class _Checks:
 
     @property
     def _nodes(self) -> Sequence[Object]:
-        with self._asking:
-            return self._all_nodes
+        try:
+            with self._asking:
+                return self._all_nodes
+        except ClusterDenied as error:
+            raise self._beyond_the_namespace(error) from error
 
     @property
     def _template(self) -> Object | None:

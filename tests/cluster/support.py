@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -55,7 +55,7 @@ def kubectl(*arguments: str, given: str | None = None, seconds: float = 60) -> s
     return done.stdout
 
 
-@lru_cache(maxsize=1)
+@cache
 def missing_cluster() -> str:
     """Return why there is no cluster to test on; empty where there is one."""
     # The kubeconfig of a home folder may lead to a cluster that people work on.
@@ -187,17 +187,13 @@ class Namespace:
         self.kubectl("delete", "workflows", "--all", "--wait=true")
         self.kubectl("delete", "pods", "-l", "workflows.argoproj.io/workflow", "--wait=true", "--grace-period=1")
 
-    @cached_property
-    def volume(self) -> Volume:
-        """The files of its claim."""
-        return volume_of(self, CLAIM)
-
     @property
     def settings(self) -> dict[str, str]:
         """The environment variables that lead to it."""
         return {"GEOZARR_BACKEND": "argo", "GEOZARR_NAMESPACE": self.name, "GEOZARR_IMAGE": IMAGE}
 
 
+@cache
 def volume_of(namespace: Namespace, claim: str) -> Volume:
     """Return the files of a claim."""
     if (folder := _folder_behind(namespace, claim)) is not None:
@@ -288,6 +284,16 @@ class ClusterPlace(Place):
     served: Path = field(kw_only=True)
     claim: str = field(default=CLAIM, kw_only=True)
 
+    @property
+    def volume(self) -> Volume:
+        """The files of the claim."""
+        return volume_of(self.namespace, self.claim)
+
+    @property
+    def path_of_sample(self) -> str:
+        """The sample's path on the server."""
+        return self.sample.removeprefix(self.server.url)
+
     def product(self, path: str | Path) -> str:
         whole = self.scratch / path
         return f"{self.server.url}/{whole.relative_to(self.served)}" if whole.is_relative_to(self.served) else str(path)
@@ -300,10 +306,10 @@ class ClusterPlace(Place):
         return f"pvc://{self.claim}/{self.path(name)}"
 
     def files(self) -> list[str]:
-        return self.namespace.volume.names(self.folder)
+        return self.volume.names(self.folder)
 
     def stamp(self, name: str) -> int:
-        return self.namespace.volume.stamp(self.path(name))
+        return self.volume.stamp(self.path(name))
 
     def running(self, name: str) -> list[str]:
         pods = [f"pod {pod['metadata']['name']}" for pod in self.namespace.pods(self.path(name))]
@@ -316,7 +322,7 @@ class ClusterPlace(Place):
         return lambda: [pod["metadata"]["name"] for pod in self.namespace.pods() if pod["metadata"]["uid"] in known]
 
     def converting(self, name: str) -> bool:
-        return any(part.startswith("output") for part in self.namespace.volume.names(self._partial(name)))
+        return any(part.startswith("output") for part in self.volume.names(self._partial(name)))
 
     def kill(self, name: str) -> None:
         for pod in self.namespace.pods(self.path(name)):
@@ -328,15 +334,25 @@ class ClusterPlace(Place):
         self.namespace.kubectl("delete", "workflows", "--wait=true", *names)
 
     def traces(self, text: str) -> list[str]:
-        return files_with(text, self.scratch) + self.namespace.volume.holding(text) + said_of(self.namespace, text)
+        return files_with(text, self.scratch) + self.volume.holding(text) + said_of(self.namespace, text)
+
+    def tries(self, name: str) -> list[dict[str, Any]]:
+        """Return what Argo remembers of the pods that it made for an output, also of those that are gone."""
+        nodes = [node for flow in self.namespace.workflows(self.path(name)) for node in nodes_of(flow)]
+        return [node for node in nodes if node["type"] == "Pod"]
 
     def runs(self, name: str) -> list[dict[str, Any]]:
         """Return the results that the runs of an output wrote beside it: one, where nothing was done twice."""
-        lines = self.namespace.volume.text(f"{self.path(name)}.log.jsonl").splitlines()
+        lines = self.volume.text(f"{self.path(name)}.log.jsonl").splitlines()
         return [event for line in lines if (event := json.loads(line))["type"] == "result"]
 
     def _partial(self, name: str) -> str:
         return f"{self.folder}/.{name}.zarr.partial"
+
+
+def nodes_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the nodes of a workflow's status."""
+    return list(workflow.get("status", {}).get("nodes", {}).values())
 
 
 # Secrets are where a secret belongs.

@@ -25,6 +25,7 @@ from tests.cluster.support import (
     fresh_namespace,
     node_address,
     said_of,
+    volume_of,
 )
 
 pytestmark = pytest.mark.cluster
@@ -131,14 +132,14 @@ def outcome(node: dict[str, Any]) -> dict[str, Any]:
 def own() -> Iterator[Namespace]:
     """A namespace that enforces the strictest standard for pods."""
     with fresh_namespace() as made:
-        assert made.volume, "a pod that shows files comes before the rule"
+        volume_of(made, CLAIM)  # if a pod has to show its files, it comes before the rule
         made.kubectl("label", "namespace", made.name, "pod-security.kubernetes.io/enforce=restricted")
         yield made
 
 
 @pytest.fixture(scope="module")
 def volume(own: Namespace) -> Volume:
-    return own.volume
+    return volume_of(own, CLAIM)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,25 @@ from geozarr_nb.settings import Settings
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
 # What the recipes and scripts need besides the tools that may be missing.
-BASICS = "make bash sh env sed awk cat tail head grep mktemp rm cp dirname touch sort xargs echo df".split()
+BASICS = (
+    "awk",
+    "bash",
+    "cat",
+    "cp",
+    "dirname",
+    "env",
+    "grep",
+    "head",
+    "make",
+    "mktemp",
+    "rm",
+    "sed",
+    "sh",
+    "sort",
+    "tail",
+    "touch",
+    "xargs",
+)
 ON_A_CLUSTER = ("argo-install", "template", "pvc", "pod", "events", "logs", "cluster-gc")
 THROUGH_THE_SDK = ("submit", "status", "logs", "doctor")
 
@@ -92,6 +110,7 @@ def test_the_defaults_are_those_of_the_settings() -> None:
     settings = Settings()
     assert default("NAMESPACE") == settings.namespace
     assert default("IMAGE") == "eopf-geozarr:dev"
+    assert default("PVC_NAME") == settings.pvc_name
     assert default("CLUSTER") == "geozarr"
     assert default("ARGO_VERSION") == "v3.6.5"
     assert default("ARGO_NAMESPACE") == "argo"
@@ -146,6 +165,21 @@ def test_the_context_is_passed_on(tools: Tools) -> None:
     tools.make("events", "CONTEXT=other")
     assert tools.calls
     assert all(call.startswith("kubectl --context other ") for call in tools.calls)
+
+
+def test_the_claim_may_have_another_name(tools: Tools) -> None:
+    tools.put("kubectl", 'case "$*" in *apply*) cat;; esac')
+    assert "name: other" in tools.make("pvc", "PVC_NAME=other").stdout
+    assert "name: geozarr-pvc" in tools.make("pvc").stdout
+
+
+def test_manifests_are_applied_to_the_namespace(tools: Tools) -> None:
+    tools.put("kubectl", 'case "$*" in *apply*) cat;; esac')
+    applied = tools.make("template", "NAMESPACE=team").stdout
+    assert "namespace: team" in applied
+    assert not re.search(r"^ *namespace: argo$", applied, flags=re.MULTILINE)
+    assert applied.count("kind: WorkflowTemplate") == 1
+    assert "kubectl apply --namespace team --filename -" in tools.calls
 
 
 def test_a_job_without_a_pod(tools: Tools) -> None:
@@ -274,7 +308,7 @@ def test_a_controller_of_another_version(tools: Tools) -> None:
 
 NODES = """case "$*" in
   *role=server*) echo 1234;;
-  *"crictl images"*) printf '%s\\n' "IMAGE TAG IMAGE-ID SIZE" "host/eopf-geozarr dev aaa 1" "host/eopf-geozarr <none> bbb 1";;
+  *"crictl images"*) printf '%s\\n' "IMAGE TAG IMAGE-ID SIZE" "eopf-geozarr dev aaa 1" "eopf-geozarr <none> bbb 1";;
   *df*) printf 'Filesystem Size Used Avail\\n/dev/a 10G 4G 6G\\n';;
 esac"""
 
