@@ -282,6 +282,8 @@ class Site:
         with self.ledger.under_way():
             await asyncio.sleep(self.latency)
             while self.faults.holds(request.path):
+                if request.transport is None:  # nobody waits for it any more
+                    return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE)
                 await asyncio.sleep(HOLD_CHECK)
             return await self._answer(request)
 

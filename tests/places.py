@@ -39,6 +39,7 @@ def make_place(request: pytest.FixtureRequest, backend: str, scratch: Path, name
 
 def empty(place: Place) -> None:
     """End every job, and take away all memory of them where it is shared by several tests."""
+    place.release()
     gz.list_jobs().cancel()
     if isinstance(place, ClusterPlace):
         place.namespace.clear()

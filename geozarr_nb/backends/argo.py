@@ -467,9 +467,13 @@ def _watch(api: Api, kind: Kind) -> Watch:
 
 
 def _result(attempt: Attempt, digest: Digest) -> Event | None:
-    """Return what an attempt's last run made: from its own words, or the Workflow's once the controller has looked."""
+    """Return what an attempt's last run made: from its own words, or the Workflow's once the controller has looked.
+
+    A run says so when its output has its name. If it was asked to end at that moment its pod counts as failed all the
+    same: then it was faster.
+    """
     pod = attempt.pods[-1] if attempt.pods else None
-    if pod is None or pod.phase != "Succeeded":
+    if pod is None or not pod.has_ended:
         return None
     outcome = digest.result_event or pod.outcome
     return outcome if outcome is not None and outcome.type == "result" else None

@@ -24,6 +24,7 @@ SECONDS_UNTIL_LOOKED_AT_AGAIN = 1.0
 AGAIN = "run it again: job.retry()"
 _EXIT_CODES = {
     "out-of-memory": ExitCode.CONVERTER_FAILED,
+    "converter-killed": ExitCode.CONVERTER_FAILED,
     "deadline": ExitCode.INTERRUPTED,
     "evicted": ExitCode.INTERRUPTED,
     "node-lost": ExitCode.INTERRUPTED,
@@ -162,6 +163,10 @@ def _of_message(attempt: Attempt, pod: Pod) -> Cause:
         return Cause("pod-deleted", "its pod was deleted while it ran", AGAIN, lasting=False)
     if "evicted" in message.lower() or "low on resource" in message:
         return Cause("evicted", f"its node evicted it: {message}", AGAIN, lasting=False)
+    if pod.exit_code == facts.KILLED:
+        enough = facts.out_of_memory(_memory_limit(attempt), attempt.memory_needed).remedy
+        message = "the run was killed from outside (SIGKILL), as a rule because its node's memory ran out"
+        return Cause("converter-killed", message, f"{AGAIN}; if that does not help: {enough}", lasting=False)
     code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"
     return Cause(
         "defect",

@@ -1,7 +1,8 @@
 """What the runs of an attempt have said: from the pod's log while there is one, from the file on the claim after that.
 
-Both hold the same events in the same order, each run behind a `run` event with the pod's name. So what was read of one
-is not read again of the other, and a pod that is deleted in the middle of a run takes nothing with it.
+Both hold the same events in the same order, each run behind a `run` event with the Workflow's uid and the pod's name (a
+Workflow that is deleted and made again has pods of the same names). So what was read of one is not read again of the
+other, and a pod that is deleted in the middle of a run takes nothing with it.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class RunLog:
                     run.is_whole = run.has_beginning
         if run.is_pod_gone:
             content = self._read_file(f"{attempt.request.output}.log.jsonl")
-            found = _of_run(content or b"", pod.name)
+            found = _of_run(content or b"", f"{attempt.uid}/{pod.name}")
             if len(found) > len(run.events):
                 run.events = found
             run.is_whole = pod.has_ended
@@ -117,13 +118,13 @@ class _Run:
                 self.events.append(event)
 
 
-def _of_run(content: bytes, name: str) -> list[Event]:
+def _of_run(content: bytes, run: str) -> list[Event]:
     """Return the events of one run out of a file that holds many."""
     found: list[Event] = []
     is_ours = False
     for event in parse_all(content.decode("utf-8", errors="replace").splitlines()):
         if event.type == "run":
-            is_ours = event.get("id") == name
+            is_ours = event.get("id") == run
         if is_ours:
             found.append(event)
     return found

@@ -26,6 +26,7 @@ from geozarr_nb.errors import (
     ClusterObjectMissing,
     ClusterRefused,
     ClusterUnreachable,
+    InvalidRequest,
 )
 
 if TYPE_CHECKING:
@@ -228,6 +229,9 @@ class Api:
         ClusterError
             The API server refused the call, or could not reach the pod.
         """
+        if ".." in path.split("/"):
+            # Addresses are shortened on their way: it would be another call.
+            raise InvalidRequest("this is no path of a pod", given=path, remedy="leave .. out")
         target = f"{self._path(PODS, f'{pod}:{port}', 'proxy', namespace=namespace)}/{quote(path.lstrip('/'))}"
         return self._answer(
             method, target, query, headers=headers, what="pods/proxy", verb="get", foreign=True, patience=0

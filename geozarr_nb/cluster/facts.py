@@ -501,7 +501,10 @@ def _requests(pod: Object, resource: str) -> Iterable[float]:
 
 
 def _amount(value: float, resource: str) -> str:
-    return f"{value / GIBI:.3g}Gi" if resource in ("memory", "ephemeral-storage") else f"{value:g}"
+    if resource not in ("memory", "ephemeral-storage"):
+        return f"{value:g}"
+    amount, unit = (value / GIBI, "Gi") if value >= GIBI else (value / GIBI * 1024, "Mi")
+    return f"{round(amount, 1):g}{unit}"
 
 
 def _claims(pod: Object) -> list[str]:

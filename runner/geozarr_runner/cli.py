@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -26,13 +27,40 @@ EPILOG = """exit codes: 0 success, 1 a defect, 2 bad request, 3 product unreacha
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        options = _parser().parse_args(words)
+    except InvalidRequest as error:
+        return int(_refuse(words, error))
     code: ExitCode = options.command(options)
     return int(code)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that leaves to `main` how a mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidRequest(message, given=self.prog, remedy=self.format_usage().strip())
+
+
+def _refuse(words: Sequence[str], error: InvalidRequest) -> ExitCode:
+    """Say that a command line cannot be read: to an orchestrator, if there is one, where it looks for how runs end."""
+    orchestrated = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    _add_for_orchestrators(orchestrated)
+    with suppress(argparse.ArgumentError):
+        options, _ = orchestrated.parse_known_args(words)
+        if options.run_id is not None:
+            reporter = Reporter(sys.stdout)
+            reporter.emit("run", id=options.run_id)
+            reporter.error(error)
+            _leave_outcome(options, reporter)
+            return error.exit_code
+    print(error.remedy, f"{error.given}: error: {error.message}", sep="\n", file=sys.stderr)
+    return error.exit_code
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="geozarr-runner", description=__doc__, epilog=EPILOG)
+    parser = _Parser(prog="geozarr-runner", description=__doc__, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

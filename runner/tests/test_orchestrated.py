@@ -258,6 +258,35 @@ def test_an_error_is_left_behind(output: Path, tmp_path: Path) -> None:
     assert words.read_text() == "[product-not-found] there is no product here"
 
 
+@pytest.mark.parametrize("wrong", ["--verbose=maybe", "--if-exists=maybe", "--nonsense"])
+def test_a_command_line_that_cannot_be_read_is_an_error_too(
+    wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome, words = tmp_path / "outcome.json", tmp_path / "words"
+    left = [f"--outcome={outcome}", f"--termination-log={words}"]
+    assert main(["convert", wrong, *left, "--run-id=1", "--", "in.zarr", "out.zarr"]) == 2
+    captured = capsys.readouterr()
+    run, error = parse_all(captured.out.splitlines())
+    assert (run.type, run["id"], error.type, error["code"]) == ("run", "1", "error", "invalid-request")
+    assert wrong.partition("=")[0] in error["message"]
+    assert "usage: geozarr-runner" in error["remedy"]
+    assert captured.err == ""
+    assert json.loads(outcome.read_text())["code"] == "invalid-request"
+    assert words.read_text().startswith("[invalid-request] ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["convert"], ["convert", "--verbose=maybe", "a", "b"], ["convert", "a", "b", "--run-id"], ["nonsense"], []],
+)
+def test_a_person_is_told_how_it_is_used(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("usage: geozarr-runner")
+    assert "error: " in captured.err
+
+
 def test_what_cannot_be_left_behind_does_not_change_how_it_ended(output: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "absent" / "file"
     done = run(tmp_path / "absent.zarr", output, "--outcome", nowhere, "--termination-log", nowhere, "--with-log")

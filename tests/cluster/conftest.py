@@ -20,7 +20,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     yield made
-    made.server.release()
     for name, value in made.settings.items():  # whatever the test has set
         monkeypatch.setenv(name, value)
     empty(made)

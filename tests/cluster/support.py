@@ -20,7 +20,7 @@ import yaml
 
 from benchmarks.server import ProductServer
 from geozarr_nb.job import Job
-from tests.contract.support import Place, files_with
+from tests.contract.support import GROUP, Place, files_with
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 IMAGE = os.environ.get("GEOZARR_IMAGE", "eopf-geozarr:dev")
@@ -323,6 +323,12 @@ class ClusterPlace(Place):
 
     def converting(self, name: str) -> bool:
         return any(part.startswith("output") for part in self.volume.names(self._partial(name)))
+
+    def hold(self, group: str = GROUP) -> None:
+        self.server.hold(f"{self.path_of_sample}{group}/")
+
+    def release(self) -> None:
+        self.server.release()
 
     def kill(self, name: str) -> None:
         for pod in self.namespace.pods(self.path(name)):

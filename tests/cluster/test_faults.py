@@ -26,14 +26,9 @@ pytestmark = pytest.mark.cluster
 SECONDS_WITHOUT_A_KUBELET = 30
 
 
-def hold_data(place: ClusterPlace) -> None:
-    """Keep the chunks back, so that a run stays in its second stage until they are released."""
-    place.server.hold(f"{place.path_of_sample}{GROUP}/b")
-
-
 def submit_held(place: ClusterPlace, **options: object) -> Job:
     """Return a job that is in the middle of its run, and stays there until the server's answers are released."""
-    hold_data(place)
+    place.hold()
     job = place.submit("a", **options)
     until(lambda: job.stage == "stage")
     return job
@@ -80,7 +75,7 @@ def test_api_server_killed_three_times(place: ClusterPlace, breaker: Breaker) ->
             until(lambda: "has not answered" in job.reason, seconds=20)
             assert job.status == "Running"
             if number == 1:
-                place.server.release()  # the run goes on, and to its end, without anybody to tell
+                place.release()  # the run goes on, and to its end, without anybody to tell
             breaker.up()
         events = follower.result(timeout=120)
     see_done_once(place, job)
@@ -90,7 +85,7 @@ def test_api_server_killed_three_times(place: ClusterPlace, breaker: Breaker) ->
 def test_controller_restarted(place: ClusterPlace) -> None:
     job = submit_held(place)
     kubectl("delete", "pods", "--all-namespaces", "-l", "app=workflow-controller", "--grace-period=0", "--force")
-    place.server.release()
+    place.release()
     job.wait(timeout=90)
     see_done_once(place, job)
     assert told(job.events()) == told(written(place))
@@ -105,7 +100,7 @@ def test_pod_deleted(place: ClusterPlace, grace: str) -> None:
         "delete", "pod", pod["metadata"]["name"], f"--grace-period={grace}", "--wait=false", *options
     )
     until(lambda: len(place.tries("a")) == 2)
-    place.server.release()
+    place.release()
     job.wait(timeout=120)
     see_done_once(place, job)
     # Both runs are told, each event once, and the second one to its end.
@@ -121,7 +116,7 @@ def test_kubelet_killed(place: ClusterPlace, breaker: Breaker) -> None:
         job.wait(timeout=SECONDS_WITHOUT_A_KUBELET)
     assert (job.status, job.stage) == ("Running", "stage")
     breaker.up()
-    place.server.release()
+    place.release()
     job.wait(timeout=120)
     see_done_once(place, job)
     assert told(job.events()) == told(written(place))
@@ -250,7 +245,7 @@ job.wait()
 
 
 def test_submitter_killed_and_another_one_attaches(place: ClusterPlace) -> None:
-    hold_data(place)
+    place.hold()
     command = [sys.executable, "-c", SUBMIT, place.sample, place.output("a"), GROUP]
     with subprocess.Popen(command, env=place.environ, stdout=subprocess.PIPE, text=True) as submitter:
         assert submitter.stdout is not None
@@ -262,7 +257,7 @@ def test_submitter_killed_and_another_one_attaches(place: ClusterPlace) -> None:
     with subprocess.Popen(command, env=place.environ, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "Running\n"
-        place.server.release()
+        place.release()
         said = other.stdout.read().splitlines()
     job.wait(timeout=60)
     see_done_once(place, job)
@@ -271,11 +266,11 @@ def test_submitter_killed_and_another_one_attaches(place: ClusterPlace) -> None:
 
 @pytest.mark.parametrize("stage", ["waiting", *STAGES])
 def test_cancelled_in_each_stage(place: ClusterPlace, stage: str) -> None:
-    if stage in ("preflight", "stage"):
-        job = place.submit("a")
-        place.server.hold(place.path_of_sample if stage == "preflight" else f"{place.path_of_sample}{GROUP}/b")
-    else:
-        job = place.submit("a")
+    job = place.submit("a")
+    if stage == "preflight":
+        place.server.hold(place.path_of_sample)  # all of it, now that the SDK has seen it
+    elif stage == "stage":
+        place.hold()
     if stage != "waiting":
         until(lambda: job.stage == stage or job.state.is_finished)
     survivors = place.family("a")

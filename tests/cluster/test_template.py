@@ -160,9 +160,9 @@ def url(server: ProductServer) -> str:
 
 @pytest.fixture
 def holding(product: Path) -> Iterator[ProductServer]:
-    """A server that tells what the product is, and keeps its data back until `release`."""
+    """A server that keeps some of the product's data back until `release`."""
     with ProductServer(product.parent, host=node_address()) as running:
-        running.hold("/s2.zarr/measurements/")
+        running.hold(f"/s2.zarr{R60M}/b09/")
         yield running
 
 
@@ -215,9 +215,6 @@ def test_argo_submit_is_enough(converted: Flow, volume: Volume) -> None:
     assert result["identity"] == "me"
     assert "one.zarr" in volume.names("a")
     assert volume.names("a/one.zarr/measurements/reflectance") == ["r20m", "r60m", "zarr.json"]
-    done, total = node["progress"].split("/")
-    assert done == total
-    assert int(total) > 1, "the runner's own progress, not the number of pods"
     assert converted.found["metadata"]["labels"]["app.kubernetes.io/name"] == "geozarr-convert"
 
 
@@ -279,6 +276,8 @@ def test_odd_values_arrive_unharmed(own: Namespace, echo: str) -> None:
         assert f"--groups={value}" in arrived
         assert f"--identity={value}" in arrived
         assert arrived[-3:] == ["--", value, value]
+    # kubectl shows no object that holds some of these as YAML, and other tests look at all there are.
+    own.kubectl("delete", "workflows", *(flow.name for flow in flows))
 
 
 def test_the_runner_is_told_what_was_given(own: Namespace) -> None:
@@ -289,27 +288,34 @@ def test_the_runner_is_told_what_was_given(own: Namespace) -> None:
     assert (outcome(node)["code"], outcome(node)["given"]) == ("product-not-found", f"/data/{odd}")
 
 
-@pytest.mark.parametrize("output", ["../out.zarr", "/scratch/out.zarr", "~/out.zarr", "/data"])
-def test_an_output_that_is_not_on_the_claim_is_refused(output: str, own: Namespace, url: str) -> None:
-    name = f"outside-{abs(hash(output)) % 10**6}"
-    flow = submit(own, name, stac_url=url, output_zarr=output)
-    assert flow.ended()["phase"] == "Failed"
+def test_an_output_that_is_not_on_the_claim_is_refused(own: Namespace, url: str) -> None:
+    outputs = ("../out.zarr", "/scratch/out.zarr", "~/out.zarr", "/data")
+    flows = [submit(own, f"away-{i}", stac_url=url, output_zarr=output) for i, output in enumerate(outputs)]
+    for flow in flows:
+        assert flow.ended()["phase"] == "Failed"
+        [node] = flow.tries
+        assert outcome(node)["code"] == "invalid-request"
+        assert "/data" in outcome(node)["message"]
+
+
+def test_values_that_cannot_be_are_told(own: Namespace, url: str) -> None:
+    what = {"stac_url": url, "output_zarr": "bad.zarr"}
+    wrong = {"if_exists": "maybe", "validate_groups": "yes", "dask_cluster": "$(id)", "verbose": ""}
+    flows = {name: submit(own, f"bad-{name.replace('_', '-')}", **what, **{name: wrong[name]}) for name in wrong}
+    for name, flow in flows.items():
+        assert flow.ended()["phase"] == "Failed"
+        [node] = flow.tries
+        assert node["message"].startswith("Error (exit code 2): [invalid-request] ")
+        assert f"--{name.replace('_', '-')}" in outcome(node)["message"]
+
+
+@pytest.mark.parametrize("value", ["1}", "1\n    privileged: true"])
+def test_a_quantity_stays_one(value: str, own: Namespace, url: str) -> None:
+    """It is put into a part of the pod's specification, and can be nothing else there."""
+    flow = submit(own, f"quantity-{len(value)}", stac_url=url, output_zarr="bad.zarr", cpu=value)
+    assert flow.ended()["phase"] == "Error"
     [node] = flow.tries
-    assert outcome(node)["code"] == "invalid-request"
-    assert "/data" in outcome(node)["message"]
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("if_exists", "maybe"), ("validate_groups", "yes"), ("dask_cluster", "$(id)"), ("verbose", ""), ("cpu", "1}")],
-)
-def test_values_that_cannot_be_start_no_pod(name: str, value: str, own: Namespace, url: str) -> None:
-    flow = submit(own, f"bad-{name.replace('_', '-')}", stac_url=url, output_zarr="bad.zarr", **{name: value})
-    status = flow.ended()
-    assert status["phase"] in ("Failed", "Error")
-    said = status["message"] + "".join(node["message"] for node in flow.tries)
-    assert name in said or "quantit" in said, said
-    assert len(flow.tries) <= 1
+    assert "PodSpecPatch" in node["message"]
     assert own.objects("pods", "-l", f"workflows.argoproj.io/workflow={flow.name}") == []
 
 
@@ -341,21 +347,29 @@ def test_a_second_run_of_an_output_waits_for_the_first(own: Namespace, holding: 
 # --- again, or not ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["deleted", "lost", "interrupted"])
-def test_a_run_that_was_cut_off_runs_again(how: str, own: Namespace, holding: ProductServer, volume: Volume) -> None:
-    flow = submit(own, how, stac_url=f"{holding.url}/s2.zarr", output_zarr=f"{how}.zarr", groups=R60M)
-    pod = flow.pod()
-    until(lambda: f".{how}.zarr.partial" in volume.names(""))
-    if how == "interrupted":
-        flow.signal("TERM")
-    else:
-        own.kubectl("delete", "pod", pod, "--wait=false", *(("--grace-period=0", "--force") if how == "lost" else ()))
+def test_runs_that_were_cut_off_run_again(own: Namespace, holding: ProductServer, volume: Volume) -> None:
+    what = {"stac_url": f"{holding.url}/s2.zarr", "groups": R60M}
+    flows = {name: submit(own, name, output_zarr=f"{name}.zarr", **what) for name in ("deleted", "lost", "interrupted")}
+    for name, flow in flows.items():
+        flow.pod()
+        until(lambda name=name: f".{name}.zarr.partial" in volume.names(""))  # type: ignore[misc]
+    # Argo makes a pod anew that it misses in its first ten seconds; progress is told only after as many.
+    until(lambda: all(int(node["progress"].partition("/")[2]) > 1 for flow in flows.values() for node in flow.tries))
+    own.kubectl("delete", "pod", flows["deleted"].pod(), "--wait=false")
+    own.kubectl("delete", "pod", flows["lost"].pod(), "--wait=false", "--grace-period=0", "--force")
+    flows["interrupted"].signal("TERM")
+    for name, flow in flows.items():
+        until(lambda flow=flow: len(flow.tries) == 2)  # type: ignore[misc]
     holding.release()
-    assert flow.ended()["phase"] == "Succeeded"
-    before, after = flow.tries
-    assert (before["phase"], after["phase"]) == ("Failed" if how == "interrupted" else "Error", "Succeeded")
-    assert [name for name in volume.names("") if how in name] == [f"{how}.zarr", f"{how}.zarr.log.jsonl"]
-    assert [event["type"] for event in events(volume, f"{how}.zarr")].count("run") == 2
+    for name, flow in flows.items():
+        assert flow.ended()["phase"] == "Succeeded"
+        before, after = flow.tries
+        assert before["phase"] == ("Error" if name == "lost" else "Failed")
+        assert after["phase"] == "Succeeded"
+        assert [found for found in volume.names("") if name in found] == [f"{name}.zarr", f"{name}.zarr.log.jsonl"]
+        told = events(volume, f"{name}.zarr")
+        assert len({event["id"] for event in told if event["type"] == "run"}) == 2
+        assert [event["type"] for event in told].count("result") == 1
 
 
 def test_a_run_that_was_lost_after_its_end_is_not_done_again(converted: Flow, own: Namespace, url: str) -> None:

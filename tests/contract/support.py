@@ -85,6 +85,14 @@ class Place(ABC):
         """Return whether the converter itself is at work on an output."""
 
     @abstractmethod
+    def hold(self, group: str = GROUP) -> None:
+        """Have runs that begin now get no data of a group until `release`, where jobs do not wait for each other."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let all runs go on."""
+
+    @abstractmethod
     def kill(self, name: str) -> None:
         """Kill the run of an output, so that it can say nothing more."""
 
@@ -131,6 +139,12 @@ class LocalPlace(Place):
 
     def converting(self, name: str) -> bool:
         return bool(processes_with(str(self._partial(name))))
+
+    def hold(self, group: str = GROUP) -> None:
+        pass  # one job runs at a time, and all others wait
+
+    def release(self) -> None:
+        pass
 
     def kill(self, name: str) -> None:
         for process in processes_with("geozarr_runner"):

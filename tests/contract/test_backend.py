@@ -20,6 +20,8 @@ from geozarr_nb.job import Job
 from geozarr_runner.events import STAGES
 from tests.contract.support import GROUP, Place, until
 
+MASK = "/quality/mask/r60m"
+
 
 @pytest.mark.usefixtures("at_home")
 class TestSucceeded:
@@ -89,7 +91,7 @@ class TestSucceeded:
         with pytest.raises(OutputExists):
             home.submit("out")
         with pytest.raises(OutputExists):
-            home.submit("out", groups=["quality/mask/r60m"], if_exists="skip")
+            home.submit("out", groups=[MASK], if_exists="skip")
 
     def test_skip_finds_it_done(self, converted: Job, home: Place) -> None:
         again = home.submit("out", groups=GROUP[1:], if_exists="skip")
@@ -114,12 +116,13 @@ def test_equal_requests_are_one_job_and_one_output_has_one_writer(place: Place) 
     assert same.name == job.name
     assert len(gz.list_jobs()) == 1
     with pytest.raises(OutputBusy, match=job.name):
-        place.submit("a", groups=["quality/mask/r60m"])
+        place.submit("a", groups=[MASK])
     with pytest.raises(TimeoutError, match="goes on"):
         job.wait(timeout=0.2)
 
     # One runs, the next one waits and says so, and while it runs it says how far it is.
-    waiting = place.submit("b")
+    place.hold(MASK)
+    waiting = place.submit("b", groups=[MASK])
     seen = []
     for state, _ in job.steps(timeout=60, poll_interval=0.05):
         seen.append((state.status, state.stage, state.progress))

@@ -337,6 +337,7 @@ def test_conversion_that_fails(shell: Shell, sample: Path) -> None:
 
 
 def test_interrupted_wait_leaves_the_job_and_says_how_to_come_back(shell: Shell) -> None:
+    shell.place.hold()
     run = shell.start("convert", shell.source, shell.output("left"), "--groups", GROUP, "--json")
     name = shell.job_of("/left.zarr", "Running")
     run.send_signal(signal.SIGINT)
@@ -354,6 +355,7 @@ def test_interrupted_wait_leaves_the_job_and_says_how_to_come_back(shell: Shell)
     assert "cancel" in cancelled["reason"]
     assert not shell.place.exists("left")
     assert "\nerror [" in shell.run("wait", name, code=cancelled["error"]["exit_code"]).stderr
+    shell.place.release()
     assert shell.json("retry", name)["attempt"] == 2
     shell.run("cancel", name)
 

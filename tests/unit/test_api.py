@@ -19,6 +19,7 @@ from geozarr_nb.errors import (
     ClusterObjectMissing,
     ClusterRefused,
     ClusterUnreachable,
+    InvalidRequest,
 )
 from tests.unit.api_server import ApiServer, change, hangs_up, listing, refuses, says, thing, watching
 
@@ -126,6 +127,12 @@ def test_long_lists_come_in_pages(api: Api, server: ApiServer) -> None:
     items, version = api.list(WORKFLOWS)
     assert ([item["metadata"]["name"] for item in items], version) == (["a", "b"], "5")
     assert "continue=more" in server.asked[1]
+
+
+def test_a_path_does_not_lead_out_of_a_pod(api: Api, server: ApiServer) -> None:
+    with pytest.raises(InvalidRequest):
+        api.proxy("pod", 80, "files/../../../secrets")
+    assert server.asked == []
 
 
 def test_calls_share_connections(api: Api, server: ApiServer) -> None:

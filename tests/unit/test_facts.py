@@ -306,6 +306,7 @@ def test_a_pod_that_was_killed_for_its_memory() -> None:
 
 def test_the_memory_that_a_conversion_is_known_to_need() -> None:
     assert "about 31Gi" in facts.out_of_memory(8 * 1024**3, 30.2 * 1024**3).message
+    assert "limit of 64Mi" in facts.out_of_memory(64 * 1024**2).message
     assert "what its node has" in facts.out_of_memory(None).message
 
 

@@ -19,8 +19,8 @@ def event(number: int, **fields: object) -> str:
     return json.dumps({"v": 1, "time": START.isoformat(), "type": "message", "text": str(number), **fields})
 
 
-def begins(pod: str) -> str:
-    return json.dumps({"v": 1, "time": START.isoformat(), "type": "run", "id": pod})
+def begins(pod: str, workflow: str = "u") -> str:
+    return json.dumps({"v": 1, "time": START.isoformat(), "type": "run", "id": f"{workflow}/{pod}"})
 
 
 class Cluster:
@@ -118,7 +118,7 @@ def test_a_pod_that_is_deleted_takes_nothing_with_it() -> None:
     log = RunLog(cluster, cluster.read)  # type: ignore[arg-type]
     cluster.write(begins("job-t-1"), event(1))
     log.refresh(attempt("1"))
-    others = f"{begins('job-t-0')}\n{event(99)}\n"
+    others = f"{begins('job-t-0')}\n{event(99)}\n{begins('job-t-1', workflow='deleted')}\n{event(98)}\n"
     cluster.file = f"{others}{begins('job-t-1')}\n{event(1)}\n{event(2)}\n{event(3)}\n".encode()
     cluster.lines = None
     log.refresh(attempt("1", ended=True))

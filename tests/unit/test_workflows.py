@@ -118,7 +118,7 @@ def test_the_runner_takes_its_arguments(container: dict[str, Any]) -> None:
     assert (options.with_log, options.within, options.scratch) == (True, Path("/data"), Path("/scratch"))
     assert options.outcome == Path("/scratch/outcome.json")
     assert options.termination_log == Path("/dev/termination-log")
-    assert options.run_id == "<pod.name>"
+    assert "--run-id={{workflow.uid}}/{{pod.name}}" in container["args"], "a workflow's name may be used again"
     assert (options.if_exists, options.validate_groups, options.dask_cluster) == ("error", True, False)
 
 
@@ -249,7 +249,8 @@ def test_only_what_is_optional_is_for_the_whole_cluster() -> None:
     for file in WORKFLOWS.glob("*.yaml"):
         kinds = {document["kind"] for document in documents(file.name)}
         assert not any(kind.startswith("Cluster") for kind in kinds) or file.name == "nodes.yaml"
-    assert rules(one("nodes.yaml", "ClusterRole", "geozarr-node-reader")) == {"nodes": {"get", "list"}}
+    shown = rules(one("nodes.yaml", "ClusterRole", "geozarr-node-reader"))
+    assert shown == {"nodes": {"get", "list"}, "deployments": {"list"}}
 
 
 def test_the_only_namespace_in_the_files_is_the_default() -> None:
