@@ -10,6 +10,7 @@ import asyncio
 import errno
 import inspect
 import os
+import ssl
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -41,6 +42,7 @@ CONCURRENCY = 16
 SECONDS_TO_CONNECT = 15
 SECONDS_WITHOUT_A_BYTE = 30
 LONGEST_PATIENCE = 60.0
+CERTIFICATE_REFUSED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's word, in the text of every library's error
 
 
 class Store:
@@ -254,6 +256,12 @@ class Store:
                 remedy="give credentials where fsspec reads them, e.g. "
                 'FSSPEC_HTTPS=\'{"headers": {"Authorization": "Bearer ..."}}\' or FSSPEC_S3=\'{"anon": true}\'',
             )
+        if CERTIFICATE_REFUSED in str(error):
+            return ProductUnreachable(
+                f"the server's certificate is not trusted: {_text(error)}",
+                given=address,
+                remedy="name the file of the authority that signed it: SSL_CERT_FILE=/path/ca.crt",
+            )
         if isinstance(error, (ImportError, NotImplementedError)):
             return ProductUnreachable(_text(error), given=address, remedy="install the fsspec backend that it names")
         if status is not None or isinstance(error, OSError | asyncio.TimeoutError) or _is_client_error(error):
@@ -292,7 +300,7 @@ def redact(url: str) -> str:
 
 def storage_failure(error: BaseException, path: object = None) -> StorageFailed | None:
     """Return what an operating system's refusal to write means, or None when it is something else."""
-    if not isinstance(error, OSError) or error.errno is None:
+    if not isinstance(error, OSError) or error.errno is None or _is_of_network(error):
         return None
     given = path if path is not None else error.filename
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -400,10 +408,17 @@ def _patience(state: RetryCallState) -> float:
 def _may_get_better(error: BaseException) -> bool:
     if isinstance(error, FileNotFoundError | PermissionError) or storage_failure(error) is not None:
         return False
+    if CERTIFICATE_REFUSED in str(error):
+        return False
     status = getattr(error, "status", None)
     if status is not None:
         return bool(status == 429 or status >= 500)
     return isinstance(error, OSError | asyncio.TimeoutError) or _is_client_error(error)
+
+
+def _is_of_network(error: BaseException) -> bool:
+    """Return whether it is about a connection: a refused certificate has the number of a refused permission."""
+    return isinstance(error, ssl.SSLError) or _is_client_error(error)
 
 
 def _is_client_error(error: BaseException) -> bool:

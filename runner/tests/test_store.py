@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from tenacity import wait_none
 
 from benchmarks.server import ProductServer
@@ -138,6 +144,43 @@ def test_nobody_there(unused_url: str) -> None:
         Store(f"{unused_url}/p.zarr").read("0.0")
     assert caught.value.retryable
     assert caught.value.given == f"{unused_url}/p.zarr/0.0"
+
+
+@pytest.fixture
+def untrusted(tmp_path: Path) -> Iterator[str]:
+    """The address of a server whose certificate it has signed itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "server.pem"
+    plain = serialization.NoEncryption()
+    file.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"https://localhost:{server.server_port}/a.zarr"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_certificate_that_is_not_trusted_is_no_matter_of_storage(untrusted: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ProductUnreachable, match="certificate") as caught:
+        Store(untrusted).read(".zmetadata")
+    assert "SSL_CERT_FILE" in caught.value.remedy
+    assert time.monotonic() - start < 1, "it is not tried again"
 
 
 def test_one_failure_ends_all(served: ProductServer, folder: Path, tmp_path: Path) -> None:
