@@ -74,6 +74,7 @@ class ArgoBackend:
 
     name = "argo"
     uses_scratch = False
+    uses_image = True
 
     def __init__(self, api: Api, settings: Settings) -> None:
         chosen = settings.origins.get("poll_interval", "default") != "default"
@@ -122,7 +123,7 @@ class ArgoBackend:
     def submit(self, request: Request) -> str:
         """See `Backend.submit`."""
         latest = self._latest().get(request.name)
-        if latest is not None and not self._has_ended(latest):
+        if latest is not None and not self._is_over(latest):
             return request.name
         self._start(request, request.name, 1 if latest is None else latest.number + 1)
         return request.name
@@ -149,7 +150,7 @@ class ArgoBackend:
     def cancel(self, name: str) -> None:
         """See `Backend.cancel`."""
         attempt = self._existing(name)
-        if self._has_ended(attempt):
+        if self._is_over(attempt):
             return
         self._workflows.put(self._api.patch(WORKFLOWS, attempt.name, {"spec": {"shutdown": "Terminate"}}))
         deadline = time.monotonic() + SECONDS_TO_END
@@ -173,7 +174,7 @@ class ArgoBackend:
     def retry(self, name: str, request: Request | None = None) -> None:
         """See `Backend.retry`."""
         latest = self._existing(name)
-        if self._has_ended(latest):
+        if self._is_over(latest):
             self._start(request or latest.request, latest.job, latest.number + 1, latest)
 
     def watch(self, stop: threading.Event) -> Iterator[JobState]:
@@ -244,7 +245,7 @@ class ArgoBackend:
 
     def _refuse_second_writer(self, request: Request, job: str) -> None:
         for attempt in self._latest().values():
-            if attempt.job == job or attempt.request.output != request.output or self._has_ended(attempt):
+            if attempt.job == job or attempt.request.output != request.output or self._is_over(attempt):
                 continue
             raise OutputBusy(
                 f"the job {attempt.job}, which has not finished, writes the same output",
@@ -321,8 +322,11 @@ class ArgoBackend:
         outcome = attempt.pods[-1].outcome if attempt.pods else None
         if outcome is not None and outcome.type == "error":
             failure = Failure.of(outcome)
-            is_killed = failure.code == "converter-killed"
-            return "Failed", self._reasons.killed(attempt, failure) if is_killed else failure
+            if failure.code == "converter-killed":
+                failure = self._reasons.killed(attempt, failure)
+            elif failure.code == "interrupted":
+                failure = self._interrupted(attempt, failure)
+            return "Failed", failure
         if attempt.phase == "Succeeded":
             message = "its run ended without telling what it wrote: the template is not this package's"
             return "Error", Failure("defect", message, remedy="make template")
@@ -333,6 +337,13 @@ class ArgoBackend:
         said = self._said_by(attempt)
         if said.silence is None:
             said.silence = self._reasons.ended(attempt)
+        return said.silence
+
+    def _interrupted(self, attempt: Attempt, failure: Failure) -> Failure:
+        """Return what interrupted an attempt; found out once, as its pod does not stay for ever."""
+        said = self._said_by(attempt)
+        if said.silence is None:
+            said.silence = self._reasons.interrupted(attempt, failure)
         return said.silence
 
     def _reason(self, attempt: Attempt, status: Status, *, closely: bool) -> str:
@@ -346,6 +357,10 @@ class ArgoBackend:
     def _has_ended(self, attempt: Attempt) -> bool:
         # What never began and is shut down never will, whether or not a controller says so.
         return attempt.has_ended or (attempt.is_shut_down and not attempt.pods)
+
+    def _is_over(self, attempt: Attempt) -> bool:
+        """Return whether its job has finished, even where the controller has yet to take note."""
+        return self._has_ended(attempt) or _result(attempt, self._said_by(attempt).digest) is not None
 
     def _latest(self) -> Mapping[str, Attempt]:
         """Return the newest attempt at each job."""

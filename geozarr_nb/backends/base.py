@@ -128,11 +128,14 @@ class Backend(Protocol):
         Seconds between two looks at a job that are neither too many for the place nor too few for a person.
     uses_scratch
         False where a request cannot choose a folder for intermediate files.
+    uses_image
+        True where the settings choose the image and the memory that a job runs with.
     """
 
     name: str
     poll_interval: float
     uses_scratch: bool
+    uses_image: bool
 
     def locate(self, output: str | os.PathLike[str]) -> str:
         """Return the full name of an output as this place knows it.

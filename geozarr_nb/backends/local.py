@@ -57,6 +57,7 @@ class LocalBackend:
 
     name = "local"
     uses_scratch = True
+    uses_image = False
 
     def __init__(
         self,

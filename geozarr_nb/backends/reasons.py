@@ -71,6 +71,20 @@ class Reasons:
             retryable=not cause.lasting,
         )
 
+    def interrupted(self, attempt: Attempt, failure: Failure) -> Failure:
+        """Return what made a run end, where the cluster shows it: the run itself only knows that it was asked to."""
+        cause = self._ended(attempt)
+        if cause.code not in ("deadline", "evicted", "node-lost", "pod-deleted"):
+            return failure
+        return Failure(
+            code=cause.code,
+            message=cause.message,
+            given=failure.given,
+            remedy=cause.remedy,
+            exit_code=failure.exit_code,
+            retryable=not cause.lasting,
+        )
+
     def killed(self, attempt: Attempt, failure: Failure) -> Failure:
         """Return the failure of a run whose converter was killed, with the memory that would do."""
         cause = facts.out_of_memory(_memory_limit(attempt), attempt.memory_needed)

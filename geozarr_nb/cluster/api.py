@@ -495,7 +495,7 @@ def _connect(context: str) -> tuple[str, ApiClient]:
         raise ClusterUnreachable(
             "no cluster is configured: there is no kubeconfig",
             given=given,
-            remedy="make a cluster (make cluster, or k3d cluster create geozarr), or set KUBECONFIG; "
+            remedy="make a cluster (k3d cluster create geozarr), or set KUBECONFIG; "
             'without one, choose backend="local"',
         )
     try:
@@ -524,10 +524,21 @@ def _client(configuration: Any) -> ApiClient:
     from urllib3.util.ssl_ import create_urllib3_context
 
     client = ApiClient(configuration)
-    context = create_urllib3_context()
+    settings = client.rest_client.pool_manager.connection_pool_kw
+    context = create_urllib3_context(cert_reqs=settings["cert_reqs"])
     # From Python 3.13 on authorities without a key usage are refused; those of many clusters have none.
     context.verify_flags &= ~VERIFY_X509_STRICT
-    client.rest_client.pool_manager.connection_pool_kw["ssl_context"] = context
+    # urllib3 would load them for each connection: into this context, in the middle of other threads' handshakes, which
+    # ends the process (a segmentation fault in OpenSSL).
+    authorities, certificate, key = (settings.pop(name, None) for name in ("ca_certs", "cert_file", "key_file"))
+    data = settings.pop("ca_cert_data", None)
+    if authorities or data:
+        context.load_verify_locations(authorities, cadata=data)
+    else:
+        context.load_default_certs()
+    if certificate:
+        context.load_cert_chain(certificate, key)
+    settings["ssl_context"] = context
     return client
 
 

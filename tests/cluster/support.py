@@ -255,10 +255,11 @@ def fresh_namespace() -> Iterator[Namespace]:
         namespace.apply(*manifests(namespace.name))
         yield namespace
     finally:
-        namespace.kubectl("delete", "workflows,pods", "--all", "--grace-period=1")
-        namespace.kubectl("delete", "pvc", "--all")
-        free_volumes(namespace.name)
+        # From then on nothing is started there; it is gone some time later, and nobody waits for that.
         kubectl("delete", "namespace", namespace.name, "--wait=false")
+        namespace.kubectl("delete", "pods", "--all", "--grace-period=1", "--ignore-not-found")
+        namespace.kubectl("delete", "pvc", "--all", "--ignore-not-found")
+        free_volumes(namespace.name)
 
 
 def free_volumes(namespace: str) -> None:

@@ -24,6 +24,7 @@ from tests.contract.support import GROUP, until
 
 pytestmark = pytest.mark.cluster
 SECONDS_WITHOUT_A_KUBELET = 30
+SMALL = 64 << 20  # bytes of a volume that is soon full
 
 
 def submit_held(place: ClusterPlace, **options: object) -> Job:
@@ -39,7 +40,7 @@ def see_done_once(place: ClusterPlace, job: Job) -> None:
     assert job.raise_for_status().state.attempt == 1
     assert [state.name for state in gz.list_jobs().jobs] == [job.name]
     assert len(place.runs("a")) == 1
-    assert place.running("a") == []
+    until(lambda: place.running("a") == [])  # the job is done when its output is: its pod ends a little later
     assert place.leftovers("a") == []
     tree = job.open()
     assert GROUP in tree.groups
@@ -94,6 +95,7 @@ def test_controller_restarted(place: ClusterPlace) -> None:
 @pytest.mark.parametrize("grace", ["60", "0"], ids=["asked", "by force"])
 def test_pod_deleted(place: ClusterPlace, grace: str) -> None:
     job = submit_held(place)
+    until(lambda: [node["phase"] for node in place.tries("a")] == ["Running"])
     (pod,) = place.namespace.pods(place.path("a"))
     options = ["--force"] if grace == "0" else []
     place.namespace.kubectl(
@@ -188,7 +190,7 @@ def small(place: ClusterPlace, tmp_path: Path) -> Iterator[ClusterPlace]:
     name = f"small-{uuid4().hex[:8]}"
     root = tmp_path / "small"
     root.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0777", "geozarr-test", root], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL},mode=0777", "geozarr-test", root], check=True)
     size = {"storage": "1Gi"}
     volume = {
         "apiVersion": "v1",
@@ -219,11 +221,32 @@ def small(place: ClusterPlace, tmp_path: Path) -> Iterator[ClusterPlace]:
         subprocess.run(["umount", root], check=True)
 
 
-def test_volume_full(small: ClusterPlace) -> None:
+def root_of(place: ClusterPlace) -> Path:
+    """Return the folder of a place's volume, which is on this machine."""
+    assert isinstance(place.volume, FolderVolume)
+    return place.volume.root
+
+
+def test_volume_full_before(small: ClusterPlace) -> None:
+    (root_of(small) / "other").write_bytes(bytes(SMALL - 500_000))
     job = small.submit("a").wait(timeout=90)
     assert (job.status, job.state.failure and job.state.failure.code) == ("Failed", "storage-full")
-    assert "space" in job.reason
+    assert "are free" in job.reason
     see_nothing_made(small, job)
+    assert small.leftovers("a") == []
+
+
+def test_volume_full_while_it_runs(small: ClusterPlace) -> None:
+    job = submit_held(small)
+    with pytest.raises(OSError, match="No space left"), (root_of(small) / "other").open("wb") as file:
+        file.write(bytes(2 * SMALL))
+    small.release()
+    job.wait(timeout=90)
+    assert (job.status, job.state.failure and job.state.failure.code) == ("Failed", "storage-full")
+    assert "no space" in job.reason.lower()
+    see_nothing_made(small, job)
+    (root_of(small) / "other").unlink()
+    job.retry().wait(timeout=90).raise_for_status()
     assert small.leftovers("a") == []
 
 

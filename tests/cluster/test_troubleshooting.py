@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 import geozarr_nb as gz
+from geozarr_nb.cluster.api import DEPLOYMENTS, Api, Kind, Object
 from geozarr_nb.doctor import Finding
 from geozarr_nb.errors import ClusterDenied, ClusterObjectMissing, ConversionFailed, GeozarrError
 from geozarr_nb.job import Job
@@ -28,7 +29,7 @@ from tests.places import empty, make_place
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "troubleshooting.md"
-CONTROLLER = ("-n", "argo", "deployment/workflow-controller")
+CONTROLLER = ("-n", "argo", "deployment", "workflow-controller")
 
 
 class Entry:
@@ -153,45 +154,70 @@ def play(folder: Path, tool: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def test_no_controller(place: ClusterPlace, tmp_path: Path) -> None:
-    missing, stopped = Entry("No controller is installed"), Entry("The controller is stopped")
-    unwatched = Entry("No controller watches this namespace")
-    manifest = tmp_path / "install.yaml"
-    manifest.write_text(controller_manifest())
-    try:
-        kubectl("delete", *CONTROLLER, "--wait=true")
-        told(missing, finding("controller").found)
-        job = place.submit("a")
-        wait_for_reason(missing, job)
-        missing.cure(place.namespace.name, ARGO_MANIFEST=str(manifest))
-        assert finding("controller").verdict == "ok"
-        begins(job)
+@contextmanager
+def seeing_only(namespace: str) -> Iterator[None]:
+    """See the deployments of one namespace alone: the cluster's own controller serves others meanwhile."""
+    listed = Api.list
 
-        only_its_own = {"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["--namespaced"]}
-        kubectl("patch", *CONTROLLER, "--type=json", "-p", json.dumps([only_its_own]))
-        told(unwatched, finding("controller").found)
-        unwatched.cure(place.namespace.name)
+    def some(api: Api, kind: Kind, **options: Any) -> tuple[list[Object], str]:
+        items, version = listed(api, kind, **options)
+        if kind == DEPLOYMENTS:
+            items = [item for item in items if item["metadata"]["namespace"] == namespace]
+        return items, version
 
-        kubectl("scale", *CONTROLLER, "--replicas=0")
-        until(lambda: re.search(stopped.says, finding("controller").found) is not None, seconds=30)
-        waiting = place.submit("b")
-        wait_for_reason(stopped, waiting)
-        stopped.cure(place.namespace.name)
-        until(lambda: finding("controller").verdict == "ok", seconds=60)
-        begins(waiting)
-    finally:
-        kubectl("apply", "--server-side", "--force-conflicts", "-n", "argo", "-f", str(manifest))
-        kubectl("rollout", "status", *CONTROLLER, "--timeout=90s", seconds=100)
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(Api, "list", some)
+        yield
 
 
-def controller_manifest() -> str:
-    """Return the controller's Deployment as a manifest of a release has it."""
+def controller_manifest() -> dict[str, Any]:
+    """Return the cluster's controller as a release's manifest has it."""
     found = json.loads(kubectl("get", *CONTROLLER, "-o", "json"))
-    metadata = {"name": found["metadata"]["name"], "labels": found["metadata"].get("labels") or {}}
-    kept = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": found["spec"]}
-    kept["spec"].pop("replicas")
-    text: str = yaml.safe_dump({**kept, "spec": {**kept["spec"], "replicas": 1}})
-    return text
+    found["spec"].pop("replicas")
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": CONTROLLER[-1]}, "spec": found["spec"]}
+
+
+def test_no_controller_is_installed(place: ClusterPlace, tmp_path: Path) -> None:
+    entry = Entry("No controller is installed")
+    with seeing_only(place.namespace.name):
+        told(entry, finding("controller").found)
+    manifest = tmp_path / "install.yaml"
+    manifest.write_text(yaml.safe_dump(controller_manifest()))
+    said = entry.cure(place.namespace.name, ARGO_MANIFEST=str(manifest))
+    assert "is ready in namespace argo" in said
+    assert finding("controller").verdict == "ok"
+
+
+def test_no_controller_watches_this_namespace(own: Namespace, place: ClusterPlace) -> None:
+    """The controller is one of the test's own, without a pod: a second one would run everybody's jobs again."""
+    entry = Entry("No controller watches this namespace")
+    kubectl("create", "namespace", f"{own.name}-argo")
+    try:
+        narrow = controller_manifest()
+        narrow["spec"]["replicas"] = 0
+        narrow["spec"]["template"]["spec"]["containers"][0]["args"] = ["--namespaced"]
+        other = Namespace(f"{own.name}-argo")
+        other.apply(narrow)
+        with seeing_only(other.name):
+            told(entry, finding("controller").found)
+            assert f"-n {other.name} patch deployment workflow-controller" in finding("controller").remedy
+            entry.cure(own.name, ARGO_NAMESPACE=other.name)
+            assert f"{other.name}/workflow-controller (watching every namespace)" in finding("controller").found
+    finally:
+        kubectl("delete", "namespace", f"{own.name}-argo", "--wait=false")
+
+
+def test_the_controller_is_stopped(place: ClusterPlace) -> None:
+    entry = Entry("The controller is stopped")
+    try:
+        kubectl("scale", *CONTROLLER, "--replicas=0")
+        told(entry, finding("controller").found)
+        job = place.submit("a")
+        wait_for_reason(entry, job)
+    finally:
+        entry.cure(place.namespace.name, ARGO_NAMESPACE="argo")
+    until(lambda: finding("controller").verdict == "ok", seconds=60)
+    begins(job)
 
 
 def test_the_template_is_missing(place: ClusterPlace) -> None:
@@ -344,7 +370,10 @@ def disk_pressure(while_there: Callable[[], bool]) -> Iterator[None]:
     over = threading.Event()
 
     def said(status: str) -> None:
-        condition = {"type": "DiskPressure", "status": status, "reason": "Test", "message": "said by a test"}
+        word = "has" if status == "True" else "has no"  # in the kubelet's own words, which it leaves as they are
+        reason = "KubeletHasDiskPressure" if status == "True" else "KubeletHasNoDiskPressure"
+        message = f"kubelet {word} disk pressure"
+        condition = {"type": "DiskPressure", "status": status, "reason": reason, "message": message}
         change = json.dumps({"status": {"conditions": [condition]}})
         kubectl("patch", "node", node, "--subresource=status", "--type=strategic", "-p", change)
 
@@ -392,16 +421,23 @@ def test_out_of_memory(place: ClusterPlace, monkeypatch: pytest.MonkeyPatch) -> 
 def test_evicted(own: Namespace, place: ClusterPlace) -> None:
     """The node ends it for what it has in its scratch folder, as it would for a disk that is full."""
     entry = Entry("Evicted")
-    small = [{"op": "add", "path": "/spec/volumes/1/emptyDir", "value": {"sizeLimit": "1Ki"}}]
-    own.kubectl("patch", "workflowtemplate", "geozarr-convert", "--type=json", "-p", json.dumps(small))
+    change_template(own, scratch={"sizeLimit": "1Ki"}, tries=0)
     place.server.hold(f"{place.path_of_sample}{GROUP}/b")
     job = place.submit("a")
     told(entry, failure_of(job))
-    room = [{"op": "add", "path": "/spec/volumes/1/emptyDir", "value": {}}]
-    own.kubectl("patch", "workflowtemplate", "geozarr-convert", "--type=json", "-p", json.dumps(room))
+    change_template(own, scratch={}, tries=2)
     place.server.release()
     entry.cure(own.name, JOB=job.name)
     succeeds(gz.get_job(job.name))
+
+
+def change_template(own: Namespace, scratch: dict[str, str], tries: int) -> None:
+    """Set how large the scratch folder may be, and how often Argo runs a job again by itself."""
+    change = [
+        {"op": "add", "path": "/spec/volumes/1/emptyDir", "value": scratch},
+        {"op": "add", "path": "/spec/templates/0/retryStrategy/limit", "value": tries},
+    ]
+    own.kubectl("patch", "workflowtemplate", "geozarr-convert", "--type=json", "-p", json.dumps(change))
 
 
 def test_the_time_limit(place: ClusterPlace, monkeypatch: pytest.MonkeyPatch) -> None:
