@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geozarr_nb.calls import (
+        check,
         convert,
         estimate,
         get_job,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         submit,
         submit_many,
         validate,
+        watch_jobs,
     )
     from geozarr_nb.doctor import doctor
     from geozarr_nb.errors import ConversionFailed, GeozarrError, InvalidRequest, JobNotFound, WaitTimeout
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
     from geozarr_nb.jobset import JobSet
     from geozarr_nb.preview import preview
     from geozarr_nb.request import Request
-    from geozarr_nb.result import open  # noqa: A004  its name in the public calls
+    from geozarr_nb.result import (
+        levels,
+        open,  # noqa: A004  its name in the public calls
+    )
     from geozarr_nb.sample import sample_product
     from geozarr_nb.settings import Settings
     from geozarr_runner.estimate import Estimate
@@ -54,12 +59,14 @@ __all__ = [
     "Request",
     "Settings",
     "WaitTimeout",
+    "check",
     "convert",
     "doctor",
     "estimate",
     "get_job",
     "get_job_set",
     "inspect",
+    "levels",
     "list_jobs",
     "open",
     "preview",
@@ -67,17 +74,20 @@ __all__ = [
     "submit",
     "submit_many",
     "validate",
+    "watch_jobs",
 ]
 
 _HOMES = {
-    "geozarr_nb.calls": ("convert estimate get_job get_job_set inspect list_jobs submit submit_many validate"),
+    "geozarr_nb.calls": (
+        "check convert estimate get_job get_job_set inspect list_jobs submit submit_many validate watch_jobs"
+    ),
     "geozarr_nb.doctor": "doctor",
     "geozarr_nb.errors": "ConversionFailed GeozarrError InvalidRequest JobNotFound WaitTimeout",
     "geozarr_nb.job": "Job",
     "geozarr_nb.jobset": "JobSet",
     "geozarr_nb.preview": "preview",
     "geozarr_nb.request": "Request",
-    "geozarr_nb.result": "open",
+    "geozarr_nb.result": "levels open",
     "geozarr_nb.sample": "sample_product",
     "geozarr_nb.settings": "Settings",
     "geozarr_runner.estimate": "Estimate",

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from geozarr_nb.settings import Settings
 if TYPE_CHECKING:
     import pystac
 
-    from geozarr_nb.backends.base import Backend
+    from geozarr_nb.backends.base import Backend, JobState
     from geozarr_runner.estimate import Estimate
     from geozarr_runner.groups import GroupReport
     from geozarr_runner.product import Product
@@ -118,6 +118,8 @@ def submit(
     dask_cluster: bool = False,
     verbose: bool = False,
     scratch: str | os.PathLike[str] | None = None,
+    image: str | None = None,
+    memory: str | None = None,
 ) -> Job:
     """Have a product converted, and return at once.
 
@@ -147,6 +149,10 @@ def submit(
         Have all that the converter prints among the events too, not in the log only.
     scratch
         Folder for intermediate files; beside the output where neither it nor a setting says otherwise.
+    image
+        The runner's image, where jobs run in one; None: the settings say.
+    memory
+        Memory of a job's pod, "12Gi" say, where jobs run in one; None: the settings say.
 
     Raises
     ------
@@ -155,8 +161,7 @@ def submit(
     ProductUnreachable
         And its kinds, as for `inspect`.
     """
-    settings = Settings.load()
-    place = open_backend(backend or settings.backend, settings)
+    settings, place = _place(backend, image, memory)
     product = open_source(source, settings)
     request = Request.of(
         product,
@@ -181,6 +186,56 @@ def submit(
     return Job(place, place.submit(request), request)
 
 
+def check(
+    source: Source | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    groups: Groups | None = None,
+    validate_groups: bool | None = None,
+    if_exists: IfExists = "error",
+    backend: str | None = None,
+    image: str | None = None,
+    memory: str | None = None,
+    look: bool = True,
+) -> Request:
+    """Say whether a conversion could be submitted, and submit nothing.
+
+    Parameters
+    ----------
+    source, output, groups, validate_groups, if_exists, backend, image, memory
+        As for `submit`.
+    look
+        Look at the place too: whether the output is there, whether it can be written, whether the cluster has what a
+        job needs. False leaves out what takes more than this machine and the product's metadata.
+
+    Returns
+    -------
+    Request
+        What would be submitted; `output` is its full name there.
+
+    Raises
+    ------
+    GeozarrError
+        What `submit` would raise.
+    """
+    settings, place = _place(backend, image, memory)
+    product = open_source(source, settings)
+    request = Request.of(
+        product,
+        output,
+        groups=groups,
+        validate_groups=validate_groups,
+        if_exists=if_exists,
+        settings=settings,
+        locate=place.locate,
+    )
+    if look:
+        _check(place, request, product, settings.origins["groups"] if groups is None else "")
+    else:
+        request.check_groups(product)
+    return request
+
+
 def convert(
     source: Source | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -192,6 +247,8 @@ def convert(
     dask_cluster: bool = False,
     verbose: bool = False,
     scratch: str | os.PathLike[str] | None = None,
+    image: str | None = None,
+    memory: str | None = None,
     progress: bool = True,
     poll_interval: float | None = None,
 ) -> Job:
@@ -201,7 +258,7 @@ def convert(
 
     Parameters
     ----------
-    source, output, groups, validate_groups, if_exists, backend, dask_cluster, verbose, scratch
+    source, output, groups, validate_groups, if_exists, backend, dask_cluster, verbose, scratch, image, memory
         As for `submit`.
     progress
         False shows nothing.
@@ -225,6 +282,8 @@ def convert(
         dask_cluster=dask_cluster,
         verbose=verbose,
         scratch=scratch,
+        image=image,
+        memory=memory,
     )
     if progress:
         from geozarr_nb.display import show
@@ -252,6 +311,27 @@ def get_job(name: str, backend: str | None = None) -> Job:
     settings = Settings.load()
     place = open_backend(backend or settings.backend, settings)
     return Job(place, place.get(name).name)
+
+
+def watch_jobs(stop: threading.Event, backend: str | None = None) -> Iterator[JobState]:
+    """Yield the state of every job that a backend knows, and again each time it changes, until `stop` is set.
+
+    However many jobs there are, and whoever submitted them, they are watched through one connection.
+
+    Parameters
+    ----------
+    stop
+        Ends the iterator, from another thread, when it is set.
+    backend
+        As for `submit`.
+
+    Examples
+    --------
+    >>> for state in gz.watch_jobs(threading.Event()):
+    ...     print(state.name, state.status, state.stage, state.progress)
+    """
+    settings = Settings.load()
+    return open_backend(backend or settings.backend, settings).watch(stop)
 
 
 def submit_many(
@@ -343,6 +423,20 @@ def get_job_set(name: str, backend: str | None = None) -> JobSet:
     settings = Settings.load()
     place = open_backend(backend or settings.backend, settings)
     return JobSet(place, _set_file(settings, name).read(place), name=name)
+
+
+def _place(backend: str | None, image: str | None, memory: str | None) -> tuple[Settings, Backend]:
+    """Return the backend that is meant, and the settings with these arguments in them."""
+    settings = Settings.load().with_arguments(image=image, memory=memory)
+    place = open_backend(backend or settings.backend, settings)
+    if (image or memory) and not place.uses_image:
+        given = {"image": image, "memory": memory}
+        raise InvalidRequest(
+            f"a job of the backend {place.name!r} is a process of this machine, without image and memory of its own",
+            given=", ".join(f"{name}={value!r}" for name, value in given.items() if value),
+            remedy="leave image and memory out",
+        )
+    return settings, place
 
 
 def _scratch(place: Backend, scratch: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,15 +106,19 @@ class Job:
 
         Following a job that waits waits with it.
         """
-        return self._follow(log=False) if follow else list(self._backend.events(self.name)[0])
+        return self._follow(threading.Event(), log=False) if follow else list(self._backend.events(self.name)[0])
 
     @overload
     def logs(self, follow: Literal[False] = False, tail: int | None = None) -> Lines: ...
 
     @overload
-    def logs(self, follow: Literal[True], tail: int | None = None) -> Iterator[str]: ...
+    def logs(
+        self, follow: Literal[True], tail: int | None = None, stop: threading.Event | None = None
+    ) -> Iterator[str]: ...
 
-    def logs(self, follow: bool = False, tail: int | None = None) -> Lines | Iterator[str]:
+    def logs(
+        self, follow: bool = False, tail: int | None = None, stop: threading.Event | None = None
+    ) -> Lines | Iterator[str]:
         """Return the log as lines: the run's own, and the converter's behind a bar.
 
         Parameters
@@ -122,9 +127,11 @@ class Job:
             Give an iterator that goes on as lines come, and ends when the job does.
         tail
             Only the last so many lines (of those that are there now, where it follows).
+        stop
+            Ends an iterator that follows, from another thread, when it is set.
         """
         if follow:
-            return self._follow_lines(tail)
+            return self._follow_lines(tail, stop or threading.Event())
         return Lines(_last(list(_lines(self._backend.log(self.name)[0])), tail))
 
     def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> Job:
@@ -244,20 +251,20 @@ class Job:
         found = f'geozarr_nb.get_job("{self.name}")'
         return f"Come back with {found}.wait(), or end it with {found}.cancel()"
 
-    def _follow(self, *, log: bool) -> Iterator[Event]:
+    def _follow(self, stop: threading.Event, *, log: bool) -> Iterator[Event]:
         read = self._backend.log if log else self._backend.events
         cursor: Cursor | None = None
-        while True:
+        while not stop.is_set():
             state = self.state  # before the events: what came after it finished is not missed
             events, cursor = read(self.name, cursor)
             yield from events
             if state.is_finished or state.attempt != cursor.attempt:
                 return
-            time.sleep(self._backend.poll_interval)
+            stop.wait(self._backend.poll_interval)
 
-    def _follow_lines(self, tail: int | None) -> Iterator[str]:
+    def _follow_lines(self, tail: int | None, stop: threading.Event) -> Iterator[str]:
         skipped = max(len(self.logs()) - tail, 0) if tail is not None else 0
-        for number, line in enumerate(_lines(self._follow(log=True))):
+        for number, line in enumerate(_lines(self._follow(stop, log=True))):
             if number >= skipped:
                 yield line
 

@@ -312,7 +312,7 @@ def _pixel_ratio(array: xr.DataArray) -> float:
 def _spacing(array: xr.DataArray, dimension: Any) -> float | None:
     """Return the step along a dimension's coordinate; None where it has none that tells."""
     coordinate = array.coords.get(dimension)
-    if coordinate is None or coordinate.size < 2 or coordinate.dtype.kind not in "iuf":
+    if coordinate is None or coordinate.ndim != 1 or coordinate.size < 2 or coordinate.dtype.kind not in "iuf":
         return None
     return float((coordinate[-1] - coordinate[0]) / (coordinate.size - 1))
 

@@ -39,7 +39,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -108,6 +108,19 @@ class Settings:
             else:
                 origins[name] = "default"
         return cls(**values, origins=MappingProxyType(origins))
+
+    def with_arguments(self, **given: str | None) -> Settings:
+        """Return these settings with arguments in place of those that were given; None and empty leave the setting.
+
+        Raises
+        ------
+        InvalidRequest
+            A value cannot be used.
+        """
+        chosen = {name: value for name, value in given.items() if value}
+        values = {name: _PARSERS[name](value, name) for name, value in chosen.items()}
+        origins = {**self.origins, **dict.fromkeys(chosen, "argument")}
+        return replace(self, **values, origins=MappingProxyType(origins)) if chosen else self
 
     def required(self, name: str) -> str:
         """Return a setting that is needed now and must not be empty or a placeholder.

@@ -109,6 +109,18 @@ def test_skip_finds_it_done_without_a_memory_of_the_job(place: Place) -> None:
     assert place.stamp("a") == before
 
 
+def test_what_has_just_finished_can_be_overwritten(place: Place) -> None:
+    place.submit("a").wait(timeout=60).raise_for_status()
+    before = place.stamp("a")
+    place.hold()
+    again = place.submit("a", if_exists="overwrite")
+    assert again.state.attempt == 2
+    assert again.status in ("Pending", "Running")
+    again.cancel()
+    assert (again.status, place.exists("a"), place.stamp("a")) == ("Failed", True, before)
+    assert place.leftovers("a") == []
+
+
 def test_equal_requests_are_one_job_and_one_output_has_one_writer(place: Place) -> None:
     job = place.submit("a")
     assert job.status in ("Pending", "Running")
