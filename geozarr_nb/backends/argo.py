@@ -415,7 +415,15 @@ class ArgoBackend:
         attempt = self._attempt(name, number)
         offset = 0 if cursor is None else cursor.offset
         said = self._said_by(attempt)
-        said.log.refresh(attempt)
+        if self._has_ended(attempt):
+            self._api.patiently(lambda: said.log.refresh(attempt))  # nobody asks again: this is all of it
+        else:
+            try:
+                said.log.refresh(attempt)
+            except ClusterError as error:
+                if not error.retryable:
+                    raise
+                # The cluster is silent for a while: the next look tells what was said meanwhile.
         events = said.log.events[offset:]
         return attempt, events, Cursor(number, offset + len(events))
 

@@ -199,6 +199,8 @@ class Api:
     def log(self, pod: str, *, container: str = "main", since: str = "", namespace: str = "") -> bytes:
         """Return a container's log, each line behind the time at which it was written.
 
+        Asked for once only: whoever follows a log asks again soon, and is not to be kept waiting.
+
         Parameters
         ----------
         since
@@ -206,7 +208,7 @@ class Api:
         """
         query = {"container": container, "timestamps": "true", "sinceTime": since}
         path = self._path(PODS, pod, "log", namespace=namespace)
-        return self._answer("GET", path, query, what="pods/log").body
+        return self._answer("GET", path, query, what="pods/log", patience=0).body
 
     def proxy(
         self,

@@ -228,7 +228,7 @@ def unwatched(found: Sequence[Controller], namespace: str) -> Cause | None:
             f"use the namespace that is watched (GEOZARR_NAMESPACE={first.watched}), or have the controller watch all: "
             + watch_everything(first),
         )
-    if any(controller.ready for controller in ours):
+    if any(controller.wanted and controller.ready for controller in ours):  # one that is stopped may still be ending
         return None
     first = ours[0]
     if not any(controller.wanted for controller in ours):

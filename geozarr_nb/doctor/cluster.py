@@ -205,7 +205,7 @@ class _Checks:
         ours = [each for each in found if facts.watches(each, self._namespace)]
         if cause is not None:
             return self._why_not_ready(ours[0], cause) if cause.code == "controller-not-ready" else cause
-        ready = [each for each in ours if each.ready]
+        ready = [each for each in ours if each.wanted and each.ready]
         shown = ", ".join(f"{each.shown} {each.version}".rstrip() for each in ready)
         if len(ready) > 1:
             return _Doubt(

@@ -411,7 +411,7 @@ def test_another_job_writes_the_same_output(own: Namespace, place: ClusterPlace)
 def test_out_of_memory(place: ClusterPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = Entry("Out of memory")
     with monkeypatch.context() as changed:
-        changed.setenv("GEOZARR_MEMORY", "48Mi")
+        changed.setenv("GEOZARR_MEMORY", "120Mi")  # the runner outgrows it, and not what Argo puts around it
         job = place.submit("a")
     told(entry, failure_of(job))
     entry.cure(place.namespace.name, JOB=job.name)

@@ -161,6 +161,7 @@ def test_the_namespace_that_a_controller_watches(arguments: list[str], env: dict
             "no workflow controller watches namespace team: there is argo/workflow-controller (watching argo)",
             "GEOZARR_NAMESPACE=argo",
         ),
+        ([deployment(replicas=0, ready=1)], "controller-stopped", "scaled to 0", "--replicas=1"),
         (
             [deployment(replicas=0, ready=0)],
             "controller-stopped",
