@@ -415,7 +415,7 @@ class ArgoBackend:
         attempt = self._attempt(name, number)
         offset = 0 if cursor is None else cursor.offset
         said = self._said_by(attempt)
-        if self._has_ended(attempt):
+        if self._is_over(attempt):
             self._api.patiently(lambda: said.log.refresh(attempt))  # nobody asks again: this is all of it
         else:
             try:
