@@ -34,6 +34,7 @@ def make_place(request: pytest.FixtureRequest, backend: str, scratch: Path, name
         folder=scratch.name,
         server=server,
         served=served,
+        tidies=False,  # only runs write to a claim: the next one for this output does it
     )
 
 

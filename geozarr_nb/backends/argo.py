@@ -367,20 +367,24 @@ class ArgoBackend:
         found: dict[str, Attempt] = {}
         seen = self._seen()
         for thing in self._workflows.objects():
-            attempt = self._reading(thing, seen.get(thing["metadata"]["name"], ()))
+            attempt = self._reading(thing, seen.get(thing["metadata"]["uid"], ()))
             if attempt.job not in found or found[attempt.job].number < attempt.number:
                 found[attempt.job] = attempt
         return found
 
     def _seen(self) -> Mapping[str, Sequence[Object]]:
-        """Return the pods that are there, the oldest first, by the name of their Workflow."""
+        """Return the pods that are there, the oldest first, by the uid of their Workflow.
+
+        Pods of a Workflow that was deleted stay a little longer, and another one may have its name by then.
+        """
         try:
             pods = self._pods.objects()
         except ClusterDenied:
             return {}  # then it is known a little later, from the Workflows
         found: dict[str, list[Object]] = {}
         for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"])):
-            found.setdefault(pod["metadata"].get("labels", {}).get(WORKFLOW, ""), []).append(pod)
+            for owner in pod["metadata"].get("ownerReferences") or ():
+                found.setdefault(owner["uid"], []).append(pod)
         return found
 
     def _reading(self, thing: Object, seen: Sequence[Object]) -> Attempt:
@@ -394,6 +398,10 @@ class ArgoBackend:
 
     def _existing(self, name: str) -> Attempt:
         known = self._latest()
+        if name not in known and (thing := self._api.find(WORKFLOWS, name)) is not None:
+            # Another process has made it a moment ago, and the watch has yet to tell.
+            self._workflows.put(thing)
+            known = self._latest()
         if name in known:
             return known[name]
         near = get_close_matches(name, known, n=3, cutoff=0.5)
@@ -408,7 +416,7 @@ class ArgoBackend:
     def _attempt(self, name: str, number: int) -> Attempt:
         latest = self._existing(name)
         thing = self._workflows.get(workflow_name(latest.job, number))
-        return latest if thing is None else Attempt(thing, self._seen().get(workflow_name(latest.job, number), ()))
+        return latest if thing is None else Attempt(thing, self._seen().get(thing["metadata"]["uid"], ()))
 
     def _since(self, name: str, cursor: Cursor | None) -> tuple[Attempt, Sequence[Event], Cursor]:
         number = self._existing(name).number if cursor is None else cursor.attempt

@@ -34,6 +34,8 @@ class Place(ABC):
         Environment variables with which every process finds this place.
     host
         Address of this machine that jobs reach.
+    tidies
+        Whether what a killed run leaves is removed before the output is asked for again.
     """
 
     backend: str
@@ -41,6 +43,7 @@ class Place(ABC):
     scratch: Path
     settings: Mapping[str, str]
     host: str
+    tidies: bool = field(default=True, kw_only=True)
 
     @property
     def environ(self) -> dict[str, str]:

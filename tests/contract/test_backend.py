@@ -272,8 +272,10 @@ def test_a_run_killed_from_outside_says_so_and_can_be_repeated(place: Place) -> 
     assert "killed from outside" in job.reason
     until(lambda: not place.running("a"), seconds=10)
     gz.get_job(job.name)
-    assert place.leftovers("a") == []
+    assert not place.exists("a")
+    assert place.leftovers("a") == [] or not place.tidies
     assert job.retry().wait(timeout=60).raise_for_status().state.attempt == 2
+    assert place.leftovers("a") == []
 
 
 def test_a_secret_in_the_address_is_used_and_left_nowhere(place: Place, sample: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Shell:
     @property
     def source(self) -> str:
         """The sample product, as one would type it here."""
-        return self.place.product(self.folder / "s2.zarr").removeprefix(f"{self.folder}/")
+        return self.place.sample.removeprefix(f"{self.folder}/")
 
     def output(self, name: str) -> str:
         """Return an output, as one would type it here."""
@@ -102,6 +102,7 @@ def shell(
 
 def open_shell(place: Place, sample: Path) -> Shell:
     (place.scratch / "s2.zarr").symlink_to(sample)
+    place = replace(place, sample=place.product(place.scratch / "s2.zarr"))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEOZARR_", "ARGO_"))}
     return Shell(place, {**kept, **place.settings})
 
