@@ -199,6 +199,7 @@ class ArgoBackend:
                 remedy="submit it again with the full address",
             )
         self._refuse_second_writer(request, job)
+        self._until_gone(workflow_name(job, number))
         known = self._check_cluster(Address.parse(request.output).claim)
         memory = self._memory.get(request.identity, int((earlier and earlier.memory_needed) or 0))
         workflow = self._create(request, manifest(request, job, number, self._settings, memory), known)
@@ -252,6 +253,25 @@ class ArgoBackend:
                 given=request.output,
                 remedy=f'choose another output, or geozarr_nb.get_job("{attempt.job}").cancel()',
             )
+
+    def _until_gone(self, workflow: str) -> None:
+        """Wait for the pods of a deleted Workflow: Argo would take them for those of a new one of this name."""
+        deadline = time.monotonic() + SECONDS_TO_END
+        while pods := self._left_by(workflow):
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"a job of this name was deleted, and its pod is still there after {SECONDS_TO_END:.0f} s",
+                    given=", ".join(pods),
+                    remedy=f"kubectl -n {self._api.namespace} delete pod {' '.join(pods)} --force",
+                )
+            time.sleep(0.2)
+
+    def _left_by(self, workflow: str) -> Sequence[str]:
+        """Return the pods of this name's Workflows that are gone."""
+        if self._workflows.get(workflow) is not None:
+            return []
+        seen = {str(pod["metadata"]["name"]): pod for pods in self._seen().values() for pod in pods}
+        return [name for name, pod in seen.items() if pod["metadata"].get("labels", {}).get(WORKFLOW) == workflow]
 
     def _check_cluster(self, claim: str) -> frozenset[str]:
         """Refuse what could never run: the template, the claim or the image is missing.

@@ -87,10 +87,12 @@ class Reasons:
 
     def killed(self, attempt: Attempt, failure: Failure) -> Failure:
         """Return the failure of a run whose converter was killed, with the memory that would do."""
-        cause = facts.out_of_memory(_memory_limit(attempt), attempt.memory_needed)
+        seen = self._ended(attempt)
+        is_seen = seen.code == "out-of-memory"  # not always: a node tells of its containers, not of their processes
+        cause = seen if is_seen else facts.out_of_memory(_memory_limit(attempt), attempt.memory_needed)
         return Failure(
             code=failure.code,
-            message=failure.message,
+            message=cause.message if is_seen else failure.message,
             given=failure.given,
             remedy=f"{cause.remedy}, then {AGAIN}",
             exit_code=failure.exit_code,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ def cluster() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def kubeconfig(namespace: Namespace, cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kubeconfig(
+    namespace: Namespace, cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A kubeconfig with a context for each of two service accounts; the one without any rights is current."""
     accounts = {"submitter": "geozarr-submitter", "nobody": "default"}
     tokens = {name: namespace.kubectl("create", "token", account).strip() for name, account in accounts.items()}
@@ -39,12 +42,13 @@ def kubeconfig(namespace: Namespace, cluster: dict[str, str], tmp_path_factory: 
     }
     path = tmp_path_factory.mktemp("kubeconfig") / "config"
     path.write_text(yaml.safe_dump(document))
-    return path
+    yield path
+    namespace.clear()
 
 
 @pytest.fixture
-def environ(namespace: Namespace, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The namespace's settings, with that kubeconfig."""
+def environ(namespace: Namespace, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The namespace's settings, with that kubeconfig; jobs are gone at the end."""
     settings = {**namespace.settings, "KUBECONFIG": str(kubeconfig), "GEOZARR_STATE_DIR": str(tmp_path / "state")}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)

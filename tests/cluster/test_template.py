@@ -36,7 +36,7 @@ pytestmark = pytest.mark.cluster
 R20M, R60M = "/measurements/reflectance/r20m", "/measurements/reflectance/r60m"
 SIGNATURE = "sv=1&sig=right-and-unread"
 WRONG = "sv=1&sig=wrong-and-unread"
-SECONDS = 90
+SECONDS = 180
 PAUSE = 0.25  # seconds: each look at the cluster is a process
 SIGNAL = """
 for process in /proc/[0-9]*/stat; do
