@@ -23,6 +23,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 DEMO_GROUP ?= /measurements/reflectance/r10m
 PYTEST_OPTIONS ?=
+TEST_PROCESSES ?= 2
 BENCH_OPTIONS ?=
 BUILD_OPTIONS ?=
 
@@ -68,8 +69,10 @@ demo: setup
 	@echo
 	@echo "  $(BIN)/python -c 'import geozarr_nb as gz; print(gz.open(\"$(DEMO)/sample_r10m.zarr\"))'"
 
+# What breaks a cluster's parts on purpose comes last, and alone.
 test: setup
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -m alone $(PYTEST_OPTIONS) || [ $$? = 5 ] # 5: the options leave none of them
 
 lint: setup
 	$(BIN)/ruff check .

@@ -67,6 +67,7 @@ def written(place: ClusterPlace) -> list[Event]:
     return [event for event in events if event.type != "log"]
 
 
+@pytest.mark.alone
 def test_api_server_killed_three_times(place: ClusterPlace, breaker: Breaker) -> None:
     job = submit_held(place)
     with ThreadPoolExecutor(1) as pool:
@@ -84,6 +85,7 @@ def test_api_server_killed_three_times(place: ClusterPlace, breaker: Breaker) ->
     assert told(events) == told(written(place))
 
 
+@pytest.mark.alone
 def test_controller_restarted(place: ClusterPlace) -> None:
     job = submit_held(place)
     kubectl("delete", "pods", "--all-namespaces", "-l", "app=workflow-controller", "--grace-period=0", "--force")
@@ -115,6 +117,7 @@ def test_pod_deleted(place: ClusterPlace, grace: str) -> None:
     assert len(runs) == 2
 
 
+@pytest.mark.alone
 def test_kubelet_killed(place: ClusterPlace, breaker: Breaker) -> None:
     job = submit_held(place)
     breaker.kill("kubelet")

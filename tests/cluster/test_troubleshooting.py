@@ -177,6 +177,7 @@ def controller_manifest() -> dict[str, Any]:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": CONTROLLER[-1]}, "spec": found["spec"]}
 
 
+@pytest.mark.alone
 def test_no_controller_is_installed(place: ClusterPlace, tmp_path: Path) -> None:
     entry = Entry("No controller is installed")
     with seeing_only(place.namespace.name):
@@ -188,6 +189,7 @@ def test_no_controller_is_installed(place: ClusterPlace, tmp_path: Path) -> None
     assert finding("controller").verdict == "ok"
 
 
+@pytest.mark.alone
 def test_no_controller_watches_this_namespace(own: Namespace, place: ClusterPlace) -> None:
     """The controller is one of the test's own, without a pod: a second one would run everybody's jobs again."""
     entry = Entry("No controller watches this namespace")
@@ -207,6 +209,7 @@ def test_no_controller_watches_this_namespace(own: Namespace, place: ClusterPlac
         kubectl("delete", "namespace", f"{own.name}-argo", "--wait=false")
 
 
+@pytest.mark.alone
 def test_the_controller_is_stopped(place: ClusterPlace) -> None:
     entry = Entry("The controller is stopped")
     try:
@@ -339,6 +342,7 @@ def test_no_node_is_large_enough(place: ClusterPlace, monkeypatch: pytest.Monkey
     assert job.state.attempt == 2
 
 
+@pytest.mark.alone
 def test_a_disk_that_is_nearly_full(own: Namespace, place: ClusterPlace) -> None:
     """A node says so while a pod that ended lies about: the disk itself is everybody's, and stays as it is."""
     entry = Entry("A node's disk is nearly full")

@@ -238,6 +238,7 @@ def test_an_unused_pod_is_deleted(files: Reader, namespace: Namespace, monkeypat
     assert files.entry("").is_folder
 
 
+@pytest.mark.alone
 def test_a_read_goes_on_while_the_api_server_is_restarted(files: Reader, claim: str, breaker: Breaker) -> None:
     pod = files.entry("") and files.pod
     breaker.kill("kube-apiserver")
