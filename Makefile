@@ -127,8 +127,9 @@ submit: setup
 status: setup
 	@$(BIN)/geozarr-nb jobs
 
+logs: export JOB := $(JOB)
 logs: setup
-	@job=$(JOB); job=$${job:-$$(scripts/on-cluster newest)}; $(BIN)/geozarr-nb logs --follow "$$job"
+	@job=$${JOB:-$$(scripts/on-cluster newest)}; $(BIN)/geozarr-nb logs --follow "$$job"
 
 doctor: setup
 	@$(BIN)/geozarr-nb doctor

@@ -26,7 +26,18 @@ from geozarr_nb.errors import ClaimUnreadable, ClusterDenied, ClusterObjectMissi
 from geozarr_nb.result import levels
 from geozarr_nb.settings import Settings
 from geozarr_runner.serve import TOKEN_HEADER
-from tests.cluster.support import CLAIM, MOUNT, Breaker, FolderVolume, Namespace, PodVolume, Volume, kubectl, volume_of
+from tests.cluster.support import (
+    CLAIM,
+    MOUNT,
+    Breaker,
+    FolderVolume,
+    Namespace,
+    PodVolume,
+    Volume,
+    fresh_namespace,
+    kubectl,
+    volume_of,
+)
 from tests.contract.support import until
 
 pytestmark = pytest.mark.cluster
@@ -51,6 +62,13 @@ gz.open(sys.argv[1])
 print("read", flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Namespace]:
+    """A namespace of this module's own: pods are counted in it."""
+    with fresh_namespace() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
