@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 DEMO_GROUP ?= /measurements/reflectance/r10m
 PYTEST_OPTIONS ?=
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 0
 BENCH_OPTIONS ?=
 BUILD_OPTIONS ?=
 
