@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -341,29 +341,22 @@ class ArgoBackend:
             return "Failed", Failure("cancelled", "it was cancelled", remedy=AGAIN, exit_code=7, retryable=True)
         outcome = attempt.pods[-1].outcome if attempt.pods else None
         if outcome is not None and outcome.type == "error":
-            failure = Failure.of(outcome)
-            if failure.code == "converter-killed":
-                failure = self._reasons.killed(attempt, failure)
-            elif failure.code == "interrupted":
-                failure = self._interrupted(attempt, failure)
+            failure = told = Failure.of(outcome)
+            if told.code == "converter-killed":
+                failure = self._once(attempt, lambda: self._reasons.killed(attempt, told))
+            elif told.code == "interrupted":
+                failure = self._once(attempt, lambda: self._reasons.interrupted(attempt, told))
             return "Failed", failure
         if attempt.phase == "Succeeded":
             message = "its run ended without telling what it wrote: the template is not this package's"
             return "Error", Failure("defect", message, remedy="make template")
-        return "Error", self._ended_silently(attempt)
+        return "Error", self._once(attempt, lambda: self._reasons.ended(attempt))
 
-    def _ended_silently(self, attempt: Attempt) -> Failure:
-        """Return why an attempt ended without a word; found out once, as its pod does not stay for ever."""
+    def _once(self, attempt: Attempt, look: Callable[[], Failure]) -> Failure:
+        """Return why an attempt ended; found out once, as its pod does not stay for ever."""
         said = self._said_by(attempt)
         if said.silence is None:
-            said.silence = self._reasons.ended(attempt)
-        return said.silence
-
-    def _interrupted(self, attempt: Attempt, failure: Failure) -> Failure:
-        """Return what interrupted an attempt; found out once, as its pod does not stay for ever."""
-        said = self._said_by(attempt)
-        if said.silence is None:
-            said.silence = self._reasons.interrupted(attempt, failure)
+            said.silence = look()
         return said.silence
 
     def _reason(self, attempt: Attempt, status: Status, *, closely: bool) -> str:
