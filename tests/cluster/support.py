@@ -29,6 +29,7 @@ MOUNT = "/data"
 # A test's machine is small, and so is its product: what the template asks for by default would let one job run at once.
 MODEST = {"cpu": "0.1", "memory": "256Mi"}
 FINISHED = ("Succeeded", "Failed")
+ENDED = (*FINISHED, "Error", "Omitted", "Skipped")  # of a workflow, and of its nodes
 _KILL_RUNNER = """
 for process in /proc/[0-9]*; do
     command=$(tr '\\0' ' ' <"$process/cmdline")
@@ -315,8 +316,7 @@ class ClusterPlace(Place):
     def running(self, name: str) -> list[str]:
         pods = [f"pod {pod['metadata']['name']}" for pod in self.namespace.pods(self.path(name))]
         flows = self.namespace.workflows(self.path(name))
-        waiting = [flow for flow in flows if flow.get("status", {}).get("phase") in (None, "", "Pending", "Running")]
-        return pods + [f"workflow {flow['metadata']['name']}" for flow in waiting]
+        return pods + [f"workflow {flow['metadata']['name']}" for flow in flows if not _has_ended(flow)]
 
     def family(self, name: str) -> Callable[[], list[str]]:
         known = {pod["metadata"]["uid"] for pod in self.namespace.pods(self.path(name))}
@@ -360,6 +360,14 @@ class ClusterPlace(Place):
 def nodes_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the nodes of a workflow's status."""
     return list(workflow.get("status", {}).get("nodes", {}).values())
+
+
+def _has_ended(workflow: dict[str, Any]) -> bool:
+    phases = [workflow.get("status", {}).get("phase")]
+    if nodes := nodes_of(workflow):
+        # Where a pod was taken away by force, Argo leaves a workflow open for ten minutes after its last node's end.
+        phases = [node.get("phase") for node in nodes]
+    return all(phase in ENDED for phase in phases)
 
 
 # Secrets are where a secret belongs.

@@ -115,6 +115,8 @@ def test_pod_deleted(place: ClusterPlace, grace: str) -> None:
     assert told(job.events()) == told(written(place))
     runs = [event for event in job.events() if event.type == "run"]
     assert len(runs) == 2
+    # Nor is the next one kept waiting by what is left of it.
+    assert place.submit("a", if_exists="overwrite").wait(timeout=90).status == "Succeeded"
 
 
 @pytest.mark.alone
