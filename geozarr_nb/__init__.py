@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from geozarr_nb.sample import sample_product
     from geozarr_nb.settings import Settings
+    from geozarr_nb.widgets import ui
     from geozarr_runner.estimate import Estimate
     from geozarr_runner.groups import GroupReport
     from geozarr_runner.product import Product
@@ -73,6 +74,7 @@ __all__ = [
     "sample_product",
     "submit",
     "submit_many",
+    "ui",
     "validate",
     "watch_jobs",
 ]
@@ -90,6 +92,7 @@ _HOMES = {
     "geozarr_nb.result": "levels open",
     "geozarr_nb.sample": "sample_product",
     "geozarr_nb.settings": "Settings",
+    "geozarr_nb.widgets": "ui",
     "geozarr_runner.estimate": "Estimate",
     "geozarr_runner.groups": "GroupReport",
     "geozarr_runner.product": "Product",

@@ -1,0 +1,71 @@
+"""Forms for a notebook: thin views on the public calls, so that a form and a cell never behave differently.
+
+==========  =================================================================================
+`Picker`    a product and its groups, to tick; what a choice costs, and what is wrong with it
+`Form`      where the output goes and what a job may use; the same as code; submits
+`Monitor`   a row for each job, whoever submitted it; its log, cancel, retry, its result
+`Viewer`    a picture of a result, from its coarsest overview until asked for more
+`App`       all of them together: what `geozarr_nb.ui()` shows
+==========  =================================================================================
+
+What each of them shows can be set and read by its attributes too, without a browser; where no front end answers they
+show themselves as text. They are boxes of ipywidgets, and can stand in a layout of one's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import geozarr_nb as gz
+
+if TYPE_CHECKING:
+    import os
+
+    from geozarr_nb.calls import Source
+    from geozarr_nb.widgets.app import App
+    from geozarr_nb.widgets.choice import Choice
+    from geozarr_nb.widgets.form import Form
+    from geozarr_nb.widgets.monitor import Monitor
+    from geozarr_nb.widgets.picker import Picker
+    from geozarr_nb.widgets.viewer import Viewer
+
+__all__ = ["App", "Choice", "Form", "Monitor", "Picker", "Viewer", "ui"]
+
+
+def ui(
+    source: Source | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    groups: str | Iterable[str] | None = None,
+    backend: str | None = None,
+) -> App:
+    """Return a form for the whole way from a product to its picture; a notebook shows it.
+
+    Parameters
+    ----------
+    source, output, groups, backend
+        What it begins with, as for `submit`; None is what the settings name.
+
+    Raises
+    ------
+    InvalidRequest
+        ipywidgets is not installed here, or a setting cannot be used.
+    """
+    app: App = __getattr__("App")(source, output, groups=groups, backend=backend)
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{name.lower()}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("ipywidgets", "traitlets"):
+            raise
+        raise gz.InvalidRequest(
+            "forms need ipywidgets, which is not installed in this environment",
+            remedy='pip install "geozarr-nb[notebook]", and restart the kernel; gz.convert(...) needs no forms',
+        ) from error

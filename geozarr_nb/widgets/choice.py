@@ -1,0 +1,192 @@
+"""What is to be converted: a product and some of its groups, with what that costs and what is wrong with it.
+
+It is the model behind `Picker` and `Form`, and holds no widget. Whatever it asks of a store it asks in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import traitlets
+
+import geozarr_nb as gz
+from geozarr_nb.widgets.background import Worker
+from geozarr_runner.groups import normalise
+
+SECONDS_AFTER_A_TICK = 0.4
+
+
+class Choice(traitlets.HasTraits):
+    """A product and the groups of it that are wanted.
+
+    Parameters
+    ----------
+    source
+        As for `geozarr_nb.inspect`; None is what the settings name, if they name one.
+    groups
+        As for `geozarr_nb.validate`; None is what the settings name.
+
+    Attributes
+    ----------
+    source
+        May be set; the product is then read in the background.
+    groups
+        Paths of groups; may be set.
+    whole
+        The whole product in the converter's own layout, whatever `groups` has; may be set.
+    product
+        What was read; None before, and where it could not be.
+    error
+        Why it could not be read.
+    available
+        The groups that can be converted.
+    report
+        What became of the wanted groups; None while none are.
+    cost
+        The estimate for those that were found; None while unknown.
+    note
+        Why the cost is not known, where the store did not tell.
+    busy
+        What is being done: "" for nothing, "reading", "estimating".
+    """
+
+    source = traitlets.Any(None, allow_none=True)
+    groups = traitlets.Tuple(())
+    whole = traitlets.Bool(False)
+    product = traitlets.Any(None, allow_none=True)
+    error = traitlets.Any(None, allow_none=True)
+    available = traitlets.Tuple(())
+    report = traitlets.Any(None, allow_none=True)
+    cost = traitlets.Any(None, allow_none=True)
+    note = traitlets.Unicode("")
+    busy = traitlets.Unicode("")
+
+    def __init__(self, source: Any = None, groups: str | Iterable[str] | None = None) -> None:
+        super().__init__()
+        self._reader, self._checker = Worker("product"), Worker("estimate")
+        self._costs: dict[tuple[str, str, tuple[str, ...]], gz.Estimate] = {}
+        settings = gz.Settings.load()
+        self.groups = normalise(settings.groups if groups is None else groups)
+        # A choice of no groups is the whole product to every call: here it is said with a word of its own.
+        self.whole = not self.groups
+        self.observe(self._read, "source")
+        self.observe(self._check, ["product", "groups", "whole"])
+        self.source = source or _named(settings)
+
+    @traitlets.validate("groups")
+    def _normalised(self, proposal: dict[str, Any]) -> tuple[str, ...]:
+        return normalise(proposal["value"], {})
+
+    @property
+    def wanted(self) -> list[str]:
+        """The groups as every call takes them: empty for the whole product."""
+        return [] if self.whole else list(self.groups)
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps this from being converted as it was asked for, a sentence each."""
+        if self.error is not None:
+            return [sentence(self.error)]
+        if self.product is None:
+            return [] if self.busy else ["give a product's address"]
+        if not self.whole and not self.groups:
+            return ["choose at least one group, or the whole product"]
+        if self.report is None:
+            return []
+        missing = [f"the product has no group {group}{self._instead(group)}" for group in self.report.missing]
+        unfit = [
+            f"{group} cannot be converted: {why}{self._instead(group)}" for group, why in self.report.unfit.items()
+        ]
+        return missing + unfit
+
+    def _instead(self, group: str) -> str:
+        near = self.report.suggestions.get(group, ())
+        return f"; {' or '.join(near)} may be meant" if near else ""
+
+    def toggle(self, path: str) -> None:
+        """Choose a group, or leave it out where it was chosen."""
+        if path in self.groups:
+            self.groups = tuple(group for group in self.groups if group != path)
+        else:
+            self.groups = (*self.groups, path)
+
+    def replace(self, group: str, better: str) -> None:
+        """Choose a group in another one's place."""
+        self.groups = tuple(better if chosen == group else chosen for chosen in self.groups)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return whether all that was asked of stores was answered within so many seconds."""
+        return self._reader.wait(timeout) and self._checker.wait(timeout)
+
+    def _read(self, _: Any) -> None:
+        self._checker.drop()
+        self.product = self.error = None
+        if self.source is None or self.source == "":
+            self._reader.drop()
+            self.busy = ""
+            return
+        source = self.source
+        self.busy = "reading"
+
+        def work() -> tuple[gz.Product, tuple[str, ...]]:
+            product = gz.inspect(source)
+            return product, gz.validate(product, ()).available
+
+        self._reader.start_latest(work, self._have_read, delay=0)
+
+    def _have_read(self, answer: tuple[gz.Product, tuple[str, ...]] | gz.GeozarrError) -> None:
+        if isinstance(answer, gz.GeozarrError):
+            self.error = answer
+        else:
+            product, self.available = answer
+            self.product = product
+        if self.busy == "reading":
+            self.busy = ""
+
+    def _check(self, _: Any) -> None:
+        self._checker.drop()
+        self.report = self.cost = None
+        self.note = ""
+        product, wanted = self.product, self.wanted
+        if product is None or not (self.whole or wanted):
+            self.busy = "" if self.busy == "estimating" else self.busy
+            return
+        key = (product.identity, product.url, tuple(wanted))
+        self.busy = "estimating"
+
+        def work() -> tuple[gz.GroupReport, gz.Estimate | gz.GeozarrError | None]:
+            report = gz.validate(product, wanted)
+            if wanted and not report.found:
+                return report, None
+            try:
+                return report, self._costs.get(key) or gz.estimate(product, wanted)
+            except gz.GeozarrError as error:
+                return report, error
+
+        def done(answer: tuple[gz.GroupReport, gz.Estimate | gz.GeozarrError | None] | gz.GeozarrError) -> None:
+            report, cost = (None, answer) if isinstance(answer, gz.GeozarrError) else answer
+            if isinstance(cost, gz.GeozarrError):
+                self.note = f"the cost is not known: {sentence(cost)}"
+            elif cost is not None:
+                self._costs[key] = cost
+                self.cost = cost
+            self.busy = ""
+            self.report = report
+
+        self._checker.start_latest(work, done, delay=0 if key in self._costs else SECONDS_AFTER_A_TICK)
+
+
+def sentence(error: gz.GeozarrError) -> str:
+    """Return an error in one line: what is wrong, with what, and what to do."""
+    given = "" if error.given is None else f" ({error.given})"
+    remedy = f"; {error.remedy}" if error.remedy else ""
+    return f"{error.message}{given}{remedy}"
+
+
+def _named(settings: gz.Settings) -> str | None:
+    """Return the product that the settings name; None where they hold a placeholder."""
+    try:
+        return settings.required("stac_url")
+    except gz.InvalidRequest:
+        return None

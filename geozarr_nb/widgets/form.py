@@ -1,0 +1,323 @@
+"""Where an output goes, and what its job may use; the same as code."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import ipywidgets
+import traitlets
+
+import geozarr_nb as gz
+from geozarr_nb.widgets.background import Worker
+from geozarr_nb.widgets.choice import Choice, sentence
+from geozarr_nb.widgets.lines import CLAIM, argo_command, python_call
+from geozarr_nb.widgets.panel import WIDE, Panel, change, code, flow, lines, status
+from geozarr_runner.groups import normalise
+from geozarr_runner.store import redact
+
+BACKENDS = {"this machine": "local", "a cluster with Argo Workflows": "argo"}
+IF_EXISTS = {
+    "is an error": "error",
+    "is kept, if it was made from the same request": "skip",
+    "is replaced, once the new one is verified": "overwrite",
+}
+
+
+class Form(Panel):
+    """Say where the output goes and how the job runs, and submit it.
+
+    Parameters
+    ----------
+    source, output, groups, backend
+        As for `geozarr_nb.submit`; None is what the settings name.
+    choice
+        The model that says what to convert, where a `Picker` shares it; the form then has no field for the product.
+
+    Attributes
+    ----------
+    request
+        What would be submitted, once it was checked; None before, and where it is refused.
+    refusal
+        Why it is refused: the error that `geozarr_nb.submit` would raise.
+    ready
+        It was checked, and can be submitted.
+    submitting
+        It is being submitted.
+    job
+        The job that was submitted last.
+    """
+
+    request = traitlets.Any(None, allow_none=True)
+    refusal = traitlets.Any(None, allow_none=True)
+    ready = traitlets.Bool(False)
+    submitting = traitlets.Bool(False)
+    job = traitlets.Any(None, allow_none=True)
+
+    def __init__(
+        self,
+        source: Any = None,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        groups: str | Iterable[str] | None = None,
+        backend: str | None = None,
+        choice: Choice | None = None,
+    ) -> None:
+        self._settings = gz.Settings.load()
+        own = choice is None
+        self.choice = choice or Choice(source, groups)
+        self._mutex = threading.RLock()
+        self._checker, self._submitter = Worker("check"), Worker("submit")
+        self._submitted: dict[str, Any] | None = None
+        self._proposed = ""
+        self._source = _text("Product", "https://... or a path", "Address of a Zarr store or a STAC item", wide=True)
+        self._source.continuous_update = False
+        self._groups = _text("Groups", "paths, with commas between them", "Paths of the groups to convert", wide=True)
+        self._whole = ipywidgets.Checkbox(
+            description="the whole product, in the converter's own layout",
+            indent=False,
+            tooltip="Converts everything; the groups are then passed over",
+            layout=ipywidgets.Layout(width="auto"),
+        )
+        self._output = _text("Output", "path of the GeoZarr", "Path of the GeoZarr that will be written", wide=True)
+        self._backend = _menu("Runs on", BACKENDS, "Where the conversion runs")
+        self._if_exists = _menu("Output there", IF_EXISTS, "What happens when the output is there already")
+        self._validate = ipywidgets.Checkbox(
+            description="a missing group ends the run",
+            indent=False,
+            tooltip="Without it a missing group is left out, as long as one is left",
+            layout=ipywidgets.Layout(width="auto"),
+        )
+        self._claim = _text("Claim", self._settings.pvc_name, "Persistent volume claim that the output is written to")
+        self._image = _text("Image", "the template's own", "Image that the conversion runs in")
+        self._memory = _text("Memory", "the template's own", "Memory of the job's pod, 12Gi say")
+        self._cluster = flow(self._claim, self._image, self._memory)
+        self._submit = ipywidgets.Button(
+            description="Convert", button_style="primary", disabled=True, tooltip="Submits the conversion once"
+        )
+        self._state = ipywidgets.HTML()
+        self._python, self._argo = ipywidgets.HTML(), ipywidgets.HTML()
+        product = [self._source, self._whole] if own else []
+        head = (*product, self._groups, self._output, flow(self._backend, self._if_exists, self._validate))
+        tail = (flow(self._submit, self._state), self._python, self._argo)
+        self._parts = {"local": (*head, *tail), "argo": (*head, self._cluster, *tail)}
+        super().__init__("Output and job", ())
+        self._fill(output, backend)
+        self._connect()
+        self._follow_choice(None)
+
+    def _fill(self, output: str | os.PathLike[str] | None, backend: str | None) -> None:
+        settings = self._settings
+        self._output.value = os.fspath(output) if output else settings.output_zarr
+        self._validate.value = settings.validate_groups
+        self._claim.value, self._image.value, self._memory.value = settings.pvc_name, settings.image, settings.memory
+        self._backend.value = backend or settings.backend
+        self.children = self._parts[self.backend]
+
+    def _connect(self) -> None:
+        self._source.observe(self._give_source, "value")
+        self._groups.observe(self._give_groups, "value")
+        self._whole.observe(lambda event: setattr(self.choice, "whole", event["new"]), "value")
+        self._backend.observe(lambda _: change(self, children=self._parts[self.backend]), "value")
+        for field in (self._output, self._backend, self._if_exists, self._validate, *self._cluster.children):
+            field.observe(self._check, "value")
+        self._submit.on_click(lambda _: self.submit())
+        self.choice.observe(self._follow_choice, ["source", "product", "groups", "whole"])
+        self.choice.observe(self._show, ["report", "error", "busy"])
+        self.observe(self._show, ["request", "refusal", "ready", "submitting", "job"])
+
+    @property
+    def output(self) -> str:
+        """The output as it is given to `geozarr_nb.submit`; may be set."""
+        path, claim = str(self._output.value).strip(), str(self._claim.value).strip()
+        if self.backend == "argo" and claim not in ("", self._settings.pvc_name) and "://" not in path:
+            return f"{CLAIM}{claim}/{path.lstrip('/')}"
+        return path
+
+    @output.setter
+    def output(self, path: str | os.PathLike[str]) -> None:
+        self._output.value = os.fspath(path)
+
+    @property
+    def backend(self) -> str:
+        """Where the job will run; may be set."""
+        return str(self._backend.value)
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        self._backend.value = name
+
+    def observe_backend(self, changed: Callable[[str], None]) -> None:
+        """Have another place for jobs told when it is chosen."""
+        self._backend.observe(lambda event: changed(event["new"]), "value")
+
+    @property
+    def if_exists(self) -> str:
+        """What happens when the output is there: error, skip, overwrite; may be set."""
+        return str(self._if_exists.value)
+
+    @if_exists.setter
+    def if_exists(self, value: str) -> None:
+        self._if_exists.value = value
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `geozarr_nb.submit` beside the source."""
+        in_image = self.backend == "argo"
+        image, memory = str(self._image.value).strip(), str(self._memory.value).strip()
+        return {
+            "output": self.output or None,
+            "groups": self.choice.wanted,
+            "validate_groups": bool(self._validate.value),
+            "if_exists": self.if_exists,
+            "backend": self.backend,
+            "image": (image if image != self._settings.image else "") or None if in_image else None,
+            "memory": (memory if memory != self._settings.memory else "") or None if in_image else None,
+        }
+
+    @property
+    def code(self) -> str:
+        """The same as a call in Python; empty before there is a product."""
+        return python_call(self._address, self.arguments, self._settings) if self._address else ""
+
+    @property
+    def command(self) -> str:
+        """The same as a command of Argo's client; empty before there is a product."""
+        return argo_command(self._address, self.arguments, self._settings) if self._address and self.output else ""
+
+    @property
+    def _address(self) -> str:
+        source, product = self.choice.source, self.choice.product
+        if isinstance(source, str) and source:
+            return source
+        return "" if product is None else str(product.url)
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps the request from being submitted, or a group from being converted, a sentence each."""
+        found = list(self.choice.problems)
+        # A refusal of the groups says what the choice says already.
+        if self.refusal is not None and not (
+            found and isinstance(self.refusal, gz.InvalidRequest) and _of_groups(self)
+        ):
+            found.append(sentence(self.refusal))
+        return found
+
+    def submit(self) -> None:
+        """Submit the request as it stands, in the background; nothing happens before it is ready, or a second time."""
+        with self._mutex:
+            if self.submitting or not self.ready:
+                return
+            self.ready, self.submitting = False, True
+        product, arguments = self.choice.product, self.arguments
+        self._checker.drop()
+
+        def done(answer: gz.Job | gz.GeozarrError) -> None:
+            if isinstance(answer, gz.GeozarrError):
+                self.refusal = answer
+            else:
+                self._submitted = {"product": product, **arguments}
+                self.job = answer
+            self.submitting = False
+            # What was refused may be asked for again: the reason may lie outside, and be mended there.
+            self.ready = self.refusal is not None
+            if {"product": product, **arguments} != {"product": self.choice.product, **self.arguments}:
+                self._check(None)  # something was changed meanwhile
+
+        self._submitter.start(lambda: gz.submit(product, **arguments), done)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return whether everything was checked, and submitted, within so many seconds."""
+        return all(each.wait(timeout) for each in (self.choice, self._checker, self._submitter))
+
+    @property
+    def text(self) -> str:
+        """What is shown, as lines of text."""
+        found = [redact(self._address) or "no product yet"]
+        found += [f"  {line}" for line in self.code.splitlines()[1:]]
+        found += [f"  problem: {problem}" for problem in self.problems]
+        return "\n".join([*found, f"  {self._verdict()}"])
+
+    # From the widgets to the choice, and back
+
+    def _give_source(self, event: dict[str, Any]) -> None:
+        if event["new"] != self.choice.source:
+            self.choice.source = event["new"].strip()
+
+    def _give_groups(self, event: dict[str, Any]) -> None:
+        groups = normalise(event["new"], {})
+        if groups != tuple(self.choice.groups):
+            self.choice.groups = groups
+
+    def _follow_choice(self, _: Any) -> None:
+        choice = self.choice
+        if isinstance(choice.source, str):
+            change(self._source, value=choice.source)
+        # What is being typed is left as it is: it need not be spelled as the choice spells it.
+        if normalise(self._groups.value, {}) != tuple(choice.groups):
+            change(self._groups, value=", ".join(choice.groups))
+        change(self._groups, disabled=bool(choice.whole))
+        change(self._whole, value=bool(choice.whole))
+        if choice.product is not None and self._output.value in ("", self._proposed):
+            self._proposed = f"{choice.product.name}_geozarr.zarr"
+            change(self._output, value=self._proposed)
+        self._check(None)
+
+    def _check(self, _: Any) -> None:
+        """Have the request checked as it stands now, once nothing was changed for a moment."""
+        self._checker.drop()
+        self.ready, self.request, self.refusal = False, None, None
+        self._show(None)
+        choice, arguments = self.choice, self.arguments
+        product = choice.product
+        if product is None or not (choice.whole or choice.groups) or self.submitting:
+            return
+
+        def done(answer: gz.Request | gz.GeozarrError) -> None:
+            if isinstance(answer, gz.GeozarrError):
+                self.refusal = answer
+                return
+            self.request = answer
+            with self._mutex:
+                self.ready = not self.submitting and self._submitted != {"product": product, **arguments}
+
+        # A look at a cluster's claim may have to start a pod there: that is left to the submission.
+        self._checker.start_latest(lambda: gz.check(product, **arguments, look=arguments["backend"] == "local"), done)
+
+    def _show(self, _: Any) -> None:
+        change(self._submit, disabled=not self.ready)
+        change(self._state, value=status(lines(self.problems, "Problem") + lines([self._verdict()])))
+        change(self._python, value=self.code and lines(["The same in a cell:"]) + code(self.code, "Python code"))
+        shell = self.command and lines(["The same with Argo's client:"]) + code(self.command, "Shell command")
+        if shell and "://" not in self._address:
+            shell += lines(["a cluster cannot read a product of this machine: give its address on the web"], "Note")
+        change(self._argo, value=shell)
+
+    def _verdict(self) -> str:
+        """Return how far it is, in a sentence."""
+        if self.submitting:
+            return "Submitting ..."
+        if self.refusal is not None:
+            return "Not submitted"
+        if self.ready:
+            return f"Ready: writes {self.request.output}"
+        if self.job is not None and self._submitted == {"product": self.choice.product, **self.arguments}:
+            return f"Submitted as {self.job.name}; to submit again, change something"
+        return "Checking ..." if self.choice.product is not None and not self.problems else "Not ready yet"
+
+
+def _of_groups(form: Form) -> bool:
+    return bool(form.refusal.code == "groups-missing")
+
+
+def _text(label: str, placeholder: str, tooltip: str, *, wide: bool = False) -> ipywidgets.Text:
+    layout = ipywidgets.Layout(width=WIDE) if wide else ipywidgets.Layout()
+    return ipywidgets.Text(description=label, placeholder=placeholder, tooltip=tooltip, layout=layout)
+
+
+def _menu(label: str, options: dict[str, str], tooltip: str) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(
+        description=label, options=list(options.items()), tooltip=tooltip, style={"description_width": "initial"}
+    )

@@ -1,0 +1,74 @@
+"""A form's content as what would be typed instead: a call in Python, a command in a shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import geozarr_nb as gz
+from geozarr_runner.store import redact
+
+WHOLE_PRODUCT = "0"
+CLAIM = "pvc://"
+MOUNT = "/data/"
+
+
+def python_call(source: str, arguments: Mapping[str, Any], settings: gz.Settings) -> str:
+    """Return the call of `geozarr_nb.convert` that does what the form does.
+
+    Parameters
+    ----------
+    source
+        Address or path of the product. What may be secret in it is not repeated.
+    arguments
+        Those of `geozarr_nb.submit` beside the source; those that are as they would be without are left out.
+    settings
+        What holds where an argument is left out.
+    """
+    defaults = {
+        "validate_groups": settings.validate_groups,
+        "if_exists": "error",
+        "backend": settings.backend,
+        "image": None,
+        "memory": None,
+    }
+    given = [repr(source), repr(arguments["output"]), f"groups={arguments['groups']!r}"]
+    note = ""
+    if redact(source) != source:
+        given[0] = "address"
+        note = f"address = {redact(source)!r}  # and what signs it, which is not repeated here\n"
+    given += [f"{name}={arguments[name]!r}" for name, default in defaults.items() if arguments[name] != default]
+    return f"import geozarr_nb as gz\n{note}job = gz.convert({', '.join(given)})"
+
+
+def argo_command(source: str, arguments: Mapping[str, Any], settings: gz.Settings) -> str:
+    """Return the command of Argo's own client that submits the same; parameters as in `python_call`."""
+    claim, path = _on_claim(str(arguments["output"]), settings.pvc_name)
+    values = {
+        "stac_url": redact(source),
+        "output_zarr": path,
+        "groups": ",".join(arguments["groups"]) or WHOLE_PRODUCT,
+        "validate_groups": "true" if arguments["validate_groups"] else "false",
+        "if_exists": arguments["if_exists"],
+        "pvc_name": claim,
+    }
+    image, memory = arguments["image"] or settings.image, arguments["memory"] or settings.memory
+    if image:
+        values["image"] = image
+    if memory:
+        values |= {"memory": memory, "memory_limit": memory}
+    words = ["argo", "submit", "--namespace", settings.namespace, "--from", f"workflowtemplate/{settings.template}"]
+    for name, value in values.items():
+        words += ["--parameter", f"{name}={value}"]
+    return shlex.join(words)
+
+
+def _on_claim(output: str, claim: str) -> tuple[str, str]:
+    """Return the claim that an output lies on, and its path there; one of this machine would have the same name."""
+    if output.startswith(CLAIM):
+        claim, _, path = output.removeprefix(CLAIM).partition("/")
+        return claim, path
+    if output.startswith(MOUNT):
+        return claim, output.removeprefix(MOUNT)
+    return claim, output.rstrip("/").rpartition("/")[2] if output.startswith(("/", "~")) else output

@@ -1,0 +1,357 @@
+"""A product and its groups as a tree to tick."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from math import ceil
+from typing import Any
+
+import ipywidgets
+
+import geozarr_nb as gz
+from geozarr_nb.widgets.background import Worker
+from geozarr_nb.widgets.choice import Choice
+from geozarr_nb.widgets.cost import describe
+from geozarr_nb.widgets.panel import WIDE, Panel, change, facts, flow, forget, lines, status
+from geozarr_nb.widgets.tree import Node, Tree
+from geozarr_runner.events import human_bytes
+from geozarr_runner.store import redact
+
+ROWS = 30
+PROBLEMS = 8
+NAMES_SHOWN = 6
+INDENT = "\u2003"
+
+
+class Picker(Panel):
+    """Choose a product, and the groups of it that are wanted.
+
+    Parameters
+    ----------
+    source, groups
+        As for `geozarr_nb.submit`; None is what the settings name.
+    choice
+        The model to work on, where several widgets share one.
+    rows
+        Rows of the tree that are shown at once; the rest is on further pages.
+
+    Attributes
+    ----------
+    choice
+        What was chosen, and all that is known of it: `choice.groups`, `choice.report`, `choice.cost`.
+    """
+
+    def __init__(
+        self,
+        source: Any = None,
+        groups: str | Iterable[str] | None = None,
+        *,
+        choice: Choice | None = None,
+        rows: int = ROWS,
+    ) -> None:
+        self.choice = choice or Choice(source, groups)
+        self._rows_shown = rows
+        self._painting = threading.RLock()
+        self._sizes = Worker("sizes")
+        self._stored: dict[str, int | None] = {}
+        self._tree: Tree | None = None
+        self._opened: set[str] = set()
+        self._page = 0
+        self._rows: list[_Row] = []
+        self._said: tuple[list[str], gz.GroupReport | None] = [], None
+        self._source = ipywidgets.Text(
+            description="Product",
+            placeholder="https://... of a Zarr store or a STAC item, or a path; then Enter",
+            continuous_update=False,
+            tooltip="Address or path of a Zarr store or of a STAC item",
+            layout=ipywidgets.Layout(width=WIDE),
+        )
+        self._about = ipywidgets.HTML()
+        self._filter = ipywidgets.Text(
+            description="Filter",
+            placeholder="part of a path, or a variable's name",
+            tooltip="Shows only groups whose path or variables hold these words",
+        )
+        self._whole = ipywidgets.Checkbox(
+            description="the whole product, in the converter's own layout",
+            indent=False,
+            tooltip="Converts everything; groups that are ticked are then passed over",
+            layout=ipywidgets.Layout(width="auto"),
+        )
+        self._list = ipywidgets.VBox(layout=ipywidgets.Layout(width="100%"))
+        self._back = _button("Previous groups", "Shows the rows before these")
+        self._on = _button("Next groups", "Shows the rows after these")
+        self._place = ipywidgets.HTML()
+        self._pages = flow(self._back, self._place, self._on)
+        self._problems = ipywidgets.VBox()
+        self._cost = ipywidgets.HTML()
+        super().__init__("Product and groups", (self._source, self._about, self._problems, self._cost))
+        self._connect()
+        self._load(None)
+        self._paint_choice(None)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The chosen groups."""
+        return tuple(self.choice.groups)
+
+    @property
+    def sought(self) -> str:
+        """Words that the groups shown have to hold in their path or in the names of their variables; may be set."""
+        return str(self._filter.value)
+
+    @sought.setter
+    def sought(self, words: str) -> None:
+        self._filter.value = words
+
+    @property
+    def page(self) -> int:
+        """Number of the page that is shown, from 0; may be set."""
+        return self._page
+
+    @page.setter
+    def page(self, number: int) -> None:
+        self._page = number
+        self._paint_tree()
+
+    @property
+    def shown(self) -> list[str]:
+        """Paths of the groups in the rows that are shown."""
+        return [row.path for row in self._rows[: len(self._list.children)]]
+
+    def open_group(self, path: str) -> None:
+        """Show the groups below a group, or hide them where they are shown."""
+        self._opened ^= {path}
+        self._paint_tree()
+
+    @property
+    def text(self) -> str:
+        """What is shown, as lines of text."""
+        choice = self.choice
+        if choice.product is None:
+            return "; ".join(choice.problems) or f"reading {redact(_address(choice.source))}"
+        wanted = "the whole product" if choice.whole else ", ".join(choice.groups) or "none chosen yet"
+        found = [f"{choice.product.kind} {choice.product.name}", f"  groups: {wanted}"]
+        found += [f"  cost: {describe(choice.cost)}"] if choice.cost else []
+        found += [f"  problem: {problem}" for problem in choice.problems]
+        return "\n".join([*found, f"  to choose of: {len(choice.available)} groups"])
+
+    # From the widgets to the choice
+
+    def _connect(self) -> None:
+        self._source.observe(self._give_source, "value")
+        self._filter.observe(lambda _: self._to_page(0), "value")
+        self._whole.observe(lambda event: setattr(self.choice, "whole", event["new"]), "value")
+        self._back.on_click(lambda _: self._to_page(self._page - 1))
+        self._on.on_click(lambda _: self._to_page(self._page + 1))
+        self.choice.observe(self._load, ["product", "source"])
+        self.choice.observe(self._paint_choice, ["groups", "whole", "error", "report", "cost", "note", "busy"])
+
+    def _give_source(self, event: dict[str, Any]) -> None:
+        if event["new"] != _address(self.choice.source):
+            self.choice.source = event["new"].strip()
+
+    def _to_page(self, number: int) -> None:
+        self.page = number
+
+    # From the choice to the widgets
+
+    def _load(self, _: Any) -> None:
+        with self._painting:
+            product = self.choice.product
+            change(self._source, value=_address(self.choice.source))
+            self._page = 0
+            self._stored = {}
+            self._tree = None if product is None else Tree(product)
+            self._opened = set() if self._tree is None else set(self._tree.opened_for(self._rows_shown))
+            change(self._about, value="" if product is None else facts(_about(product)))
+            parts = (self._filter, self._whole, self._list, self._pages) if product else ()
+            change(self, children=(self._source, self._about, *parts, self._problems, self._cost))
+            self._paint_tree()
+
+    def _paint_tree(self) -> None:
+        with self._painting:
+            nodes = [] if self._tree is None else self._tree.seen(self._opened, self.sought)
+            pages = max(ceil(len(nodes) / self._rows_shown), 1)
+            self._page = min(max(self._page, 0), pages - 1)
+            first = self._page * self._rows_shown
+            seen = nodes[first : first + self._rows_shown]
+            while len(self._rows) < len(seen):
+                self._rows.append(_Row(self))
+            for row, node in zip(self._rows, seen, strict=False):
+                row.bind(node, is_open=node.path in self._opened or bool(self.sought))
+                row.paint(self._details(node))
+            change(self._list, children=tuple(row.view for row in self._rows[: len(seen)]))
+            place = f"groups {first + 1} to {first + len(seen)} of {len(nodes)}" if seen else "no group has these words"
+            change(self._place, value=status(lines([place])))
+            change(self._back, disabled=self._page == 0)
+            change(self._on, disabled=self._page == pages - 1)
+            self._measure(seen)
+
+    def _paint_choice(self, _: Any) -> None:
+        with self._painting:
+            choice = self.choice
+            change(self._whole, value=choice.whole)
+            for row in self._rows[: len(self._list.children)]:
+                row.tick()
+            cost = f"Cost: {describe(choice.cost)}" if choice.cost else choice.note
+            if choice.busy:
+                cost = "Reading the product ..." if choice.busy == "reading" else "Asking what this costs ..."
+            change(self._cost, value=status(lines([cost] if cost else [])))
+            self._explain()
+
+    def _explain(self) -> None:
+        """Say what is wrong with the choice, with a button for each thing that may have been meant."""
+        choice = self.choice
+        said = (choice.problems, choice.report)
+        if said == self._said:
+            return
+        self._said = said
+        parts: list[Any] = []
+        if choice.problems:
+            more = len(choice.problems) - PROBLEMS
+            rest = [f"and {more} more"] if more > 0 else []
+            parts.append(ipywidgets.HTML(status(lines(choice.problems[:PROBLEMS], "Problem") + lines(rest))))
+        if choice.report is not None:
+            for group in (*choice.report.missing, *choice.report.unfit)[:PROBLEMS]:
+                near = [better for better in choice.report.suggestions.get(group, ()) if better not in choice.groups]
+                buttons = [_button(f"Use {better}", f"Chooses {better} instead of {group}") for better in near]
+                for button, better in zip(buttons, near, strict=True):
+                    button.on_click(lambda _, group=group, better=better: choice.replace(group, better))
+                parts.append(flow(*buttons, _leave_out(choice, group)))
+            if choice.report.warnings:
+                parts.append(ipywidgets.HTML(lines(choice.report.warnings, "Note")))
+        _replace(self._problems, parts)
+
+    def _details(self, node: Node) -> str:
+        """Return what is known of a group."""
+        choice = self.choice
+        group = choice.product.groups.get(node.path)
+        if group is None:
+            return ""
+        names = [array.name for array in group.variables]
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        stored = self._stored.get(node.path)
+        parts = [
+            ", ".join(names[:NAMES_SHOWN]) + more,
+            f"{_by(group.shape)} pixels, chunks of {_by(group.chunks)}" if group.shape and group.chunks else "",
+            f"{human_bytes(group.nbytes)} unpacked" if stored is None else f"{human_bytes(stored)} stored",
+            "" if node.path in choice.available else "cannot become GeoZarr as it is",
+        ]
+        return "; ".join(filter(None, parts))
+
+    def _measure(self, seen: list[Node]) -> None:
+        """Find out what the groups that are seen take in their store, where that takes no requests."""
+        product = self.choice.product
+        unknown = [node for node in seen if node.holds_arrays and node.path not in self._stored]
+        if product is None or not unknown:
+            return
+
+        def work() -> dict[str, int | None]:
+            return {node.path: product.stored_bytes(node.path) for node in unknown}
+
+        def done(answer: dict[str, int | None] | gz.GeozarrError) -> None:
+            if isinstance(answer, gz.GeozarrError):
+                return
+            with self._painting:
+                if product is not self.choice.product:
+                    return
+                self._stored |= answer
+                for row in self._rows[: len(self._list.children)]:
+                    row.paint(self._details(row.node))
+
+        self._sizes.start_latest(work, done, delay=0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return whether everything is known and shown within so many seconds."""
+        return self.choice.wait(timeout) and self._sizes.wait(timeout)
+
+
+class _Row:
+    """A row of the tree; it shows one group after the other as the tree is opened, filtered and paged."""
+
+    def __init__(self, picker: Picker) -> None:
+        self._picker = picker
+        self.node = Node("/", 0, has_children=False, holds_arrays=False)
+        self._toggle = _button("", "")
+        self._toggle.layout.width = "3em"
+        self._tick = ipywidgets.Checkbox(indent=False, layout=ipywidgets.Layout(width="auto", min_width="14em"))
+        self._details = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 16em"))
+        self.view = flow(self._toggle, self._tick, self._details)
+        self._toggle.on_click(lambda _: picker.open_group(self.path))
+        self._tick.observe(self._ticked, "value")
+
+    @property
+    def path(self) -> str:
+        return self.node.path
+
+    def bind(self, node: Node, *, is_open: bool) -> None:
+        self.node = node
+        sign, verb = ("\u25be", "Hides") if is_open else ("\u25b8", "Shows")
+        change(
+            self._toggle,
+            description=sign if node.has_children else "",
+            disabled=not node.has_children,
+            tooltip=f"{verb} the groups below {node.path}" if node.has_children else "",
+        )
+        change(
+            self._tick,
+            description=f"{INDENT * node.depth}{node.name}",
+            tooltip=f"Chooses {node.path}" if node.holds_arrays else f"{node.path} holds only groups",
+            disabled=not node.holds_arrays,
+            value=node.path in self._picker.choice.groups,
+        )
+
+    def paint(self, details: str) -> None:
+        change(self._details, value=lines([details]) if details else "")
+
+    def tick(self) -> None:
+        change(self._tick, value=self.path in self._picker.choice.groups)
+
+    def _ticked(self, event: dict[str, Any]) -> None:
+        choice = self._picker.choice
+        # Binding the row to another group sets the tick too, to what the choice has.
+        if event["new"] != (self.path in choice.groups):
+            choice.toggle(self.path)
+
+
+def _about(product: gz.Product) -> dict[str, str]:
+    west, south, east, north = product.bbox or (0.0,) * 4
+    return {
+        "Kind": product.kind,
+        "Name": product.name,
+        "Taken": product.when,
+        "Extent": f"{west:.2f} to {east:.2f} E, {south:.2f} to {north:.2f} N" if product.bbox else "",
+    }
+
+
+def _address(source: Any) -> str:
+    """Return how a source is named in the field where it can be typed."""
+    if source is None or isinstance(source, str):
+        return source or ""
+    if isinstance(source, dict):
+        return f"STAC item {source.get('id', '')}"
+    return redact(str(getattr(source, "url", None) or getattr(source, "id", None) or source))
+
+
+def _by(sizes: Iterable[int]) -> str:
+    return " x ".join(f"{size:,}" for size in sizes)
+
+
+def _button(text: str, tooltip: str) -> ipywidgets.Button:
+    return ipywidgets.Button(description=text, tooltip=tooltip, layout=ipywidgets.Layout(width="auto"))
+
+
+def _leave_out(choice: Choice, group: str) -> ipywidgets.Button:
+    button = _button("Leave it out", f"Leaves {group} out")
+    button.on_click(lambda _: choice.toggle(group))
+    return button
+
+
+def _replace(box: ipywidgets.Box, parts: Iterable[ipywidgets.Widget]) -> None:
+    """Put other widgets into a box, and have the front end forget those before."""
+    old = box.children
+    box.children = tuple(parts)
+    for widget in old:
+        forget(widget)

@@ -1,0 +1,233 @@
+"""Jobs as they go, seen from a thread: bounded in messages, and true to the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import geozarr_nb as gz
+from geozarr_nb.backends.base import Failure, JobState, Progress
+from geozarr_nb.request import Request
+from geozarr_nb.widgets import Monitor
+from geozarr_nb.widgets.feed import SECONDS_BETWEEN_BEATS
+from geozarr_nb.widgets.monitor import ROWS, ROWS_A_BEAT
+from tests.contract.support import until
+from tests.unit.widgets_support import SECONDS, button, field, sent_messages, shown
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+BESIDE_THE_ROWS = 8  # counts, pages, message, and the selected job's facts, buttons and log
+JOBS = 100
+
+
+class Watched:
+    """In place of a backend's watch: hands out what a test puts in, to however many watch."""
+
+    def __init__(self) -> None:
+        self.watchers = 0
+        self.next_states: Callable[[], list[JobState]] = list
+        self.error: gz.GeozarrError | None = None
+
+    def __call__(self, stop: threading.Event, backend: str | None = None) -> Iterator[JobState]:
+        if self.error is not None:
+            raise self.error
+        self.watchers += 1
+        try:
+            while not stop.is_set():
+                yield from self.next_states()
+                stop.wait(0.01)
+        finally:
+            self.watchers -= 1
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watched]:
+    monkeypatch.setenv("GEOZARR_STATE_DIR", str(tmp_path / "state"))
+    fake = Watched()
+    monkeypatch.setattr(gz, "watch_jobs", fake)
+    yield fake
+    until(lambda: fake.watchers == 0)
+
+
+@pytest.fixture
+def made() -> Iterator[Callable[..., Monitor]]:
+    """Makes monitors that are closed at the end."""
+    monitors: list[Monitor] = []
+
+    def make(*arguments: Any, **options: Any) -> Monitor:
+        monitors.append(Monitor(*arguments, **options))
+        return monitors[-1]
+
+    yield make
+    for monitor in monitors:
+        monitor.close()
+
+
+def state_of(number: int, **changed: Any) -> JobState:
+    request = Request(source="/p.zarr", shown="/p.zarr", product="p", output=f"/out{number}.zarr", identity="0" * 64)
+    submitted = START + timedelta(seconds=number)
+    started = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "status": "Running",
+        "stage": "convert",
+        "progress": Progress(0, 1000, "chunks"),
+        "started": started,
+    }
+    return JobState(f"p-{number:03}", "local", request, submitted=submitted, **{**values, **changed})
+
+
+def test_messages_are_bounded_however_many_jobs_run(
+    watched: Watched, made: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = 0
+
+    def next_states() -> list[JobState]:
+        nonlocal done
+        done += 1
+        return [state_of(number, progress=Progress(done, 100_000, "chunks")) for number in range(JOBS)]
+
+    watched.next_states = next_states
+    messages = sent_messages(monkeypatch)
+    monitor = made()
+    made()  # another one in another cell
+    until(lambda: len(monitor.states) == JOBS and len(monitor.shown) == ROWS)
+    assert watched.watchers == 1, "one watch serves every monitor"
+    messages.clear()
+    begun, seen = time.monotonic(), done
+    until(lambda: time.monotonic() - begun > 8 * SECONDS_BETWEEN_BEATS)
+    seconds = time.monotonic() - begun
+    assert done - seen > 20, "states came much faster than they were shown"
+    assert messages.count("comm_open") == 0, "no widget is made as jobs go on"
+    beats = seconds / SECONDS_BETWEEN_BEATS + 1
+    assert 0 < len(messages) <= 2 * beats * (ROWS_A_BEAT + BESIDE_THE_ROWS)
+    assert len(messages) / seconds / 2 <= 80
+    assert f"{JOBS} Running" in shown(monitor)
+
+
+def test_every_row_has_its_turn(watched: Watched, made: Callable[..., Monitor]) -> None:
+    done = 0
+
+    def next_states() -> list[JobState]:
+        nonlocal done
+        done += 1
+        return [state_of(number, progress=Progress(done, None, "chunks")) for number in range(ROWS)]
+
+    watched.next_states = next_states
+    monitor = made()
+    until(lambda: len(monitor.shown) == ROWS and "" not in monitor.shown)
+    first = [row._content.value for row in monitor._rows]
+    until(lambda: all(row._content.value != old for row, old in zip(monitor._rows, first, strict=True)))
+
+
+def test_what_does_not_change_is_not_sent(
+    watched: Watched, made: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = [state_of(number, status="Succeeded", finished=datetime.now(UTC)) for number in range(JOBS)]
+    watched.next_states = lambda: states
+    monitor = made()
+    until(lambda: len(monitor.shown) == ROWS and "" not in monitor.shown)
+    beats = 0
+    take = monitor._take
+
+    def count(*arguments: Any) -> None:
+        nonlocal beats
+        take(*arguments)
+        beats += 1
+
+    monitor._leave()
+    monkeypatch.setattr(monitor, "_take", count)
+    monitor._watch(None)
+    until(lambda: beats >= 2)
+    messages = sent_messages(monkeypatch)
+    until(lambda: beats >= 5)
+    assert messages == []
+
+
+def test_a_job_is_a_row_with_what_is_known_of_it(watched: Watched, made: Callable[..., Monitor]) -> None:
+    failure = Failure("storage-full", "no space is <left>", remedy="make space")
+    failed = state_of(
+        1, status="Failed", progress=None, reason=failure.message, failure=failure, attempt=2, finished=START
+    )
+    watched.next_states = lambda: [
+        state_of(0, status="Pending", started=None, stage=None, progress=None, reason="it is next"),
+        failed,
+        state_of(2, stage="stage", progress=Progress(250, 1000, "bytes")),
+    ]
+    monitor = made()
+    until(lambda: monitor.shown == ["p-002", "p-001", "p-000"])
+    text = shown(monitor)
+    assert 'value="0.250" aria-label="stage of p-002"' in text
+    assert "250 B of 1.0 kB" in text
+    assert "it is next" in text
+    assert "no space is &lt;left&gt;" in text
+    assert "attempt 2" in text
+    button(monitor, "p-001").click()
+    assert monitor.selected == "p-001"
+    assert "make space" in shown(monitor)
+    assert button(monitor, "Cancel").disabled
+    assert not button(monitor, "Run again").disabled
+    assert button(monitor, "View result").disabled
+    assert "1 Pending, 1 Running, 1 Failed" in repr(monitor)
+    assert "no space is <left>" in monitor._repr_mimebundle_()["text/plain"]
+
+
+def test_pages_and_kinds(watched: Watched, made: Callable[..., Monitor]) -> None:
+    watched.next_states = lambda: [
+        state_of(number, status="Failed" if number < 3 else "Running") for number in range(ROWS + 5)
+    ]
+    monitor = made()
+    until(lambda: len(monitor.shown) == ROWS and monitor.shown[0] == f"p-{ROWS + 4:03}")
+    button(monitor, "Older jobs").click()
+    assert monitor.shown == [f"p-{number:03}" for number in (4, 3, 2, 1, 0)]
+    field(monitor, "Show").value = "those that failed"
+    assert monitor.shown == ["p-002", "p-001", "p-000"]
+
+
+def test_it_comes_back_when_the_backend_does(watched: Watched, made: Callable[..., Monitor]) -> None:
+    watched.error = gz.InvalidRequest("the cluster is away", remedy="wait")
+    monitor = made()
+    until(lambda: "the cluster is away; wait" in shown(monitor))
+    watched.next_states = lambda: [state_of(0)]
+    watched.error = None
+    until(lambda: "1 Running" in shown(monitor))
+
+
+def test_a_refused_action_is_told(
+    watched: Watched, made: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_job(name: str, backend: str | None = None) -> gz.Job:
+        raise gz.JobNotFound("it is gone", given=name)
+
+    monkeypatch.setattr(gz, "get_job", get_job)
+    watched.next_states = lambda: [state_of(0)]
+    monitor = made()
+    until(lambda: len(monitor.shown) == 1)
+    monitor.selected = "p-000"
+    button(monitor, "Cancel").click()
+    assert monitor.wait(SECONDS)
+    assert "it is gone (p-000)" in shown(monitor)
+    until(lambda: any("the log cannot be read" in line for line in monitor.log))
+
+
+def test_closing_ends_every_thread(watched: Watched) -> None:
+    monitor = Monitor()
+    until(lambda: watched.watchers == 1)
+    monitor.close()
+    until(lambda: not [each for each in threading.enumerate() if each.name.startswith("geozarr-feed")])
+
+
+def test_a_later_monitor_sees_what_is_known(watched: Watched, made: Callable[..., Monitor]) -> None:
+    given = [state_of(0)]
+    watched.next_states = lambda: given
+    first = made()
+    until(lambda: len(first.states) == 1)
+    given = []
+    second = made()
+    until(lambda: len(second.states) == 1)
+    assert replace(second.states["p-000"]) == first.states["p-000"]

@@ -1,0 +1,185 @@
+"""A product's groups to tick: driven as a front end would, and as code would."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pytest
+
+import geozarr_nb as gz
+from geozarr_nb.widgets import Choice, Picker
+from geozarr_nb.widgets.background import Worker
+from geozarr_nb.widgets.cost import describe
+from tests.contract.support import until
+from tests.unit.test_widgets_tree import product_of
+from tests.unit.widgets_support import R20M, R60M, SECONDS, button, field, inside, sent_messages, shown
+
+ROWS = 30
+
+
+@pytest.fixture(autouse=True)
+def _settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOZARR_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+
+def picker_of(*arguments: Any, **options: Any) -> Picker:
+    picker = Picker(*arguments, **options)
+    assert picker.wait(SECONDS)
+    return picker
+
+
+def tick_of(picker: Picker, path: str) -> ipywidgets.Checkbox:
+    return next(each for each in inside(picker) if getattr(each, "tooltip", "") == f"Chooses {path}")
+
+
+def test_a_product_is_described_with_its_groups(sample: Path) -> None:
+    picker = picker_of(str(sample), groups=[R60M])
+    assert {R20M, R60M} <= set(picker.shown)
+    text = shown(picker)
+    for part in ("Sentinel-2 L2A", "b8a", "180 x 180 pixels, chunks of", "stored", "Extent"):
+        assert part in text
+    assert tick_of(picker, R60M).value
+    assert not tick_of(picker, R20M).value
+
+
+def test_the_cost_follows_the_choice(sample: Path) -> None:
+    picker = picker_of(str(sample), groups=[R60M])
+    assert describe(gz.estimate(sample, [R60M])) in shown(picker)
+    tick_of(picker, R20M).value = True
+    assert picker.groups == (R60M, R20M)
+    assert picker.choice.cost is None, "the cost of another choice is not shown"
+    assert picker.wait(SECONDS)
+    assert picker.choice.cost == gz.estimate(sample, [R60M, R20M])
+    tick_of(picker, R60M).value = False
+    assert picker.groups == (R20M,)
+
+
+def test_the_whole_product_is_a_choice_of_its_own(sample: Path) -> None:
+    picker = picker_of(str(sample), groups=[])
+    assert picker.choice.whole
+    assert picker.choice.wanted == []
+    assert picker.choice.cost == gz.estimate(sample, [])
+    picker.choice.whole = False
+    assert picker.choice.problems == ["choose at least one group, or the whole product"]
+
+
+def test_a_missing_group_is_explained_with_what_may_be_meant(sample: Path) -> None:
+    picker = picker_of(str(sample), groups=["r20m", R60M])
+    assert "the product has no group /r20m" in shown(picker)
+    button(picker, f"Use {R20M}").click()
+    assert picker.groups == (R20M, R60M)
+    assert picker.wait(SECONDS)
+    assert picker.choice.problems == []
+    assert "no group" not in shown(picker)
+
+
+def test_a_group_that_cannot_be_converted_says_why(sample: Path) -> None:
+    report = gz.validate(sample, list(gz.inspect(sample).groups))
+    group, why = next(iter(report.unfit.items()))
+    picker = picker_of(str(sample), groups=[group])
+    assert any(why in problem for problem in picker.choice.problems)
+    button(picker, "Leave it out").click()
+    assert picker.groups == ()
+
+
+def test_another_product_is_read_when_its_address_is_given(sample: Path) -> None:
+    picker = picker_of("nowhere.zarr")
+    assert picker.choice.error.code == "product-not-found"
+    assert "nowhere.zarr" in shown(picker)
+    assert len(picker.children) == 4, "there is no tree without a product"
+    field(picker, "Product").value = str(sample)
+    assert picker.wait(SECONDS)
+    assert picker.choice.error is None
+    assert picker.choice.product.kind == "Sentinel-2 L2A"
+
+
+def test_what_is_asked_of_a_slow_store_does_not_hold_anything_up(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    inspect = gz.inspect
+
+    def slow(source: Any) -> Any:
+        if "slow" in str(source):
+            assert released.wait(SECONDS)
+        return inspect(source)
+
+    monkeypatch.setattr(gz, "inspect", slow)
+    choice = Choice("slow.zarr", [R60M])
+    choice.source = str(sample)
+    until(lambda: choice.product is not None)  # while the store that was asked first is still silent
+    assert not released.is_set()
+    released.set()
+    assert choice.wait(SECONDS)
+    assert choice.product.name == "S2A_SAMPLE", "the answer to what was asked before is dropped"
+    assert choice.error is None
+
+
+def test_a_thousand_groups_take_as_many_widgets_as_there_are_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = sent_messages(monkeypatch)
+    groups = [f"/measurements/part{part:02}/group{number:02}" for part in range(25) for number in range(40)]
+    picker = picker_of(product_of(*groups), groups=groups[:1])
+    assert len(picker.choice.available) == 0  # no projection: nothing here can become GeoZarr
+    made = messages.count("comm_open")
+    assert made < 15 * ROWS
+    assert len(picker.shown) <= ROWS
+    messages.clear()
+    picker.sought = "part07"
+    assert picker.wait(SECONDS)
+    assert len(picker.shown) == ROWS
+    picker.page = 1
+    assert picker.wait(SECONDS)
+    assert picker.shown[-1] == "/measurements/part07/group39"
+    picker.sought = ""
+    picker.open_group("/measurements/part03")
+    assert picker.wait(SECONDS)
+    assert "/measurements/part03/group00" in picker.shown
+    assert messages.count("comm_open") < 10 * ROWS, "rows are used again"
+    assert len(messages) < 30 * ROWS
+
+
+def test_a_tick_survives_filter_and_page(sample: Path) -> None:
+    picker = picker_of(str(sample), groups=[R60M])
+    picker.sought = "r20m"
+    tick_of(picker, R20M).value = True
+    picker.sought = ""
+    assert picker.groups == (R60M, R20M)
+    assert tick_of(picker, R20M).value
+    assert tick_of(picker, R60M).value
+
+
+def test_it_says_what_there_is_where_no_front_end_answers(sample: Path) -> None:
+    picker = picker_of(str(sample), groups=[R60M, "/nothing"])
+    text = picker._repr_mimebundle_()["text/plain"]
+    assert text == repr(picker)
+    for part in ("Sentinel-2 L2A", R60M, "cost:", "problem: the product has no group /nothing"):
+        assert part in text
+    assert "…" not in text
+
+
+def test_what_signs_an_address_is_not_in_its_text() -> None:
+    picker = Picker("http://127.0.0.1:9/p.zarr?sig=secret")
+    assert "secret" not in repr(picker)
+
+
+def test_only_the_newest_work_is_done() -> None:
+    worker = Worker("test")
+    done: list[Any] = []
+    for number in range(5):
+        worker.start_latest(lambda number=number: number, done.append, delay=0.05)  # type: ignore[misc]
+    assert worker.wait(SECONDS)
+    assert done == [4]
+
+
+def test_a_defect_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    worker = Worker("test")
+    done: list[Any] = []
+    worker.start(lambda: 1 // 0, done.append)
+    assert worker.wait(SECONDS)
+    until(lambda: len(told) == 1)
+    assert told[0].exc_type is ZeroDivisionError
+    assert "defect" in str(done[0])
