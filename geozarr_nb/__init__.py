@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geozarr_nb.backends.base import JobState
     from geozarr_nb.calls import (
         check,
         convert,
@@ -56,6 +57,7 @@ __all__ = [
     "Job",
     "JobNotFound",
     "JobSet",
+    "JobState",
     "Product",
     "Request",
     "Settings",
@@ -80,6 +82,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "geozarr_nb.backends.base": "JobState",
     "geozarr_nb.calls": (
         "check convert estimate get_job get_job_set inspect list_jobs submit submit_many validate watch_jobs"
     ),

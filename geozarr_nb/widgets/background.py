@@ -5,15 +5,42 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from traitlets.log import get_logger
+
 import geozarr_nb as gz
 
 SECONDS_BEFORE_WORK = 0.3
+
+# What is seen is changed by one thread at a time. One lock serves all widgets, so that no two can wait for each other;
+# whoever holds it waits for nothing else.
+SEEN = threading.RLock()
+
+
+def attempt[T](work: Callable[[], T]) -> T | gz.GeozarrError:
+    """Return what came of some work, a failure like a result; what nobody expected is in the kernel's log as well."""
+    try:
+        return work()
+    except gz.GeozarrError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  the end of a thread: nobody above it could tell a person
+        get_logger().error("geozarr_nb: nobody expected this", exc_info=True)
+        return gz.GeozarrError(
+            f"this is a defect of geozarr-nb ({type(error).__name__})",
+            remedy="please report it, with what the kernel's log says",
+        )
+
+
+def sentence(error: gz.GeozarrError) -> str:
+    """Return an error in one line: what is wrong, with what, and what to do."""
+    given = "" if error.given is None else f" ({error.given})"
+    remedy = f"; {error.remedy}" if error.remedy else ""
+    return f"{error.message}{given}{remedy}"
 
 
 class Worker:
     """Does work in threads, and hands over what came of it; a failure is handed over like a result.
 
-    Results are handed over one at a time, in the thread that did the work.
+    Results are handed over in the thread that did the work, one at a time among all workers.
 
     Parameters
     ----------
@@ -25,7 +52,6 @@ class Worker:
         self._name = name
         self._idle = threading.Condition()
         self._busy = 0
-        self._handing_over = threading.RLock()
         self._outdated = threading.Event()
 
     def start[T](self, work: Callable[[], T], done: Callable[[T | gz.GeozarrError], None]) -> None:
@@ -47,18 +73,22 @@ class Worker:
         delay
             Seconds to wait for something newer, as when someone types.
         """
-        self.drop()
-        self._run(work, done, self._outdated, delay)
+        self._run(work, done, self._renewed(), delay)
 
     def drop(self) -> None:
-        """Take back what `start_latest` was asked for."""
-        self._outdated.set()
-        self._outdated = threading.Event()
+        """Take back what `start_latest` was asked for; nothing of it is handed over any more."""
+        self._renewed()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Return whether all work was done, and handed over, within some seconds."""
         with self._idle:
             return self._idle.wait_for(lambda: self._busy == 0, timeout)
+
+    def _renewed(self) -> threading.Event:
+        with SEEN:  # what is being handed over now is handed over wholly, before or never after
+            self._outdated.set()
+            self._outdated = threading.Event()
+            return self._outdated
 
     def _run[T](
         self,
@@ -70,7 +100,10 @@ class Worker:
         def run() -> None:
             try:
                 if not outdated.wait(delay):
-                    self._do(work, done, outdated)
+                    answer = attempt(work)
+                    with SEEN:
+                        if not outdated.is_set():
+                            attempt(lambda: done(answer))
             finally:
                 with self._idle:
                     self._busy -= 1
@@ -79,19 +112,3 @@ class Worker:
         with self._idle:
             self._busy += 1
         threading.Thread(target=run, name=f"geozarr-{self._name}", daemon=True).start()
-
-    def _do[T](
-        self, work: Callable[[], T], done: Callable[[T | gz.GeozarrError], None], outdated: threading.Event
-    ) -> None:
-        # What nobody expected goes to the kernel's log as it is; a form must not wait for ever all the same.
-        answer: T | gz.GeozarrError = gz.GeozarrError(
-            "this is a defect of geozarr-nb", remedy="please report it, with what the kernel's log says"
-        )
-        try:
-            answer = work()
-        except gz.GeozarrError as error:
-            answer = error
-        finally:
-            with self._handing_over:
-                if not outdated.is_set():
-                    done(answer)

@@ -11,10 +11,15 @@ from typing import Any
 import traitlets
 
 import geozarr_nb as gz
-from geozarr_nb.widgets.background import Worker
+from geozarr_nb.widgets.background import SEEN, Worker, sentence
+from geozarr_runner.events import human_bytes
 from geozarr_runner.groups import normalise
 
 SECONDS_AFTER_A_TICK = 0.4
+# Measured on two cores: the start of the converter, what it writes, and a remote product over one good line.
+SECONDS_TO_START = 5
+WRITTEN_A_SECOND = 60e6
+DOWNLOADED_A_SECOND = 25e6
 
 
 class Choice(traitlets.HasTraits):
@@ -26,6 +31,8 @@ class Choice(traitlets.HasTraits):
         As for `geozarr_nb.inspect`; None is what the settings name, if they name one.
     groups
         As for `geozarr_nb.validate`; None is what the settings name.
+    whole
+        None: where there are no groups.
 
     Attributes
     ----------
@@ -62,14 +69,16 @@ class Choice(traitlets.HasTraits):
     note = traitlets.Unicode("")
     busy = traitlets.Unicode("")
 
-    def __init__(self, source: Any = None, groups: str | Iterable[str] | None = None) -> None:
+    def __init__(
+        self, source: Any = None, groups: str | Iterable[str] | None = None, *, whole: bool | None = None
+    ) -> None:
         super().__init__()
         self._reader, self._checker = Worker("product"), Worker("estimate")
         self._costs: dict[tuple[str, str, tuple[str, ...]], gz.Estimate] = {}
         settings = gz.Settings.load()
         self.groups = normalise(settings.groups if groups is None else groups)
         # A choice of no groups is the whole product to every call: here it is said with a word of its own.
-        self.whole = not self.groups
+        self.whole = not self.groups if whole is None else whole
         self.observe(self._read, "source")
         self.observe(self._check, ["product", "groups", "whole"])
         self.source = source or _named(settings)
@@ -120,20 +129,18 @@ class Choice(traitlets.HasTraits):
         return self._reader.wait(timeout) and self._checker.wait(timeout)
 
     def _read(self, _: Any) -> None:
-        self._checker.drop()
-        self.product = self.error = None
-        if self.source is None or self.source == "":
-            self._reader.drop()
-            self.busy = ""
-            return
         source = self.source
-        self.busy = "reading"
 
         def work() -> tuple[gz.Product, tuple[str, ...]]:
             product = gz.inspect(source)
             return product, gz.validate(product, ()).available
 
-        self._reader.start_latest(work, self._have_read, delay=0)
+        with SEEN:
+            self._reader.drop()
+            self.product, self.error, self.available = None, None, ()
+            self.busy = "reading" if source else ""
+            if source:
+                self._reader.start_latest(work, self._have_read, delay=0)
 
     def _have_read(self, answer: tuple[gz.Product, tuple[str, ...]] | gz.GeozarrError) -> None:
         if isinstance(answer, gz.GeozarrError):
@@ -145,15 +152,8 @@ class Choice(traitlets.HasTraits):
             self.busy = ""
 
     def _check(self, _: Any) -> None:
-        self._checker.drop()
-        self.report = self.cost = None
-        self.note = ""
         product, wanted = self.product, self.wanted
-        if product is None or not (self.whole or wanted):
-            self.busy = "" if self.busy == "estimating" else self.busy
-            return
-        key = (product.identity, product.url, tuple(wanted))
-        self.busy = "estimating"
+        key = ("", "", ()) if product is None else (product.identity, product.url, tuple(wanted))
 
         def work() -> tuple[gz.GroupReport, gz.Estimate | gz.GeozarrError | None]:
             report = gz.validate(product, wanted)
@@ -165,23 +165,48 @@ class Choice(traitlets.HasTraits):
                 return report, error
 
         def done(answer: tuple[gz.GroupReport, gz.Estimate | gz.GeozarrError | None] | gz.GeozarrError) -> None:
-            report, cost = (None, answer) if isinstance(answer, gz.GeozarrError) else answer
+            self.report, cost = (None, answer) if isinstance(answer, gz.GeozarrError) else answer
             if isinstance(cost, gz.GeozarrError):
                 self.note = f"the cost is not known: {sentence(cost)}"
             elif cost is not None:
                 self._costs[key] = cost
                 self.cost = cost
             self.busy = ""
-            self.report = report
 
-        self._checker.start_latest(work, done, delay=0 if key in self._costs else SECONDS_AFTER_A_TICK)
+        with SEEN:
+            self._checker.drop()
+            self.report, self.cost, self.note = None, None, ""
+            if product is not None and (self.whole or wanted):
+                self.busy = "estimating"
+                delay = 0 if key in self._costs else SECONDS_AFTER_A_TICK
+                self._checker.start_latest(work, done, delay)
+            elif self.busy == "estimating":
+                self.busy = ""
 
 
-def sentence(error: gz.GeozarrError) -> str:
-    """Return an error in one line: what is wrong, with what, and what to do."""
-    given = "" if error.given is None else f" ({error.given})"
-    remedy = f"; {error.remedy}" if error.remedy else ""
-    return f"{error.message}{given}{remedy}"
+def describe_cost(cost: gz.Estimate) -> str:
+    """Return an estimate in a line."""
+    objects = "one object" if cost.requests == 1 else f"{cost.requests:,} objects"
+    if cost.download_bytes is None:
+        read = f"{objects} to read, of unknown size"
+    else:
+        more = "" if cost.exact else " or more"
+        read = (
+            f"{human_bytes(cost.download_bytes)}{more} to {'download' if cost.staging_bytes else 'read'} in {objects}"
+        )
+    return f"{read}; output about {human_bytes(cost.output_bytes)}; memory about {human_bytes(cost.memory_bytes)}; " + (
+        _time_class(cost)
+    )
+
+
+def _time_class(cost: gz.Estimate) -> str:
+    """Return how long it takes, as no more than an order of magnitude."""
+    download = cost.staging_bytes / DOWNLOADED_A_SECOND
+    seconds = SECONDS_TO_START + cost.output_bytes / WRITTEN_A_SECOND + download
+    for limit, text in ((30, "less than a minute"), (240, "some minutes"), (1200, "up to half an hour")):
+        if seconds < limit:
+            return text
+    return "half an hour or more"
 
 
 def _named(settings: gz.Settings) -> str | None:

@@ -1,59 +1,73 @@
-"""The states of a backend's jobs, brought to every widget that shows them: one watch, however many look."""
+"""What comes from jobs, as it comes: the states of all of them, and the log of one."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, NamedTuple
 
 import geozarr_nb as gz
-from geozarr_nb.widgets.choice import sentence
-
-if TYPE_CHECKING:
-    from geozarr_nb.backends.base import JobState
+from geozarr_nb.widgets.background import attempt, sentence
 
 SECONDS_BETWEEN_BEATS = 0.25
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+LINES = 200
 
-Take = Callable[[Mapping[str, "JobState"], str], None]
+
+class Subscriber(NamedTuple):
+    """Who is told of jobs, in a thread.
+
+    Attributes
+    ----------
+    take
+        Is given the states that changed, by the jobs' names, and what keeps the backend from being seen, if anything
+        does.
+    fail
+        Is given the error that ended `take`; neither is called again.
+    """
+
+    take: Callable[[Mapping[str, gz.JobState], str], None]
+    fail: Callable[[gz.GeozarrError], None]
 
 
 class Feed:
     """Watches the jobs of one backend in one thread, and beats in another.
 
-    At each beat every subscriber is given the states that changed since its last one (all of them at its first), by
-    the jobs' names, and what keeps the backend from being seen, if anything does. A job that changed often meanwhile
-    is there once.
+    At each beat every subscriber is given the states that changed since its last one (all of them at its first). A
+    job that changed often meanwhile is there once.
     """
 
-    _feeds: ClassVar[dict[str | None, Feed]] = {}
+    _feeds: ClassVar[dict[str, Feed]] = {}
     _mutex: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, backend: str | None) -> None:
+    def __init__(self, backend: str) -> None:
         self._backend = backend
         self._stop = threading.Event()
-        self._known: dict[str, JobState] = {}
-        self._changed: dict[Take, dict[str, JobState]] = {}
+        self._known: dict[str, gz.JobState] = {}
+        self._changed: dict[Subscriber, dict[str, gz.JobState]] = {}
         self._lock = threading.Lock()
         self._trouble = ""
+        self._pause = SHORTEST_PAUSE
 
     @classmethod
-    def subscribe(cls, backend: str | None, take: Take) -> Callable[[], None]:
-        """Have a backend's jobs brought to `take`, in a thread; returns what ends that."""
+    def subscribe(cls, backend: str | None, subscriber: Subscriber) -> Callable[[], None]:
+        """Have a subscriber told of a backend's jobs; returns what ends that."""
+        name = backend or gz.Settings.load().backend
         with cls._mutex:
-            feed = cls._feeds.get(backend)
+            feed = cls._feeds.get(name)
             is_new = feed is None
-            feed = feed or cls._feeds.setdefault(backend, cls(backend))
+            feed = feed or cls._feeds.setdefault(name, cls(name))
             with feed._lock:
-                feed._changed[take] = dict(feed._known)
+                feed._changed[subscriber] = dict(feed._known)
             if is_new:
                 feed._start()
-        return lambda: feed._leave(take)
+        return lambda: feed._leave(subscriber)
 
-    def _leave(self, take: Take) -> None:
+    def _leave(self, subscriber: Subscriber) -> None:
         with self._mutex:
             with self._lock:
-                self._changed.pop(take, None)
+                self._changed.pop(subscriber, None)
                 if self._changed:
                     return
             self._stop.set()
@@ -65,28 +79,85 @@ class Feed:
             threading.Thread(target=work, name=f"geozarr-feed{work.__name__}", daemon=True).start()
 
     def _watch(self) -> None:
-        pause = SHORTEST_PAUSE
         while not self._stop.is_set():
-            try:
-                for state in gz.watch_jobs(self._stop, self._backend):
-                    self._keep(state)
-                    pause = SHORTEST_PAUSE
-            except gz.GeozarrError as error:
+            error = attempt(self._follow)
+            if error is not None:
                 self._trouble = f"the jobs cannot be seen now: {sentence(error)}"
-                self._stop.wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+            self._stop.wait(self._pause)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
-    def _keep(self, state: JobState) -> None:
-        with self._lock:
-            self._trouble = ""
-            self._known[state.name] = state
-            for changed in self._changed.values():
-                changed[state.name] = state
+    def _follow(self) -> None:
+        if self._trouble:
+            # A watch says nothing as long as there are no jobs: that it would is seen by asking for them.
+            gz.list_jobs(self._backend)
+            self._trouble, self._pause = "", SHORTEST_PAUSE
+        for state in gz.watch_jobs(self._stop, self._backend):
+            with self._lock:
+                self._known[state.name] = state
+                for changed in self._changed.values():
+                    changed[state.name] = state
 
     def _beat(self) -> None:
         while not self._stop.wait(SECONDS_BETWEEN_BEATS):
             with self._lock:
                 batches = dict(self._changed)
-                self._changed = {take: {} for take in batches}
-            for take, batch in batches.items():
-                take(batch, self._trouble)
+                self._changed = {subscriber: {} for subscriber in batches}
+            for subscriber, batch in batches.items():
+                self._tell(subscriber, batch)
+
+    def _tell(self, subscriber: Subscriber, batch: Mapping[str, gz.JobState]) -> None:
+        error = attempt(lambda: subscriber.take(batch, self._trouble))
+        if error is not None:
+            # Others go on; this one would fail at every beat.
+            self._leave(subscriber)
+            attempt(lambda: subscriber.fail(error))
+
+
+class Tail:
+    """Follows the log of one job at a time, in a thread.
+
+    Attributes
+    ----------
+    count
+        How many lines came so far: it differs when there is something new.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: deque[str] = deque(maxlen=LINES)
+        self._stop = threading.Event()
+        self.count = 0
+
+    @property
+    def lines(self) -> list[str]:
+        """The last lines."""
+        with self._lock:
+            return list(self._lines)
+
+    def follow(self, name: str, backend: str | None) -> None:
+        """Follow this job's log, and no other any more."""
+        self.stop()
+        stop = self._stop = threading.Event()
+        threading.Thread(target=self._run, args=(name, backend, stop), name="geozarr-tail", daemon=True).start()
+
+    def stop(self) -> None:
+        """Forget the log that was followed."""
+        with self._lock:
+            self._stop.set()
+            self._lines.clear()
+            self.count += 1
+
+    def _run(self, name: str, backend: str | None, stop: threading.Event) -> None:
+        def read() -> None:
+            for line in gz.get_job(name, backend).logs(follow=True, tail=LINES, stop=stop):
+                self._add(line, stop)
+
+        error = attempt(read)
+        if error is not None:
+            self._add(f"the log cannot be read: {sentence(error)}", stop)
+
+    def _add(self, line: str, stop: threading.Event) -> None:
+        with self._lock:
+            if not stop.is_set():
+                self._lines.append(line)
+                self.count += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,8 +10,8 @@ import ipywidgets
 import traitlets
 
 import geozarr_nb as gz
-from geozarr_nb.widgets.background import Worker
-from geozarr_nb.widgets.choice import Choice, sentence
+from geozarr_nb.widgets.background import SEEN, Worker, sentence
+from geozarr_nb.widgets.choice import Choice
 from geozarr_nb.widgets.lines import CLAIM, argo_command, python_call
 from geozarr_nb.widgets.panel import WIDE, Panel, change, code, flow, lines, status
 from geozarr_runner.groups import normalise
@@ -68,7 +67,6 @@ class Form(Panel):
         self._settings = gz.Settings.load()
         own = choice is None
         self.choice = choice or Choice(source, groups)
-        self._mutex = threading.RLock()
         self._checker, self._submitter = Worker("check"), Worker("submit")
         self._submitted: dict[str, Any] | None = None
         self._proposed = ""
@@ -199,20 +197,18 @@ class Form(Panel):
         """What keeps the request from being submitted, or a group from being converted, a sentence each."""
         found = list(self.choice.problems)
         # A refusal of the groups says what the choice says already.
-        if self.refusal is not None and not (
-            found and isinstance(self.refusal, gz.InvalidRequest) and _of_groups(self)
-        ):
+        if self.refusal is not None and not (found and self.refusal.code == "groups-missing"):
             found.append(sentence(self.refusal))
         return found
 
     def submit(self) -> None:
         """Submit the request as it stands, in the background; nothing happens before it is ready, or a second time."""
-        with self._mutex:
+        with SEEN:
             if self.submitting or not self.ready:
                 return
+            self._checker.drop()
             self.ready, self.submitting = False, True
-        product, arguments = self.choice.product, self.arguments
-        self._checker.drop()
+            product, arguments = self.choice.product, self.arguments
 
         def done(answer: gz.Job | gz.GeozarrError) -> None:
             if isinstance(answer, gz.GeozarrError):
@@ -267,26 +263,31 @@ class Form(Panel):
 
     def _check(self, _: Any) -> None:
         """Have the request checked as it stands now, once nothing was changed for a moment."""
-        self._checker.drop()
-        self.ready, self.request, self.refusal = False, None, None
-        self._show(None)
         choice, arguments = self.choice, self.arguments
         product = choice.product
-        if product is None or not (choice.whole or choice.groups) or self.submitting:
-            return
 
         def done(answer: gz.Request | gz.GeozarrError) -> None:
             if isinstance(answer, gz.GeozarrError):
                 self.refusal = answer
-                return
-            self.request = answer
-            with self._mutex:
+            else:
+                self.request = answer
                 self.ready = not self.submitting and self._submitted != {"product": product, **arguments}
 
-        # A look at a cluster's claim may have to start a pod there: that is left to the submission.
-        self._checker.start_latest(lambda: gz.check(product, **arguments, look=arguments["backend"] == "local"), done)
+        with SEEN:
+            self._checker.drop()
+            self.ready, self.request, self.refusal = False, None, None
+            self._show(None)
+            if product is None or not (choice.whole or choice.groups) or self.submitting:
+                return
+            # A look at a cluster's claim may have to start a pod there: that is left to the submission.
+            look = arguments["backend"] == "local"
+            self._checker.start_latest(lambda: gz.check(product, **arguments, look=look), done)
 
     def _show(self, _: Any) -> None:
+        with SEEN:
+            self._paint()
+
+    def _paint(self) -> None:
         change(self._submit, disabled=not self.ready)
         change(self._state, value=status(lines(self.problems, "Problem") + lines([self._verdict()])))
         change(self._python, value=self.code and lines(["The same in a cell:"]) + code(self.code, "Python code"))
@@ -306,10 +307,6 @@ class Form(Panel):
         if self.job is not None and self._submitted == {"product": self.choice.product, **self.arguments}:
             return f"Submitted as {self.job.name}; to submit again, change something"
         return "Checking ..." if self.choice.product is not None and not self.problems else "Not ready yet"
-
-
-def _of_groups(form: Form) -> bool:
-    return bool(form.refusal.code == "groups-missing")
 
 
 def _text(label: str, placeholder: str, tooltip: str, *, wide: bool = False) -> ipywidgets.Text:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from html import escape
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 import traitlets
 
 import geozarr_nb as gz
 from geozarr_nb.job import describe_state
-from geozarr_nb.widgets.background import Worker
-from geozarr_nb.widgets.choice import sentence
-from geozarr_nb.widgets.feed import Feed
-from geozarr_nb.widgets.pace import Pace, duration
-from geozarr_nb.widgets.panel import BORDER, FAINT, MONOSPACE, Panel, change, code, facts, flow, lines, status
-from geozarr_nb.widgets.tail import Tail
+from geozarr_nb.widgets.background import SEEN, Worker, sentence
+from geozarr_nb.widgets.feed import Feed, Subscriber, Tail
+from geozarr_nb.widgets.panel import BORDER, MONOSPACE, Panel, button, change, code, facts, flow, lines, status
+from geozarr_nb.widgets.row import SIGNS, Pace, row
 from geozarr_nb.widgets.viewer import Viewer
-from geozarr_runner.events import amount
-
-if TYPE_CHECKING:
-    from geozarr_nb.backends.base import JobState
 
 ROWS = 15
 ROWS_A_BEAT = 10  # with four beats a second: what bounds the messages, however many jobs run
@@ -36,7 +29,6 @@ SHOWN = {
     "those that succeeded": ("Succeeded",),
     "those that failed": ("Failed", "Error"),
 }
-SIGNS = {"Pending": "\u2026", "Running": "\u25b6", "Succeeded": "\u2713", "Failed": "\u2717", "Error": "!"}
 
 
 class Monitor(Panel):
@@ -69,11 +61,10 @@ class Monitor(Panel):
     message = traitlets.Unicode("")
 
     def __init__(self, backend: str | None = None, *, viewer: Viewer | None = None, rows: int = ROWS) -> None:
-        self._painting = threading.RLock()
         self._worker, self._tail = Worker("job"), Tail()
-        self._states: dict[str, JobState] = {}
+        self._states: dict[str, gz.JobState] = {}
         self._paces: dict[str, Pace] = {}
-        self._trouble = ""
+        self._trouble, self._spelled = "", ""
         self._watching: object = None
         self._page, self._turn = 0, 0
         self._said = -1
@@ -83,12 +74,12 @@ class Monitor(Panel):
         self._shown = ipywidgets.Dropdown(description="Show", options=list(SHOWN), tooltip="Which jobs are shown")
         self._rows = [_Row(self) for _ in range(rows)]
         self._list = ipywidgets.VBox(layout=ipywidgets.Layout(width="100%"))
-        self._back, self._on = _button("Newer jobs", "Shows the page before"), _button("Older jobs", "Shows the next")
+        self._back, self._on = button("Newer jobs", "Shows the page before"), button("Older jobs", "Shows the next")
         self._place = ipywidgets.HTML()
         self._facts, self._log, self._message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
-        self._cancel = _button("Cancel", "Ends the selected job, and removes what is half-written")
-        self._retry = _button("Run again", "Runs the selected job again, under the same name")
-        self._view = _button("View result", "Shows the selected job's result as a picture")
+        self._cancel = button("Cancel", "Ends the selected job, and removes what is half-written")
+        self._retry = button("Run again", "Runs the selected job again, under the same name")
+        self._view = button("View result", "Shows the selected job's result as a picture")
         self._actions = flow(self._cancel, self._retry, self._view)
         self._detail = ipywidgets.VBox(layout=ipywidgets.Layout(width="100%"))
         pages = flow(self._shown, self._back, self._place, self._on)
@@ -108,9 +99,9 @@ class Monitor(Panel):
         self.observe(lambda _: self._paint(), "message")
 
     @property
-    def states(self) -> Mapping[str, JobState]:
+    def states(self) -> Mapping[str, gz.JobState]:
         """The state of every job that is known, by its name."""
-        with self._painting:
+        with SEEN:
             return dict(self._states)
 
     @property
@@ -157,8 +148,7 @@ class Monitor(Panel):
     def close(self) -> None:
         """Take the widget away, and end what brings it up to date; the jobs go on."""
         self._leave()
-        with self._painting:
-            self._watching = None
+        self._watching = None
         self._tail.stop()
         super().close()
 
@@ -173,24 +163,32 @@ class Monitor(Panel):
     # What comes
 
     def _watch(self, _: Any) -> None:
-        self._leave()
-        with self._painting:
-            self._states, self._paces = {}, {}
-        self.selected = ""
-        watching = self._watching = object()
+        default = gz.Settings.load().backend
+        self._spelled = "" if self.backend in (None, default) else f', backend="{self.backend}"'
+        watching = object()
 
-        def take(changed: Mapping[str, JobState], trouble: str) -> None:
-            with self._painting:
+        def take(changed: Mapping[str, gz.JobState], trouble: str) -> None:
+            with SEEN:
                 if self._watching is watching:  # a last beat of what was watched before may still come
                     self._take(changed, trouble)
 
-        self._leave = Feed.subscribe(self.backend, take)
-        self._paint()
+        def fail(error: gz.GeozarrError) -> None:
+            with SEEN:
+                self._trouble = f"the jobs are not brought up to date any more: {sentence(error)}; gz.ui() begins anew"
+                change(self._summary, value=status(lines([self._trouble], "Problem")))
 
-    def _take(self, changed: Mapping[str, JobState], trouble: str) -> None:
+        with SEEN:
+            self._leave()
+            self._states, self._paces, self._trouble = {}, {}, ""
+            self._watching = watching
+            self.selected = ""
+            self._leave = Feed.subscribe(self.backend, Subscriber(take, fail))
+            self._paint()
+
+    def _take(self, changed: Mapping[str, gz.JobState], trouble: str) -> None:
         """Take in what changed since the last beat; called in a thread, a few times a second."""
         now = time.monotonic()
-        with self._painting:
+        with SEEN:
             before = self._states.get(self.selected)
             for name, state in changed.items():
                 self._states[name] = state
@@ -226,8 +224,8 @@ class Monitor(Panel):
             self._tail.stop()
         self._paint()
 
-    def _newest_first(self) -> list[JobState]:
-        with self._painting:
+    def _newest_first(self) -> list[gz.JobState]:
+        with SEEN:
             return sorted(self._states.values(), key=lambda state: (state.submitted, state.name), reverse=True)
 
     def _counts(self) -> str:
@@ -238,7 +236,7 @@ class Monitor(Panel):
 
     def _paint(self, most: int | None = None) -> None:
         """Bring what is seen up to date; of the rows at most so many, the others at the next beats."""
-        with self._painting:
+        with SEEN:
             states = [state for state in self._newest_first() if state.status in SHOWN[self._shown.value]]
             count = len(self._rows)
             pages = max(ceil(len(states) / count), 1)
@@ -253,7 +251,7 @@ class Monitor(Panel):
             change(self._message, value=status(lines([self.message] if self.message else [])))
             self._paint_selected()
 
-    def _paint_rows(self, seen: list[JobState], most: int) -> None:
+    def _paint_rows(self, seen: list[gz.JobState], most: int) -> None:
         """Paint the rows in turn, so that each has its turn however few can be painted at once."""
         if not seen:
             return
@@ -279,7 +277,7 @@ class Monitor(Panel):
             "Reason": state.reason,
             "Remedy": state.failure.remedy if state.failure else "",
         }
-        opened = f'import geozarr_nb as gz\ntree = gz.get_job("{state.name}"{_backend_of(state)}).open()'
+        opened = f'import geozarr_nb as gz\ntree = gz.get_job("{state.name}"{self._spelled}).open()'
         is_there = state.status == "Succeeded"
         change(
             self._facts, value=facts(values) + (code(opened, "Python code that opens the result") if is_there else "")
@@ -302,40 +300,18 @@ class _Row:
 
     def __init__(self, monitor: Monitor) -> None:
         self.name = ""
-        self._choose = _button("", "")
+        self._choose = button("", "")
         self._content = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 20em"))
         self.view = flow(self._choose, self._content)
         self._choose.on_click(lambda _: setattr(monitor, "selected", self.name))
 
-    def paint(self, state: JobState, pace: str) -> int:
+    def paint(self, state: gz.JobState, pace: str) -> int:
         """Show a state; returns how many messages that took."""
         self.name = state.name
         tooltip = f"Shows the log of {state.name}, and what can be done with it"
         return change(self._choose, description=state.name, tooltip=tooltip) + change(
-            self._content, value=_row(state, pace)
+            self._content, value=row(state, pace)
         )
-
-
-def _row(state: JobState, pace: str) -> str:
-    """Return a job as a row of HTML; what it is is said in words, and by no colour."""
-    parts = [f"<strong>{SIGNS[state.status]} {state.status}</strong>"]
-    progress = None if state.is_finished else state.progress
-    if state.stage and not state.is_finished:
-        parts.append(escape(state.stage))
-    if progress is not None:
-        if progress.total:
-            share = min(progress.done / progress.total, 1.0)
-            label = escape(f"{state.stage or 'progress'} of {state.name}", quote=True)
-            parts.append(f'<progress max="1" value="{share:.3f}" aria-label="{label}" style="width:8em"></progress>')
-        parts.append(escape(amount(*progress)))
-    if pace:
-        parts.append(escape(pace))
-    if state.started:
-        parts.append(duration(int(state.elapsed)))
-    if state.attempt > 1:
-        parts.append(f"attempt {state.attempt}")
-    reason = f'<div style="{FAINT};overflow-wrap:anywhere">{escape(state.reason)}</div>' if state.reason else ""
-    return f'<div style="line-height:1.5">{" &middot; ".join(parts)}{reason}</div>'
 
 
 def _log(name: str, texts: list[str]) -> str:
@@ -348,11 +324,3 @@ def _log(name: str, texts: list[str]) -> str:
         f'<div role="log" tabindex="0" aria-label="{label}" style="{frame};border:{BORDER}">'
         f'<pre style="{MONOSPACE};margin:4px 8px;white-space:pre-wrap;overflow-wrap:anywhere">{text}</pre></div>'
     )
-
-
-def _backend_of(state: JobState) -> str:
-    return "" if state.backend == gz.Settings.load().backend else f', backend="{state.backend}"'
-
-
-def _button(text: str, tooltip: str) -> ipywidgets.Button:
-    return ipywidgets.Button(description=text, tooltip=tooltip, layout=ipywidgets.Layout(width="auto"))

@@ -62,6 +62,11 @@ def flow(*children: ipywidgets.Widget) -> ipywidgets.HBox:
     return ipywidgets.HBox(children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center", width="100%"))
 
 
+def button(text: str, tooltip: str) -> ipywidgets.Button:
+    """Return a button as wide as its text; `tooltip` says what it does."""
+    return ipywidgets.Button(description=text, tooltip=tooltip, layout=ipywidgets.Layout(width="auto"))
+
+
 def facts(values: Mapping[str, str]) -> str:
     """Return names and values as HTML, leaving out what is empty."""
     rows = "".join(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from math import ceil
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import ipywidgets
 
 import geozarr_nb as gz
-from geozarr_nb.widgets.background import Worker
-from geozarr_nb.widgets.choice import Choice
-from geozarr_nb.widgets.cost import describe
-from geozarr_nb.widgets.panel import WIDE, Panel, change, facts, flow, forget, lines, status
+from geozarr_nb.widgets.background import SEEN, Worker
+from geozarr_nb.widgets.choice import Choice, describe_cost
+from geozarr_nb.widgets.panel import WIDE, Panel, button, change, facts, flow, forget, lines, status
 from geozarr_nb.widgets.tree import Node, Tree
 from geozarr_runner.events import human_bytes
 from geozarr_runner.store import redact
@@ -35,6 +33,8 @@ class Picker(Panel):
         The model to work on, where several widgets share one.
     rows
         Rows of the tree that are shown at once; the rest is on further pages.
+    fixed
+        There is no field for another product.
 
     Attributes
     ----------
@@ -49,10 +49,10 @@ class Picker(Panel):
         *,
         choice: Choice | None = None,
         rows: int = ROWS,
+        fixed: bool = False,
     ) -> None:
         self.choice = choice or Choice(source, groups)
-        self._rows_shown = rows
-        self._painting = threading.RLock()
+        self._rows_shown, self._fixed = rows, fixed
         self._sizes = Worker("sizes")
         self._stored: dict[str, int | None] = {}
         self._tree: Tree | None = None
@@ -80,8 +80,8 @@ class Picker(Panel):
             layout=ipywidgets.Layout(width="auto"),
         )
         self._list = ipywidgets.VBox(layout=ipywidgets.Layout(width="100%"))
-        self._back = _button("Previous groups", "Shows the rows before these")
-        self._on = _button("Next groups", "Shows the rows after these")
+        self._back = button("Previous groups", "Shows the rows before these")
+        self._on = button("Next groups", "Shows the rows after these")
         self._place = ipywidgets.HTML()
         self._pages = flow(self._back, self._place, self._on)
         self._problems = ipywidgets.VBox()
@@ -133,7 +133,7 @@ class Picker(Panel):
             return "; ".join(choice.problems) or f"reading {redact(_address(choice.source))}"
         wanted = "the whole product" if choice.whole else ", ".join(choice.groups) or "none chosen yet"
         found = [f"{choice.product.kind} {choice.product.name}", f"  groups: {wanted}"]
-        found += [f"  cost: {describe(choice.cost)}"] if choice.cost else []
+        found += [f"  cost: {describe_cost(choice.cost)}"] if choice.cost else []
         found += [f"  problem: {problem}" for problem in choice.problems]
         return "\n".join([*found, f"  to choose of: {len(choice.available)} groups"])
 
@@ -158,7 +158,7 @@ class Picker(Panel):
     # From the choice to the widgets
 
     def _load(self, _: Any) -> None:
-        with self._painting:
+        with SEEN:
             product = self.choice.product
             change(self._source, value=_address(self.choice.source))
             self._page = 0
@@ -167,11 +167,12 @@ class Picker(Panel):
             self._opened = set() if self._tree is None else set(self._tree.opened_for(self._rows_shown))
             change(self._about, value="" if product is None else facts(_about(product)))
             parts = (self._filter, self._whole, self._list, self._pages) if product else ()
-            change(self, children=(self._source, self._about, *parts, self._problems, self._cost))
+            source = () if self._fixed else (self._source,)
+            change(self, children=(*source, self._about, *parts, self._problems, self._cost))
             self._paint_tree()
 
     def _paint_tree(self) -> None:
-        with self._painting:
+        with SEEN:
             nodes = [] if self._tree is None else self._tree.seen(self._opened, self.sought)
             pages = max(ceil(len(nodes) / self._rows_shown), 1)
             self._page = min(max(self._page, 0), pages - 1)
@@ -190,12 +191,12 @@ class Picker(Panel):
             self._measure(seen)
 
     def _paint_choice(self, _: Any) -> None:
-        with self._painting:
+        with SEEN:
             choice = self.choice
             change(self._whole, value=choice.whole)
             for row in self._rows[: len(self._list.children)]:
                 row.tick()
-            cost = f"Cost: {describe(choice.cost)}" if choice.cost else choice.note
+            cost = f"Cost: {describe_cost(choice.cost)}" if choice.cost else choice.note
             if choice.busy:
                 cost = "Reading the product ..." if choice.busy == "reading" else "Asking what this costs ..."
             change(self._cost, value=status(lines([cost] if cost else [])))
@@ -212,13 +213,15 @@ class Picker(Panel):
         if choice.problems:
             more = len(choice.problems) - PROBLEMS
             rest = [f"and {more} more"] if more > 0 else []
-            parts.append(ipywidgets.HTML(status(lines(choice.problems[:PROBLEMS], "Problem") + lines(rest))))
+            # That nothing was chosen yet is no fault.
+            mark = "Problem" if choice.error or choice.wanted else ""
+            parts.append(ipywidgets.HTML(status(lines(choice.problems[:PROBLEMS], mark) + lines(rest))))
         if choice.report is not None:
             for group in (*choice.report.missing, *choice.report.unfit)[:PROBLEMS]:
                 near = [better for better in choice.report.suggestions.get(group, ()) if better not in choice.groups]
-                buttons = [_button(f"Use {better}", f"Chooses {better} instead of {group}") for better in near]
-                for button, better in zip(buttons, near, strict=True):
-                    button.on_click(lambda _, group=group, better=better: choice.replace(group, better))
+                buttons = [button(f"Use {better}", f"Chooses {better} instead of {group}") for better in near]
+                for use, better in zip(buttons, near, strict=True):
+                    use.on_click(lambda _, group=group, better=better: choice.replace(group, better))
                 parts.append(flow(*buttons, _leave_out(choice, group)))
             if choice.report.warnings:
                 parts.append(ipywidgets.HTML(lines(choice.report.warnings, "Note")))
@@ -254,7 +257,7 @@ class Picker(Panel):
         def done(answer: dict[str, int | None] | gz.GeozarrError) -> None:
             if isinstance(answer, gz.GeozarrError):
                 return
-            with self._painting:
+            with SEEN:
                 if product is not self.choice.product:
                     return
                 self._stored |= answer
@@ -274,7 +277,7 @@ class _Row:
     def __init__(self, picker: Picker) -> None:
         self._picker = picker
         self.node = Node("/", 0, has_children=False, holds_arrays=False)
-        self._toggle = _button("", "")
+        self._toggle = button("", "")
         self._toggle.layout.width = "3em"
         self._tick = ipywidgets.Checkbox(indent=False, layout=ipywidgets.Layout(width="auto", min_width="14em"))
         self._details = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 16em"))
@@ -339,14 +342,10 @@ def _by(sizes: Iterable[int]) -> str:
     return " x ".join(f"{size:,}" for size in sizes)
 
 
-def _button(text: str, tooltip: str) -> ipywidgets.Button:
-    return ipywidgets.Button(description=text, tooltip=tooltip, layout=ipywidgets.Layout(width="auto"))
-
-
 def _leave_out(choice: Choice, group: str) -> ipywidgets.Button:
-    button = _button("Leave it out", f"Leaves {group} out")
-    button.on_click(lambda _: choice.toggle(group))
-    return button
+    leave = button("Leave it out", f"Leaves {group} out")
+    leave.on_click(lambda _: choice.toggle(group))
+    return leave
 
 
 def _replace(box: ipywidgets.Box, parts: Iterable[ipywidgets.Widget]) -> None:

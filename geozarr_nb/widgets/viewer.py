@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ import ipywidgets
 import traitlets
 
 import geozarr_nb as gz
-from geozarr_nb.widgets.background import Worker
-from geozarr_nb.widgets.choice import sentence
+from geozarr_nb.widgets.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.panel import WIDE, Panel, change, code, facts, flow, lines, status
 from geozarr_runner.store import redact
 
@@ -93,7 +91,6 @@ class Viewer(Panel):
     busy = traitlets.Bool(False)
 
     def __init__(self, source: Any = None) -> None:
-        self._painting = threading.RLock()
         self._worker = Worker("view")
         self._held = 0
         self._group = ipywidgets.Dropdown(description="Group", options=[], tooltip="Which group is shown")
@@ -263,7 +260,7 @@ class Viewer(Panel):
     @contextmanager
     def _holding(self) -> Iterator[None]:
         """Draw nothing in a block: what is set in it belongs together."""
-        with self._painting:
+        with SEEN:
             self._held += 1
             try:
                 yield
@@ -306,7 +303,7 @@ class Viewer(Panel):
         return f"{sizes[0] if sizes else 'no'} pixels" + (f", overviews {', '.join(sizes[1:])}" if sizes[1:] else "")
 
     def _show(self, _: Any) -> None:
-        with self._painting:
+        with SEEN:
             change(self._state, value=status(lines([self._verdict()])))
             change(self, children=(self._state,) if self.content is None else self._all)
             if self.picture is not None:

@@ -198,6 +198,61 @@ def test_it_comes_back_when_the_backend_does(watched: Watched, made: Callable[..
     until(lambda: "1 Running" in shown(monitor))
 
 
+def test_it_comes_back_without_any_job_too(watched: Watched, made: Callable[..., Monitor]) -> None:
+    watched.error = gz.InvalidRequest("the cluster is away", remedy="wait")
+    monitor = made()
+    until(lambda: "the cluster is away" in shown(monitor))
+    watched.error = None
+    until(lambda: "no jobs yet" in shown(monitor))
+
+
+def test_a_defect_in_one_monitor_leaves_the_others_alone(
+    watched: Watched, made: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = 0
+
+    def next_states() -> list[JobState]:
+        nonlocal done
+        done += 1
+        return [state_of(0, progress=Progress(done, None, "chunks"))]
+
+    watched.next_states = next_states
+    broken, other = made(), made()
+    until(lambda: "1 Running" in shown(broken) and "1 Running" in shown(other))
+
+    def paint(*_: Any) -> None:
+        raise KeyError("p-000")
+
+    monkeypatch.setattr(broken, "_paint_rows", paint)
+    until(lambda: "defect of geozarr-nb (KeyError)" in shown(broken))
+    assert "please report it" in shown(broken)
+    assert "gz.ui() begins anew" in shown(broken)
+    before = shown(other)
+    until(lambda: shown(other) != before)
+    assert "defect" not in shown(other)
+    assert caplog.text.count("Traceback") == 1, "it is not asked again at every beat"
+
+
+def test_one_watch_serves_a_backend_by_name_and_by_setting(watched: Watched, made: Callable[..., Monitor]) -> None:
+    watched.next_states = lambda: [state_of(0)]
+    by_setting, by_name = made(), made("local")
+    until(lambda: len(by_setting.states) == len(by_name.states) == 1)
+    assert watched.watchers == 1
+
+
+def test_a_watch_that_ends_with_a_defect_is_taken_up_again(
+    watched: Watched, made: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def next_states() -> list[JobState]:
+        raise KeyError("p-000")
+
+    watched.next_states = next_states
+    monitor = made()
+    until(lambda: "cannot be seen now: this is a defect" in shown(monitor))
+    watched.next_states = lambda: [state_of(0)]
+    until(lambda: "1 Running" in shown(monitor))
+
+
 def test_a_refused_action_is_told(
     watched: Watched, made: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

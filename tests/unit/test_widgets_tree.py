@@ -8,7 +8,7 @@ from typing import Any
 
 from geozarr_nb.backends.base import JobState, Progress
 from geozarr_nb.request import Request
-from geozarr_nb.widgets.pace import Pace, duration
+from geozarr_nb.widgets.row import Pace, duration
 from geozarr_nb.widgets.tree import Tree
 from geozarr_runner.product import Array, Group, Product
 

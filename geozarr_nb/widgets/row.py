@@ -1,0 +1,164 @@
+"""One job in a row: how far it is and how fast, with no guess and no colour to tell it by."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from html import escape
+
+import ipywidgets
+import traitlets
+
+import geozarr_nb as gz
+from geozarr_nb.job import describe_state
+from geozarr_nb.widgets.background import SEEN, sentence
+from geozarr_nb.widgets.feed import Feed, Subscriber
+from geozarr_nb.widgets.panel import FAINT, Panel, change, facts, lines
+from geozarr_runner.events import amount, human_bytes
+
+SECONDS_OF_RATE = 8.0
+SHORTEST_EVIDENCE = 2.0
+LONGEST_SILENCE = 10.0
+SIGNS = {"Pending": "\u2026", "Running": "\u25b6", "Succeeded": "\u2713", "Failed": "\u2717", "Error": "!"}
+
+
+class Pace:
+    """The speed of a job's stage, from what was read of its progress in the last seconds."""
+
+    def __init__(self) -> None:
+        self._stage: tuple[int, str | None, str] | None = None
+        self._readings: deque[tuple[float, int]] = deque()
+        self._total: int | None = None
+        self._unit = ""
+
+    def take(self, state: gz.JobState, now: float) -> None:
+        """Take in a state as it was at a moment, in seconds of any clock that goes on."""
+        progress = state.progress
+        if progress is None or state.is_finished:
+            self._stage = None
+            self._readings.clear()
+            return
+        stage = (state.attempt, state.stage, progress.unit)
+        if stage != self._stage:
+            self._stage = stage
+            self._readings.clear()
+        self._total, self._unit = progress.total, progress.unit
+        if not self._readings or self._readings[-1][1] != progress.done:
+            self._readings.append((now, progress.done))
+        while len(self._readings) > 2 and now - self._readings[0][0] > SECONDS_OF_RATE:
+            self._readings.popleft()
+
+    def rate(self, now: float) -> float | None:
+        """Return units a second; None with too little evidence, or when nothing has come for a while."""
+        if len(self._readings) < 2 or now - self._readings[-1][0] > LONGEST_SILENCE:
+            return None
+        seconds = self._readings[-1][0] - self._readings[0][0]
+        gained = self._readings[-1][1] - self._readings[0][1]
+        return gained / seconds if seconds >= SHORTEST_EVIDENCE and gained > 0 else None
+
+    def text(self, now: float) -> str:
+        """Return rate and time left in a few words; empty without evidence."""
+        rate = self.rate(now)
+        if rate is None:
+            return ""
+        shown = f"{human_bytes(rate)}/s" if self._unit == "bytes" else ""
+        left = ""
+        if self._total is not None and self._total > self._readings[-1][1]:
+            left = f"{duration((self._total - self._readings[-1][1]) / rate)} left in this stage"
+        return ", ".join(filter(None, [shown, left]))
+
+
+class JobView(Panel):
+    """One job in a row.
+
+    Parameters
+    ----------
+    state
+        What is shown first.
+
+    Attributes
+    ----------
+    state
+        What is shown; may be set.
+    notes
+        Lines below it: what the run warned of; may be set.
+    """
+
+    state = traitlets.Any()
+    notes = traitlets.Tuple(())
+
+    def __init__(self, state: gz.JobState) -> None:
+        self._pace = Pace()
+        self._leave: Callable[[], None] = lambda: None
+        self._row, self._below = ipywidgets.HTML(), ipywidgets.HTML()
+        super().__init__("Job", (self._row, self._below), state=state)
+        self.observe(self._show, ["state", "notes"])
+        self._show(None)
+
+    @property
+    def text(self) -> str:
+        """What is shown, as lines of text."""
+        return "\n".join([describe_state(self.state), *(f"  {note}" for note in self.notes)])
+
+    def follow(self) -> None:
+        """Bring it up to date from a thread, until the job has finished."""
+        name = self.state.name
+
+        def take(changed: Mapping[str, gz.JobState], trouble: str) -> None:
+            with SEEN:
+                state = changed.get(name, self.state)
+                self.notes = (trouble,) if trouble else ()
+                self.state = state
+                self._show(None)  # time goes on, and a rate ages, with no change of the job's state
+            if state.is_finished:
+                self._leave()
+
+        def fail(error: gz.GeozarrError) -> None:
+            self.notes = (f"this is not brought up to date any more: {sentence(error)}",)
+
+        self._leave = Feed.subscribe(self.state.backend, Subscriber(take, fail))
+
+    def close(self) -> None:
+        """Take the widget away; the job goes on."""
+        self._leave()
+        super().close()
+
+    def _show(self, _: object) -> None:
+        with SEEN:
+            state, now = self.state, time.monotonic()
+            self._pace.take(state, now)
+            given = {"Job": state.name, "Output": state.request.output}
+            remedy = {"Remedy": state.failure.remedy} if state.failure else {}
+            change(self._row, value=row(state, self._pace.text(now)) + facts({**given, **remedy}))
+            change(self._below, value=lines(self.notes, "Note"))
+
+
+def row(state: gz.JobState, pace: str) -> str:
+    """Return a job as a row of HTML; what it is is said in words, and by no colour."""
+    parts = [f"<strong>{SIGNS[state.status]} {state.status}</strong>"]
+    progress = None if state.is_finished else state.progress
+    if state.stage and not state.is_finished:
+        parts.append(escape(state.stage))
+    if progress is not None:
+        if progress.total:
+            share = min(progress.done / progress.total, 1.0)
+            label = escape(f"{state.stage or 'progress'} of {state.name}", quote=True)
+            parts.append(f'<progress max="1" value="{share:.3f}" aria-label="{label}" style="width:8em"></progress>')
+        parts.append(escape(amount(*progress)))
+    if pace:
+        parts.append(escape(pace))
+    if state.started:
+        parts.append(duration(int(state.elapsed)))
+    if state.attempt > 1:
+        parts.append(f"attempt {state.attempt}")
+    reason = f'<div style="{FAINT};overflow-wrap:anywhere">{escape(state.reason)}</div>' if state.reason else ""
+    return f'<div style="line-height:1.5">{" &middot; ".join(parts)}{reason}</div>'
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the largest unit that suits: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
