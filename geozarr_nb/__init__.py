@@ -12,7 +12,9 @@ Names are imported when they are first used: `import geozarr_nb` costs next to n
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -106,9 +108,27 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _bind_widgets()
     value = getattr(import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
+
+
+@cache
+def _bind_widgets() -> None:
+    """Have jobs and products show themselves as widgets, which stand on the calls that return these."""
+    from geozarr_runner.html import Views
+
+    def widget_of(thing: object) -> Any:
+        from geozarr_nb.display import in_notebook
+
+        if not in_notebook() or find_spec("ipywidgets") is None:
+            return None
+        from geozarr_nb.widgets.views import widget_of
+
+        return widget_of(thing)
+
+    Views.make = widget_of
 
 
 def __dir__() -> list[str]:

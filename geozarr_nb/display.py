@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 from geozarr_nb.backends.base import JobState, Progress
 from geozarr_nb.job import Job, describe_state
 from geozarr_runner.events import Event, amount, describe, human_bytes
+from geozarr_runner.html import Views
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -259,11 +260,15 @@ class TerminalDisplay:
 
 
 class NotebookDisplay:
-    """One output of a cell, replaced as the job goes on; no widget, so a file that is read later still has it."""
+    """One output of a cell: a row of widgets while the job is looked at, where there are widgets, else HTML.
+
+    What stays is HTML without a widget, so that a file that is read later still has it.
+    """
 
     def __init__(self) -> None:
         self._handle: Any = None
         self._board: Board | None = None
+        self._view: Any = None
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
@@ -273,19 +278,27 @@ class NotebookDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._board is not None:
-            self._show(self._board)
+            self._show(self._board, {})
+        if self._view is not None:
+            self._view.close()
 
     def draw(self, board: Board, lines: list[str]) -> None:
-        """Replace the output, a few times a second at most."""
+        """Bring the output up to date, a few times a second at most."""
+        if self._board is None:
+            self._view = Views.make(board.state)
+            self._show(board, {} if self._view is None else self._view._repr_mimebundle_())
+        elif time.monotonic() - self._drawn >= SECONDS_BETWEEN_DRAWS:
+            self._drawn = time.monotonic()
+            if self._view is None:
+                self._show(board, {})
+            else:
+                self._view.state, self._view.notes = board.state, tuple(board.notes)
         self._board = board
-        if time.monotonic() - self._drawn >= SECONDS_BETWEEN_DRAWS:
-            self._show(board)
 
-    def _show(self, board: Board) -> None:
+    def _show(self, board: Board, view: dict[str, Any]) -> None:
         from IPython.display import display
 
-        self._drawn = time.monotonic()
-        content = {"text/html": board.html, "text/plain": board.text}
+        content = {**view, "text/html": board.html, "text/plain": board.text}
         if self._handle is None:
             self._handle = display(content, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
@@ -295,7 +308,7 @@ class NotebookDisplay:
 def choose(stream: TextIO | None = None) -> Display:
     """Return the display that suits: a notebook's, a terminal's, or plain lines."""
     stream = stream or sys.stderr
-    if _in_notebook():
+    if in_notebook():
         return NotebookDisplay()
     return TerminalDisplay(stream) if stream.isatty() else LineDisplay(stream)
 
@@ -310,6 +323,7 @@ def show(job: Job, poll_interval: float | None = None, display: Display | None =
             screen.draw(board, board.update(state, events))
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Return whether this is a kernel, whose front end shows more than text."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return getattr(shell, "kernel", None) is not None

@@ -283,6 +283,9 @@ class Job:
         }
         return html.block(f"{state.name}: {status_line(state)}", html.facts(values))
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        return html.bundle(self)
+
 
 class Lines(list[str]):
     """Lines of a log; shown as text."""

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from typing import Any, Protocol
 
 _TABLE = "border-collapse:collapse;font-size:90%"
 _CELL = "text-align:left;padding:1px 10px 1px 0;vertical-align:top"
+
+
+class Shown(Protocol):
+    """Something that a notebook shows as text and as HTML."""
+
+    def _repr_html_(self) -> str: ...
+
+
+class Views:
+    """What a front end shows of a thing in place of its HTML, where somebody above makes that: a widget, say.
+
+    Attributes
+    ----------
+    make
+        Returns the view of a thing; None where there is none.
+    """
+
+    make: Callable[[object], Any] = staticmethod(lambda _: None)
+
+
+def bundle(thing: Shown) -> dict[str, Any]:
+    """Return all forms of a thing by their media type: text, HTML, and that of its view where it has one."""
+    view = Views.make(thing)
+    shown: dict[str, Any] = {} if view is None else view._repr_mimebundle_()
+    return {**shown, "text/html": thing._repr_html_(), "text/plain": repr(thing)}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

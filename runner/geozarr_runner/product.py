@@ -272,6 +272,9 @@ class Product:
             more if len(groups) > ROWS_SHOWN else "",
         )
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        return html.bundle(self)
+
 
 def open_product(source: Source | Product | Any) -> Product:
     """Read a product's structure.

@@ -18,6 +18,7 @@ from geozarr_nb.request import Request
 from geozarr_nb.widgets import Monitor
 from geozarr_nb.widgets.feed import SECONDS_BETWEEN_BEATS
 from geozarr_nb.widgets.monitor import ROWS, ROWS_A_BEAT
+from geozarr_nb.widgets.row import JobView
 from tests.contract.support import until
 from tests.unit.widgets_support import SECONDS, button, field, sent_messages, shown
 
@@ -251,6 +252,19 @@ def test_a_watch_that_ends_with_a_defect_is_taken_up_again(
     until(lambda: "cannot be seen now: this is a defect" in shown(monitor))
     watched.next_states = lambda: [state_of(0)]
     until(lambda: "1 Running" in shown(monitor))
+
+
+def test_a_job_shows_itself_until_it_has_finished(watched: Watched) -> None:
+    given = state_of(0, progress=Progress(1, 4, "chunks"))
+    watched.next_states = lambda: [given, state_of(1)]
+    view = JobView(state_of(0, status="Pending", stage=None, progress=None, started=None, reason="it is next"))
+    assert "it is next" in shown(view)
+    view.follow()
+    until(lambda: 'value="0.250"' in shown(view))
+    given = replace(given, status="Succeeded", progress=None, finished=datetime.now(UTC))
+    until(lambda: "Succeeded" in shown(view))
+    until(lambda: watched.watchers == 0)
+    assert view._repr_mimebundle_()["text/plain"].startswith("Job: p-000: Succeeded")
 
 
 def test_a_refused_action_is_told(
