@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 
 from tests.contract.support import until
 
-TOKEN = "browser-tests"  # noqa: S105  it guards an empty folder, for as long as the tests run
+TOKEN = "browser-tests"
 SETTINGS = "geozarr.json"
 # A notebook's settings are a file beside it, so that its cells are what a person would write and nothing else.
 STARTUP = f"""
@@ -111,19 +111,19 @@ class JupyterServer:
         self._put(f"lab/api/settings/{THEMES}", {"raw": json.dumps({"theme": theme})})
 
     def _put(self, path: str, content: Any) -> None:
-        request = Request(  # noqa: S310  its own address
+        request = Request(
             f"{self.url}/{path}",
             data=json.dumps(content).encode(),
             method="PUT",
             headers={"Authorization": f"token {TOKEN}", "Content-Type": "application/json"},
         )
-        urlopen(request, timeout=10).close()  # noqa: S310
+        urlopen(request, timeout=10).close()
 
     def _is_up(self) -> bool:
         assert self._process.poll() is None, self.log
         for file in (self._home / "runtime").glob("jpserver-*.json"):
             self.url = json.loads(file.read_text())["url"].rstrip("/")
-            with urlopen(f"{self.url}/api/status?token={TOKEN}", timeout=10):  # noqa: S310
+            with urlopen(f"{self.url}/api/status?token={TOKEN}", timeout=10):
                 return True
         return False
 
