@@ -3,6 +3,8 @@
 # make lint   ruff, mypy --strict, import direction
 # make bench  our run against the bare converter, side by side
 # make setup  only the environment (.venv)
+# make jupyter    front ends and the documentation's tools as well
+# make notebooks  executes the tutorials and writes them back; NOTEBOOKS=notebooks/3_on_a_cluster.ipynb for that one
 #
 # On a cluster (NAMESPACE, CLUSTER, IMAGE, CONTEXT, JOB):
 # make build         the runner's image, with docker, podman or buildah
@@ -26,6 +28,7 @@ PYTEST_OPTIONS ?=
 TEST_PROCESSES ?= 2
 BENCH_OPTIONS ?=
 BUILD_OPTIONS ?=
+NOTEBOOKS ?=
 
 # The jobs' namespace and claim, the k3d cluster, the runner's image; an empty CONTEXT is the kubeconfig's own.
 NAMESPACE ?= argo
@@ -41,7 +44,7 @@ ARGO_TIMEOUT ?= 180s
 # An address or a file.
 ARGO_MANIFEST ?= https://github.com/argoproj/argo-workflows/releases/download/$(ARGO_VERSION)/install.yaml
 
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup jupyter notebooks demo test lint bench lock clean
 .PHONY: build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
 help:
 	@sed -n '/^SHELL/q; s/^# \{0,1\}//; s/$$(ARGO_VERSION)/$(ARGO_VERSION)/; p' Makefile
@@ -53,6 +56,16 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml runner/pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable ./runner --editable .
 	@touch $@
+
+# Front ends and the documentation's tools; what the product needs is pinned alike in both files.
+jupyter: $(VENV)/.jupyter
+
+$(VENV)/.jupyter: $(VENV)/.ready requirements/jupyter.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/jupyter.txt
+	@touch $@
+
+notebooks: jupyter
+	$(BIN)/python scripts/execute_notebooks.py $(NOTEBOOKS)
 
 demo: setup
 	@mkdir -p $(DEMO)
@@ -90,7 +103,10 @@ clean:
 # versions: those of the runner with the converter, and of what builds the runner's wheel.
 PIN := uv pip compile --quiet --upgrade --universal --python-version 3.12 --generate-hashes --no-annotate --no-header
 lock:
-	$(PIN) --all-extras runner/pyproject.toml pyproject.toml --no-emit-package geozarr-runner -o requirements/dev.txt
+	$(PIN) --extra convert --extra local --extra notebook --extra cluster --extra dev \
+		runner/pyproject.toml pyproject.toml --no-emit-package geozarr-runner -o requirements/dev.txt
+	$(PIN) --constraints requirements/dev.txt --extra notebook --extra jupyter --extra docs \
+		pyproject.toml --no-emit-package geozarr-runner -o requirements/jupyter.txt
 	$(PIN) --constraints requirements/dev.txt --extra convert runner/pyproject.toml -o requirements/runner.txt
 	echo hatchling | $(PIN) --constraints requirements/dev.txt - -o requirements/build.txt
 
