@@ -165,6 +165,10 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         "once the new one is verified",
     )
     parser.add_argument("--scratch", metavar="DIR", help="folder for intermediate files (default: beside OUTPUT)")
+    parser.add_argument("--image", metavar="I", help="the runner's image on a cluster (default: $GEOZARR_IMAGE)")
+    parser.add_argument(
+        "--memory", metavar="M", help="memory of the job's pod on a cluster: 12Gi (default: $GEOZARR_MEMORY)"
+    )
     parser.add_argument("--dask-cluster", action="store_true", help="let the converter start dask workers")
     parser.add_argument("--verbose", action="store_true", help="show the converter's own lines too")
     _add_backend(parser)

@@ -88,6 +88,8 @@ def _submitted(options: argparse.Namespace) -> Job:
         dask_cluster=options.dask_cluster,
         verbose=options.verbose,
         scratch=options.scratch,
+        image=options.image,
+        memory=options.memory,
     )
 
 

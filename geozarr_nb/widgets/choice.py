@@ -129,18 +129,21 @@ class Choice(traitlets.HasTraits):
         return self._reader.wait(timeout) and self._checker.wait(timeout)
 
     def _read(self, _: Any) -> None:
+        with SEEN:
+            self._ask_for_product()
+
+    def _ask_for_product(self) -> None:
         source = self.source
 
         def work() -> tuple[gz.Product, tuple[str, ...]]:
             product = gz.inspect(source)
             return product, gz.validate(product, ()).available
 
-        with SEEN:
-            self._reader.drop()
-            self.product, self.error, self.available = None, None, ()
-            self.busy = "reading" if source else ""
-            if source:
-                self._reader.start_latest(work, self._have_read, delay=0)
+        self._reader.drop()
+        self.product, self.error, self.available = None, None, ()
+        self.busy = "reading" if source else ""
+        if source:
+            self._reader.start_latest(work, self._have_read, delay=0)
 
     def _have_read(self, answer: tuple[gz.Product, tuple[str, ...]] | gz.GeozarrError) -> None:
         if isinstance(answer, gz.GeozarrError):
@@ -152,6 +155,10 @@ class Choice(traitlets.HasTraits):
             self.busy = ""
 
     def _check(self, _: Any) -> None:
+        with SEEN:
+            self._ask_for_cost()
+
+    def _ask_for_cost(self) -> None:
         product, wanted = self.product, self.wanted
         key = ("", "", ()) if product is None else (product.identity, product.url, tuple(wanted))
 
@@ -173,15 +180,14 @@ class Choice(traitlets.HasTraits):
                 self.cost = cost
             self.busy = ""
 
-        with SEEN:
-            self._checker.drop()
-            self.report, self.cost, self.note = None, None, ""
-            if product is not None and (self.whole or wanted):
-                self.busy = "estimating"
-                delay = 0 if key in self._costs else SECONDS_AFTER_A_TICK
-                self._checker.start_latest(work, done, delay)
-            elif self.busy == "estimating":
-                self.busy = ""
+        self._checker.drop()
+        self.report, self.cost, self.note = None, None, ""
+        if product is not None and (self.whole or wanted):
+            self.busy = "estimating"
+            delay = 0 if key in self._costs else SECONDS_AFTER_A_TICK
+            self._checker.start_latest(work, done, delay)
+        elif self.busy == "estimating":
+            self.busy = ""
 
 
 def describe_cost(cost: gz.Estimate) -> str:

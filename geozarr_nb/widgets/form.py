@@ -263,8 +263,24 @@ class Form(Panel):
 
     def _check(self, _: Any) -> None:
         """Have the request checked as it stands now, once nothing was changed for a moment."""
+        with SEEN:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._checker.drop()
+        self.ready, self.request, self.refusal = False, None, None
+        self._show(None)
         choice, arguments = self.choice, self.arguments
         product = choice.product
+        if product is None or not (choice.whole or choice.groups) or self.submitting:
+            return
+        # A look at a cluster's claim may have to start a pod there: that is left to the submission.
+        is_local = arguments["backend"] == "local"
+        claim = None if is_local else str(self._claim.value).strip()
+
+        def check() -> gz.Request:
+            self._settings.with_arguments(pvc_name=claim)
+            return gz.check(product, **arguments, look=is_local)
 
         def done(answer: gz.Request | gz.GeozarrError) -> None:
             if isinstance(answer, gz.GeozarrError):
@@ -273,15 +289,7 @@ class Form(Panel):
                 self.request = answer
                 self.ready = not self.submitting and self._submitted != {"product": product, **arguments}
 
-        with SEEN:
-            self._checker.drop()
-            self.ready, self.request, self.refusal = False, None, None
-            self._show(None)
-            if product is None or not (choice.whole or choice.groups) or self.submitting:
-                return
-            # A look at a cluster's claim may have to start a pod there: that is left to the submission.
-            look = arguments["backend"] == "local"
-            self._checker.start_latest(lambda: gz.check(product, **arguments, look=look), done)
+        self._checker.start_latest(check, done)
 
     def _show(self, _: Any) -> None:
         with SEEN:

@@ -58,9 +58,10 @@ def argo_command(source: str, arguments: Mapping[str, Any], settings: gz.Setting
         values["image"] = image
     if memory:
         values |= {"memory": memory, "memory_limit": memory}
-    words = ["argo", "submit", "--namespace", settings.namespace, "--from", f"workflowtemplate/{settings.template}"]
+    words = ["argo", "submit", "--from", f"workflowtemplate/{settings.template}", "-n", settings.namespace]
+    words += ["--context", settings.kube_context] if settings.kube_context else []
     for name, value in values.items():
-        words += ["--parameter", f"{name}={value}"]
+        words += ["-p", f"{name}={value}"]
     return shlex.join(words)
 
 

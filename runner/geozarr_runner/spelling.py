@@ -9,7 +9,10 @@ import argparse
 import re
 import shlex
 
-_NAMES = "bands|groups|if_exists|level|output|overwrite|scratch|size|source|stretch|strict|timeout|validate_groups"
+_NAMES = (
+    "bands|groups|if_exists|image|level|memory|output|overwrite|scratch|size|source|stretch|strict|timeout"
+    "|validate_groups"
+)
 _POSITIONAL = ("output", "source")
 _KEYWORD = re.compile(
     rf"""(?<![\w./-])(?P<name>{_NAMES})="""
@@ -67,5 +70,6 @@ def _words(arguments: str, unnamed: str) -> list[str]:
         elif bare == "...":
             words.append(unnamed)
         else:
-            words.append(bare.upper() if bare.isidentifier() and bare not in ("True", "False") else bare.lower())
+            # A name stands for what is to be typed there; anything else is typed as it is.
+            words.append(bare.lower() if bare in ("True", "False") else bare.upper() if bare.isidentifier() else bare)
     return words

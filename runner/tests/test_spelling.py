@@ -20,6 +20,8 @@ from geozarr_runner.spelling import in_shell
         ("validate_groups=False", "--validate-groups false"),
         ("for example stretch=(2, 98)", "for example --stretch 2 98"),
         ("use size=120", "use --size 120"),
+        ("memory=12Gi, say", "--memory 12Gi, say"),
+        ("image='runner:1'", "--image runner:1"),
         ("level=-1", "--level -1"),
         ("give source=..., or set GEOZARR_STAC_URL", "give SOURCE, or set GEOZARR_STAC_URL"),
         ('gz.get_job("a-1").wait()', "geozarr-nb wait a-1"),

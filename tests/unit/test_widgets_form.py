@@ -17,6 +17,7 @@ from geozarr_nb.request import IF_EXISTS, Request
 from geozarr_nb.widgets import Form
 from geozarr_nb.widgets import form as module
 from geozarr_nb.widgets.lines import argo_command, python_call
+from tests.unit.api_server import ApiServer
 from tests.unit.widgets_support import R20M, R60M, SECONDS, button, field, shown
 
 ADDRESS = "https://host.example/it's a/product.zarr"
@@ -263,6 +264,34 @@ def test_the_shell_line_has_what_a_submitted_job_has(output: str) -> None:
     wanted = {entry["name"]: entry["value"] for entry in made["spec"]["arguments"]["parameters"]}
     assert said == {name: wanted[name] for name in said}
     assert wanted.keys() - said.keys() == {"identity", "credentials", "dask_cluster", "verbose"}
+
+
+def test_the_shell_line_names_the_cluster_that_the_settings_mean() -> None:
+    settings = gz.Settings().with_arguments(namespace="jobs", kube_context="my cluster")
+    line = argo_command(ADDRESS, arguments_of(), settings)
+    assert line.startswith("argo submit --from workflowtemplate/geozarr-convert -n jobs --context 'my cluster' -p ")
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "said"),
+    [
+        ("Memory", "much", "memory is no amount of memory"),
+        ("Claim", "No Name", "No Name"),
+        ("Output", "s3://bucket/out.zarr", "s3://bucket/out.zarr"),
+    ],
+)
+def test_what_a_cluster_cannot_take_is_said_as_one_types(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str, value: str, said: str
+) -> None:
+    with ApiServer().running() as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
+        form = form_of(str(sample), "out.zarr", groups=[R60M], backend="argo")
+        assert form.ready, form.problems
+        field(form, label).value = value
+        assert form.wait(SECONDS)
+        assert any(said in problem for problem in form.problems), form.problems
+        assert not form.ready
+        assert server.asked == [], "as one types nothing is asked of a cluster"
 
 
 def test_no_groups_are_the_whole_product_in_a_shell_too() -> None:
