@@ -1,0 +1,218 @@
+"""Notebooks in a real JupyterLab, each in a folder with jobs of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import nbformat
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, WebSocket, expect
+
+import geozarr_nb as gz
+from tests.browser.server import SETTINGS, TOKEN, JupyterServer
+from tests.browser.ui import Ui
+
+ARTIFACTS = Path(os.environ.get("GEOZARR_SCREENSHOTS") or Path(__file__).parent / "artifacts")
+SECONDS_TO_LOAD = 60
+SECONDS_TO_ANSWER = 30
+# High enough for the whole form: what a notebook has scrolled away is in no picture.
+WIDE, NARROW = (1280, 2400), (500, 3200)
+UI = "import geozarr_nb as gz\n\ngz.ui({})"
+SURFACES = {"Light": "rgb(255, 255, 255)", "Dark": "rgb(33, 33, 33)"}
+
+expect.set_options(timeout=SECONDS_TO_ANSWER * 1000)
+
+
+@dataclass
+class Frames:
+    """What a page was told by kernels.
+
+    Attributes
+    ----------
+    comm
+        Number of messages of widgets.
+    """
+
+    comm: int = 0
+
+    def listen(self, socket: WebSocket) -> None:
+        """Count what comes through a connection."""
+        socket.on("framereceived", self._count)
+
+    def _count(self, frame: str | bytes) -> None:
+        content = frame if isinstance(frame, bytes) else frame.encode()
+        self.comm += b'"comm_msg"' in content or b'"comm_open"' in content
+
+
+@dataclass
+class Seen:
+    """What a page had to complain of."""
+
+    errors: list[str] = field(default_factory=list)
+
+    def listen(self, page: Page) -> None:
+        """Take down errors of a page's console, and those that nobody caught."""
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.errors.append(f"not caught: {error}"))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+
+class Lab:
+    """A folder that JupyterLab serves, with a local backend of its own, and the pages that show it."""
+
+    def __init__(self, server: JupyterServer, browser: Browser, name: str) -> None:
+        self.server = server
+        self.name = re.sub(r"[^a-z0-9]+", "-", name.removeprefix("test_").lower()).strip("-")
+        self.folder = server.root / f"{self.name}-{uuid4().hex[:6]}"
+        self.folder.mkdir()
+        self.settings = {"GEOZARR_STATE_DIR": str(self.folder / ".state"), "GEOZARR_BACKEND": "local"}
+        self._browser = browser
+        self._pages: list[Notebook] = []
+        self._asked = dict(os.environ)
+
+    def write(self, cells: Sequence[str], name: str = "story.ipynb") -> Path:
+        """Write a notebook that has not been run, and the settings of its kernel."""
+        (self.folder / SETTINGS).write_text(json.dumps(self.settings))
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        path = self.folder / name
+        nbformat.write(notebook, path)
+        return path
+
+    def open(self, *cells: str, size: tuple[int, int] = WIDE) -> Notebook:
+        """Write a notebook and open it in JupyterLab, in a fresh window; nothing is run."""
+        return self.visit(self.write(cells), size=size)
+
+    def visit(self, path: Path, *, size: tuple[int, int] = WIDE) -> Notebook:
+        """Open a notebook in JupyterLab, in a fresh window."""
+        notebook = self.page(f"lab/workspaces/{uuid4().hex}/tree/{self._shown(path)}", size)
+        notebook.wait_for_kernel()
+        return notebook
+
+    def page(self, address: str, size: tuple[int, int] = WIDE) -> Notebook:
+        """Open an address of the server in a fresh window."""
+        width, height = size
+        context = self._browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        context.set_default_timeout(SECONDS_TO_ANSWER * 1000)
+        opened = Notebook(context.new_page(), self.name)
+        self._pages.append(opened)
+        opened.page.goto(f"{self.server.url}/{address}?token={TOKEN}", timeout=SECONDS_TO_LOAD * 1000)
+        return opened
+
+    def _shown(self, path: Path) -> str:
+        return quote(path.relative_to(self.server.root).as_posix())
+
+    def address(self, front_end: str, path: Path) -> str:
+        """Return the address of a notebook in a front end: notebooks, voila/render."""
+        return f"{front_end}/{self._shown(path)}"
+
+    def jobs(self) -> dict[str, gz.Job]:
+        """Return the jobs of this folder, as another process sees them."""
+        os.environ.update(self.settings)
+        return {job.name: job for job in gz.list_jobs()}
+
+    def close(self) -> None:
+        """Close the pages, end the jobs, and tell what went wrong in a page or a cell."""
+        os.environ.update(self.settings)
+        gz.list_jobs().cancel()
+        errors = []
+        for opened in self._pages:
+            errors += opened.complaints()
+            opened.page.context.close()
+        for name in self.settings:
+            if name in self._asked:
+                os.environ[name] = self._asked[name]
+            else:
+                del os.environ[name]
+        assert errors == []
+
+
+class Notebook:
+    """A page with a notebook.
+
+    Attributes
+    ----------
+    page
+        As Playwright has it.
+    ui
+        The form that is shown in it.
+    frames
+        What it was told by its kernel.
+    """
+
+    def __init__(self, page: Page, name: str) -> None:
+        self.page = page
+        self.frames, self._seen = Frames(), Seen()
+        self._name = name
+        self.ui = Ui(page)
+        self._seen.listen(page)
+        page.on("websocket", self.frames.listen)
+
+    # The notebook
+
+    def wait_for_kernel(self) -> None:
+        """Wait until the notebook is there and its kernel does nothing."""
+        # The toolbar calls a kernel idle that has not been asked for yet; the status bar does not.
+        expect(self.page.get_by_text(re.compile(r"\| Idle$"))).to_be_visible(timeout=SECONDS_TO_LOAD * 1000)
+
+    def run(self, number: int = 0, *, wait: bool = True) -> None:
+        """Run a cell, and wait until it is done."""
+        cell = self.cell(number)
+        before = self._prompt(number).inner_text()
+        cell.get_by_role("textbox").first.click()
+        self.page.keyboard.press("Shift+Enter")
+        if wait:
+            expect(self._prompt(number)).not_to_have_text(before)
+            expect(self._prompt(number)).to_have_text(re.compile(r"\[\d+\]:"), timeout=SECONDS_TO_LOAD * 1000)
+
+    def cell(self, number: int) -> Locator:
+        """Return a cell."""
+        return self.page.locator(".jp-CodeCell").nth(number)
+
+    def _prompt(self, number: int) -> Locator:
+        return self.cell(number).locator(".jp-InputPrompt")
+
+    def restart_kernel(self) -> None:
+        """Restart the kernel by the toolbar's button, as a person does."""
+        self.page.get_by_role("button", name="Restart the kernel", exact=True).click()
+        self.page.get_by_role("dialog").get_by_role("button", name="Restart", exact=False).click()
+        self.wait_for_kernel()
+
+    def complaints(self) -> list[str]:
+        """Return the errors of the page, and the tracebacks and warnings in its cells."""
+        kinds = ("stderr", "error")
+        selector = ", ".join(f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in kinds)
+        return [*self._seen.errors, *self.page.locator(selector).all_inner_texts()]
+
+    def picture(self, state: str) -> None:
+        """Keep pictures of the page as it is, in light and dark."""
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        for theme in ("Dark", "Light"):
+            self._set_theme(theme)
+            self.page.screenshot(path=ARTIFACTS / f"{self._name}-{state}-{theme.lower()}.png")
+
+    def _set_theme(self, theme: str) -> None:
+        command = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
+        self.page.evaluate(command, f"JupyterLab {theme}")
+        # A theme is there when its colours are.
+        expect(self.page.locator("#jp-top-panel")).to_have_css("background-color", SURFACES[theme])
+
+    def heap(self) -> int:
+        """Return the bytes that the page's scripts hold, once what nobody needs is gone."""
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("HeapProfiler.enable")
+        session.send("HeapProfiler.collectGarbage")
+        session.send("Performance.enable")
+        metrics: Any = session.send("Performance.getMetrics")["metrics"]
+        session.detach()
+        return int(next(each["value"] for each in metrics if each["name"] == "JSHeapUsedSize"))

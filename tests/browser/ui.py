@@ -1,0 +1,118 @@
+"""What `gz.ui()` shows, found as a person finds it: by its role and the name that is read out for it."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Locator, Page, expect
+
+SECONDS_TO_CONVERT = 90
+ENDED = ("Succeeded", "Failed", "Error")
+
+
+class Ui:
+    """The form, the jobs and the picture in a page.
+
+    Parameters
+    ----------
+    page
+        Where they are; in one place only.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    # Product and groups
+
+    @property
+    def product(self) -> Locator:
+        """The field for the product's address."""
+        return self._field("Product")
+
+    @property
+    def groups(self) -> Locator:
+        """The field for groups, as text."""
+        return self._field("Groups")
+
+    @property
+    def output(self) -> Locator:
+        """The field for the output."""
+        return self._field("Output")
+
+    @property
+    def cost(self) -> Locator:
+        """What the choice costs."""
+        return self._page.get_by_text(re.compile(r"^Cost: "))
+
+    def group(self, path: str) -> Locator:
+        """Return the tick of a group."""
+        above, _, name = path.rpartition("/")
+        parent = above.rpartition("/")[2]
+        said = re.compile(rf"(^|\s)({re.escape(parent)}\W)?{re.escape(name)}$")
+        return self._page.get_by_role("checkbox", name=said).first
+
+    def suggestion(self, path: str) -> Locator:
+        """Return the button that takes a group in place of a wrong one."""
+        return self.button(f"Use {path}")
+
+    def give(self, address: str) -> None:
+        """Type a product's address."""
+        self.product.fill(address)
+        self.product.press("Enter")
+
+    # The job
+
+    @property
+    def convert(self) -> Locator:
+        """The button that submits."""
+        return self.button("Convert")
+
+    def wait_until_ready(self) -> None:
+        """Wait until the request was checked and can be submitted."""
+        expect(self.convert).to_be_enabled()
+
+    def job(self, name: str) -> Locator:
+        """Return the row of a job."""
+        return self._page.locator(".widget-hbox").filter(has=self.button(name)).last
+
+    def wait_for_status(self, name: str, status: str) -> None:
+        """Wait until a job's row says this, or that the job has ended."""
+        row = self.job(name)
+        expect(row).to_contain_text(re.compile("|".join({status, *ENDED})), timeout=SECONDS_TO_CONVERT * 1000)
+        expect(row).to_contain_text(status)
+
+    def wait_for_progress(self) -> None:
+        """Wait until a bar shows that something was done; it may be gone a moment later."""
+        condition = "() => [...document.querySelectorAll('progress')].some(bar => bar.value > 0)"
+        self._page.wait_for_function(condition, timeout=SECONDS_TO_CONVERT * 1000)
+
+    @property
+    def log(self) -> Locator:
+        """The log of the selected job."""
+        return self._page.get_by_role("log")
+
+    # The result
+
+    @property
+    def picture(self) -> Locator:
+        """The picture of a result."""
+        return self._page.get_by_role("img", name=re.compile("^Picture of "))
+
+    def wait_for_picture(self) -> None:
+        """Wait until the picture has pixels."""
+        expect(self.picture).to_be_visible()
+        image = self.picture.element_handle()
+        self._page.wait_for_function("image => image.complete && image.naturalWidth > 1", arg=image)
+
+    # Anything
+
+    def button(self, name: str | re.Pattern[str]) -> Locator:
+        """Return a button by its name."""
+        return self._page.get_by_role("button", name=name, exact=isinstance(name, str))
+
+    def text(self, text: str | re.Pattern[str]) -> Locator:
+        """Return what says something."""
+        return self._page.get_by_text(text)
+
+    def _field(self, label: str) -> Locator:
+        return self._page.get_by_label(label, exact=True).and_(self._page.get_by_role("textbox"))
