@@ -18,12 +18,13 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, WebSocke
 import geozarr_nb as gz
 from tests.browser.server import SETTINGS, TOKEN, JupyterServer
 from tests.browser.ui import Ui
+from tests.contract.support import until
 
 ARTIFACTS = Path(os.environ.get("GEOZARR_SCREENSHOTS") or Path(__file__).parent / "artifacts")
 SECONDS_TO_LOAD = 60
 SECONDS_TO_ANSWER = 30
 # High enough for the whole form: what a notebook has scrolled away is in no picture.
-WIDE, NARROW = (1280, 2400), (500, 3200)
+WIDE, NARROW = (1000, 3000), (500, 4000)
 UI = "import geozarr_nb as gz\n\ngz.ui({})"
 SURFACES = {"Light": "rgb(255, 255, 255)", "Dark": "rgb(33, 33, 33)"}
 
@@ -97,6 +98,7 @@ class Lab:
         """Open a notebook in JupyterLab, in a fresh window."""
         notebook = self.page(f"lab/workspaces/{uuid4().hex}/tree/{self._shown(path)}", size)
         notebook.wait_for_kernel()
+        notebook.hide_folders()
         return notebook
 
     def page(self, address: str, size: tuple[int, int] = WIDE) -> Notebook:
@@ -120,6 +122,12 @@ class Lab:
         """Return the jobs of this folder, as another process sees them."""
         os.environ.update(self.settings)
         return {job.name: job for job in gz.list_jobs()}
+
+    def only_job(self) -> str:
+        """Return the name of the job, once there is one; there must not be two."""
+        until(lambda: bool(self.jobs()))
+        (name,) = self.jobs()
+        return name
 
     def close(self) -> None:
         """Close the pages, end the jobs, and tell what went wrong in a page or a cell."""
@@ -194,18 +202,26 @@ class Notebook:
         selector = ", ".join(f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in kinds)
         return [*self._seen.errors, *self.page.locator(selector).all_inner_texts()]
 
-    def picture(self, state: str) -> None:
-        """Keep pictures of the page as it is, in light and dark."""
+    def picture(self, state: str, of: Locator | None = None) -> None:
+        """Keep pictures of the page, or of a part of it, as it is, in light and dark."""
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
         for theme in ("Dark", "Light"):
             self._set_theme(theme)
-            self.page.screenshot(path=ARTIFACTS / f"{self._name}-{state}-{theme.lower()}.png")
+            (of or self.page.locator("body")).screenshot(path=ARTIFACTS / f"{self._name}-{state}-{theme.lower()}.png")
+
+    def hide_folders(self) -> None:
+        """Close the panel beside the notebook."""
+        self._command("application:toggle-left-area")
+
+    def _command(self, name: str, **options: str) -> None:
+        call = "([name, options]) => window.jupyterapp.commands.execute(name, options)"
+        self.page.evaluate(call, [name, options])
 
     def _set_theme(self, theme: str) -> None:
-        command = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
-        self.page.evaluate(command, f"JupyterLab {theme}")
+        self._command("apputils:change-theme", theme=f"JupyterLab {theme}")
         # A theme is there when its colours are.
         expect(self.page.locator("#jp-top-panel")).to_have_css("background-color", SURFACES[theme])
+        expect(self.page.locator("#jupyterlab-splash")).to_have_count(0)
 
     def heap(self) -> int:
         """Return the bytes that the page's scripts hold, once what nobody needs is gone."""

@@ -22,6 +22,11 @@ class Ui:
     def __init__(self, page: Page) -> None:
         self._page = page
 
+    @property
+    def whole(self) -> Locator:
+        """All of it."""
+        return self._page.locator(".jp-OutputArea-output").filter(has=self.button("Convert")).first
+
     # Product and groups
 
     @property
@@ -110,9 +115,9 @@ class Ui:
         """Return a button by its name."""
         return self._page.get_by_role("button", name=name, exact=isinstance(name, str))
 
-    def text(self, text: str | re.Pattern[str]) -> Locator:
-        """Return what says something."""
-        return self._page.get_by_text(text)
+    def fact(self, name: str) -> Locator:
+        """Return what is said of the selected job under a name."""
+        return self._page.get_by_role("term").get_by_text(name, exact=True).locator("xpath=following-sibling::dd[1]")
 
     def _field(self, label: str) -> Locator:
         return self._page.get_by_label(label, exact=True).and_(self._page.get_by_role("textbox"))
