@@ -24,7 +24,7 @@ ARTIFACTS = Path(os.environ.get("GEOZARR_SCREENSHOTS") or Path(__file__).parent 
 SECONDS_TO_LOAD = 60
 SECONDS_TO_ANSWER = 30
 # High enough for the whole form: what a notebook has scrolled away is in no picture.
-WIDE, NARROW = (1000, 3000), (500, 4000)
+WIDE, NARROW = (1000, 3400), (500, 4000)
 UI = "import geozarr_nb as gz\n\ngz.ui({})"
 SURFACES = {"Light": "rgb(255, 255, 255)", "Dark": "rgb(33, 33, 33)"}
 
@@ -190,10 +190,15 @@ class Notebook:
     def _prompt(self, number: int) -> Locator:
         return self.cell(number).locator(".jp-InputPrompt")
 
+    def save(self) -> None:
+        """Write the notebook with its outputs."""
+        self.page.keyboard.press("Control+s")
+        expect(self.page.get_by_text("Saving completed")).to_be_visible()
+
     def restart_kernel(self) -> None:
         """Restart the kernel by the toolbar's button, as a person does."""
         self.page.get_by_role("button", name="Restart the kernel", exact=True).click()
-        self.page.get_by_role("dialog").get_by_role("button", name="Restart", exact=False).click()
+        self.page.get_by_role("button", name="Confirm Kernel Restart").click()
         self.wait_for_kernel()
 
     def complaints(self) -> list[str]:

@@ -115,6 +115,10 @@ class Ui:
         """Return a button by its name."""
         return self._page.get_by_role("button", name=name, exact=isinstance(name, str))
 
+    def text(self, text: str | re.Pattern[str]) -> Locator:
+        """Return what says something."""
+        return self._page.get_by_text(text)
+
     def fact(self, name: str) -> Locator:
         """Return what is said of the selected job under a name."""
         return self._page.get_by_role("term").get_by_text(name, exact=True).locator("xpath=following-sibling::dd[1]")
