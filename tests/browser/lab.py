@@ -142,7 +142,7 @@ class Lab:
                 os.environ[name] = self._asked[name]
             else:
                 del os.environ[name]
-        assert errors == []
+        assert not errors, "\n".join(errors)
 
 
 class Notebook:
