@@ -70,12 +70,12 @@ def button(text: str, tooltip: str) -> ipywidgets.Button:
 def facts(values: Mapping[str, str]) -> str:
     """Return names and values as HTML, leaving out what is empty."""
     rows = "".join(
-        f'<dt style="{FAINT};float:left;clear:left;margin-right:8px">{escape(name)}</dt>'
-        f'<dd style="margin:0;overflow-wrap:anywhere">{escape(value)}</dd>'
+        f'<dt style="{FAINT};{_CELL}">{escape(name)}</dt>'
+        f'<dd style="{_CELL};overflow-wrap:anywhere">{escape(value)}</dd>'
         for name, value in values.items()
         if value
     )
-    return f'<dl style="margin:0;line-height:1.5;{_TEXT}">{rows}</dl>' if rows else ""
+    return f'<dl style="margin:0;line-height:1.5;{_TABLE};{_TEXT}">{rows}</dl>' if rows else ""
 
 
 def lines(texts: Iterable[str], mark: str = "") -> str:
@@ -97,6 +97,8 @@ def status(content: str) -> str:
 
 
 _TEXT = "color:var(--jp-ui-font-color1, inherit)"
+_TABLE = "display:grid;grid-template-columns:max-content minmax(0, 1fr);column-gap:12px"
+_CELL = "float:none;width:auto;margin:0;padding:0"  # front ends have widths of their own for these
 
 
 def change(widget: Any, **values: Any) -> int:

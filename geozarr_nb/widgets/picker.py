@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from math import ceil
 from typing import Any
 
@@ -19,7 +20,7 @@ from geozarr_runner.store import redact
 ROWS = 30
 PROBLEMS = 8
 NAMES_SHOWN = 6
-INDENT = "\u2003"
+INDENT = 1.5  # em a level
 
 
 class Picker(Panel):
@@ -70,7 +71,7 @@ class Picker(Panel):
         self._about = ipywidgets.HTML()
         self._filter = ipywidgets.Text(
             description="Filter",
-            placeholder="part of a path, or a variable's name",
+            placeholder="r20m, b04, ...",
             tooltip="Shows only groups whose path or variables hold these words",
         )
         self._whole = ipywidgets.Checkbox(
@@ -278,7 +279,6 @@ class _Row:
         self._picker = picker
         self.node = Node("/", 0, has_children=False, holds_arrays=False)
         self._toggle = button("", "")
-        self._toggle.layout.width = "3em"
         self._tick = ipywidgets.Checkbox(indent=False, layout=ipywidgets.Layout(width="auto", min_width="14em"))
         self._details = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 16em"))
         self.view = flow(self._toggle, self._tick, self._details)
@@ -292,19 +292,22 @@ class _Row:
     def bind(self, node: Node, *, is_open: bool) -> None:
         self.node = node
         sign, verb = ("\u25be", "Hides") if is_open else ("\u25b8", "Shows")
+        # Names are for those who hear them, too: many products have one r20m for measurements and another for quality.
+        parent = node.path.rpartition("/")[0].rpartition("/")[2]
         change(
             self._toggle,
-            description=sign if node.has_children else "",
-            disabled=not node.has_children,
+            description=f"{sign} {node.name}" if node.has_children else "",
             tooltip=f"{verb} the groups below {node.path}" if node.has_children else "",
         )
+        change(self._toggle.layout, display=None if node.has_children else "none")
         change(
             self._tick,
-            description=f"{INDENT * node.depth}{node.name}",
-            tooltip=f"Chooses {node.path}" if node.holds_arrays else f"{node.path} holds only groups",
-            disabled=not node.holds_arrays,
+            description=f"{parent}/{node.name}" if parent else node.name,
+            tooltip=f"Chooses {node.path}" if node.holds_arrays else "",
             value=node.path in self._picker.choice.groups,
         )
+        change(self._tick.layout, display=None if node.holds_arrays else "none")
+        change(self.view.layout, padding=f"0 0 0 {INDENT * node.depth:g}em")
 
     def paint(self, details: str) -> None:
         change(self._details, value=lines([details]) if details else "")
@@ -324,9 +327,18 @@ def _about(product: gz.Product) -> dict[str, str]:
     return {
         "Kind": product.kind,
         "Name": product.name,
-        "Taken": product.when,
+        "Taken": _minute(product.when),
         "Extent": f"{west:.2f} to {east:.2f} E, {south:.2f} to {north:.2f} N" if product.bbox else "",
     }
+
+
+def _minute(when: str) -> str:
+    """Return a time as people write it; as it stands where it is none."""
+    try:
+        time = datetime.fromisoformat(when)
+    except ValueError:
+        return when
+    return f"{time.astimezone(UTC) if time.tzinfo else time:%Y-%m-%d %H:%M} UTC"
 
 
 def _address(source: Any) -> str:

@@ -33,7 +33,9 @@ def picker_of(*arguments: Any, **options: Any) -> Picker:
 
 
 def tick_of(picker: Picker, path: str) -> ipywidgets.Checkbox:
-    return next(each for each in inside(picker) if getattr(each, "tooltip", "") == f"Chooses {path}")
+    tick: ipywidgets.Checkbox = field(picker, "/".join(path.split("/")[-2:]))
+    assert tick.tooltip == f"Chooses {path}"
+    return tick
 
 
 def test_a_product_is_described_with_its_groups(sample: Path) -> None:
@@ -44,6 +46,20 @@ def test_a_product_is_described_with_its_groups(sample: Path) -> None:
         assert part in text
     assert tick_of(picker, R60M).value
     assert not tick_of(picker, R20M).value
+
+
+def test_what_can_be_chosen_or_opened_has_a_name_of_its_own(sample: Path) -> None:
+    picker = picker_of(str(sample), groups=[R60M])
+    seen = [each for each in inside(picker) if each.layout.display != "none"]
+    ticks = [each.description for each in seen if isinstance(each, ipywidgets.Checkbox)]
+    assert len(ticks) == len(set(ticks))
+    assert {"reflectance/r20m", "mask/r20m"} <= set(ticks)
+    assert all(each.description for each in seen if isinstance(each, ipywidgets.Button))
+    assert not any(each.disabled for each in seen if isinstance(each, ipywidgets.Checkbox))
+
+
+def test_when_it_was_taken_is_written_as_people_do(sample: Path) -> None:
+    assert "2025-10-08 10:00 UTC" in shown(picker_of(str(sample), groups=[R60M]))
 
 
 def test_the_cost_follows_the_choice(sample: Path) -> None:
