@@ -13,7 +13,7 @@ import geozarr_nb as gz
 from geozarr_nb.widgets.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.choice import Choice
 from geozarr_nb.widgets.lines import CLAIM, argo_command, python_call
-from geozarr_nb.widgets.panel import WIDE, Panel, change, code, flow, lines, status
+from geozarr_nb.widgets.panel import WIDE, Panel, change, code, flow, forget, lines, status
 from geozarr_runner.groups import normalise
 from geozarr_runner.store import redact
 
@@ -223,6 +223,12 @@ class Form(Panel):
                 self._check(None)  # something was changed meanwhile
 
         self._submitter.start(lambda: gz.submit(product, **arguments), done)
+
+    def close(self) -> None:
+        """Take the widget away, the fields of the place that is not chosen included."""
+        for part in {*self._parts["local"], *self._parts["argo"]} - {*self.children}:
+            forget(part)
+        super().close()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Return whether everything was checked, and submitted, within so many seconds."""

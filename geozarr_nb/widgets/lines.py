@@ -58,6 +58,8 @@ def argo_command(source: str, arguments: Mapping[str, Any], settings: gz.Setting
         values["image"] = image
     if memory:
         values |= {"memory": memory, "memory_limit": memory}
+    if settings.time_limit:
+        values["time_limit"] = f"{settings.time_limit:.0f}"
     words = ["argo", "submit", "--from", f"workflowtemplate/{settings.template}", "-n", settings.namespace]
     words += ["--context", settings.kube_context] if settings.kube_context else []
     for name, value in values.items():

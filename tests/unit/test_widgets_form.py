@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shlex
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from geozarr_nb.widgets import Form
 from geozarr_nb.widgets import form as module
 from geozarr_nb.widgets.lines import argo_command, python_call
 from tests.unit.api_server import ApiServer
-from tests.unit.widgets_support import R20M, R60M, SECONDS, button, field, shown
+from tests.unit.widgets_support import R20M, R60M, SECONDS, button, field, inside, shown
 
 ADDRESS = "https://host.example/it's a/product.zarr"
 
@@ -243,7 +244,7 @@ def test_what_signs_an_address_is_in_no_line() -> None:
 
 @pytest.mark.parametrize("output", ["out/r20m.zarr", "pvc://another/out/r20m.zarr", "/data/out/r20m.zarr"])
 def test_the_shell_line_has_what_a_submitted_job_has(output: str) -> None:
-    settings = gz.Settings()
+    settings = replace(gz.Settings(), time_limit=600.0)
     arguments = arguments_of(output=output)
     words = shlex.split(argo_command(ADDRESS, arguments, settings))
     said = dict(word.split("=", 1) for word in words if "=" in word)
@@ -302,3 +303,13 @@ def test_it_says_what_there_is_where_no_front_end_answers(sample: Path) -> None:
     text = form_of(str(sample), "out.zarr", groups=[R60M])._repr_mimebundle_()["text/plain"]
     assert f"gz.convert('{sample}', 'out.zarr', groups=['{R60M}'])" in text
     assert "Ready: writes" in text
+
+
+def test_all_of_it_is_gone_when_it_is_closed(sample: Path) -> None:
+    form = form_of(str(sample), "out.zarr", groups=[R60M], backend="argo")
+    parts = list(inside(form))
+    form.backend = "local"
+    parts += inside(form)
+    assert form.wait(SECONDS)
+    form.close()
+    assert [part for part in parts if part.comm is not None] == []
