@@ -169,6 +169,12 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", metavar="M", help="memory of the job's pod on a cluster: 12Gi (default: $GEOZARR_MEMORY)"
     )
+    parser.add_argument("--cpu", metavar="N", help="cores kept for it: 2, or 500m (default: $GEOZARR_CPU)")
+    parser.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        help="seconds that a try may take on a cluster (default: $GEOZARR_TIME_LIMIT)",
+    )
     parser.add_argument("--dask-cluster", action="store_true", help="let the converter start dask workers")
     parser.add_argument("--verbose", action="store_true", help="show the converter's own lines too")
     _add_backend(parser)

@@ -120,6 +120,8 @@ def submit(
     scratch: str | os.PathLike[str] | None = None,
     image: str | None = None,
     memory: str | None = None,
+    cpu: str | None = None,
+    time_limit: float | None = None,
 ) -> Job:
     """Have a product converted, and return at once.
 
@@ -153,6 +155,10 @@ def submit(
         The runner's image, where jobs run in one; None: the settings say.
     memory
         Memory of a job's pod, "12Gi" say, where jobs run in one; None: the settings say.
+    cpu
+        Cores that are kept for a job's pod, "2" or "500m" say, where jobs run in one; None: the settings say.
+    time_limit
+        Seconds that a try may take, where jobs run in pods; None: the settings say.
 
     Raises
     ------
@@ -161,7 +167,7 @@ def submit(
     ProductUnreachable
         And its kinds, as for `inspect`.
     """
-    settings, place = _place(backend, image, memory)
+    settings, place = _place(backend, image=image, memory=memory, cpu=cpu, time_limit=time_limit)
     product = open_source(source, settings)
     request = Request.of(
         product,
@@ -196,13 +202,15 @@ def check(
     backend: str | None = None,
     image: str | None = None,
     memory: str | None = None,
+    cpu: str | None = None,
+    time_limit: float | None = None,
     look: bool = True,
 ) -> Request:
     """Say whether a conversion could be submitted, and submit nothing.
 
     Parameters
     ----------
-    source, output, groups, validate_groups, if_exists, backend, image, memory
+    source, output, groups, validate_groups, if_exists, backend, image, memory, cpu, time_limit
         As for `submit`.
     look
         Look at the place too: whether the output is there, whether it can be written, whether the cluster has what a
@@ -218,7 +226,7 @@ def check(
     GeozarrError
         What `submit` would raise.
     """
-    settings, place = _place(backend, image, memory)
+    settings, place = _place(backend, image=image, memory=memory, cpu=cpu, time_limit=time_limit)
     product = open_source(source, settings)
     request = Request.of(
         product,
@@ -249,6 +257,8 @@ def convert(
     scratch: str | os.PathLike[str] | None = None,
     image: str | None = None,
     memory: str | None = None,
+    cpu: str | None = None,
+    time_limit: float | None = None,
     progress: bool = True,
     poll_interval: float | None = None,
 ) -> Job:
@@ -258,7 +268,8 @@ def convert(
 
     Parameters
     ----------
-    source, output, groups, validate_groups, if_exists, backend, dask_cluster, verbose, scratch, image, memory
+    source, output, groups, validate_groups, if_exists, backend, dask_cluster, verbose, scratch, image, memory, cpu, \
+time_limit
         As for `submit`.
     progress
         False shows nothing.
@@ -284,6 +295,8 @@ def convert(
         scratch=scratch,
         image=image,
         memory=memory,
+        cpu=cpu,
+        time_limit=time_limit,
     )
     if progress:
         from geozarr_nb.display import show
@@ -425,16 +438,16 @@ def get_job_set(name: str, backend: str | None = None) -> JobSet:
     return JobSet(place, _set_file(settings, name).read(place), name=name)
 
 
-def _place(backend: str | None, image: str | None, memory: str | None) -> tuple[Settings, Backend]:
+def _place(backend: str | None, **of_pods: str | float | None) -> tuple[Settings, Backend]:
     """Return the backend that is meant, and the settings with these arguments in them."""
-    settings = Settings.load().with_arguments(image=image, memory=memory)
+    given = {name: str(value) for name, value in of_pods.items() if value not in (None, "")}
+    settings = Settings.load().with_arguments(**given)
     place = open_backend(backend or settings.backend, settings)
-    if (image or memory) and not place.uses_image:
-        given = {"image": image, "memory": memory}
+    if given and not place.uses_image:
         raise InvalidRequest(
-            f"a job of the backend {place.name!r} is a process of this machine, without image and memory of its own",
-            given=", ".join(f"{name}={value!r}" for name, value in given.items() if value),
-            remedy="leave image and memory out",
+            f"a job of the backend {place.name!r} is a process of this machine, without a pod of its own",
+            given=", ".join(f"{name}={of_pods[name]!r}" for name in given),
+            remedy=f"leave {' and '.join(given)} out",
         )
     return settings, place
 

@@ -90,6 +90,8 @@ def _submitted(options: argparse.Namespace) -> Job:
         scratch=options.scratch,
         image=options.image,
         memory=options.memory,
+        cpu=options.cpu,
+        time_limit=options.time_limit,
     )
 
 

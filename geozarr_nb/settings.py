@@ -24,6 +24,8 @@ template            GEOZARR_TEMPLATE          geozarr-convert            Workflo
 credentials         GEOZARR_CREDENTIALS       geozarr-credentials        Secret whose keys are environment variables
                                                                          of the runner; need not be there
 memory              GEOZARR_MEMORY            the template's own         memory of a job's pod, 12Gi say
+cpu                 GEOZARR_CPU               the template's own         cores that are kept for a job's pod, 2 or 500m
+                                                                         say; it may use more
 time_limit          GEOZARR_TIME_LIMIT        the template's own         seconds that a job may take
 mounts              GEOZARR_MOUNTS            found in a pod's own       where claims are mounted on this machine:
                                               volumes                    claim=/path, several with commas
@@ -53,6 +55,7 @@ TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _PLACEHOLDER = re.compile(r"<[^<>]*>")
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGT]i?)?")
+_CORES = re.compile(r"[0-9]+(\.[0-9]+)?|[0-9]+m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Settings:
     template: str = "geozarr-convert"
     credentials: str = "geozarr-credentials"
     memory: str = ""
+    cpu: str = ""
     time_limit: float = 0.0
     mounts: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
@@ -282,6 +286,12 @@ def _quantity(value: str, origin: str) -> str:
     return value.strip()
 
 
+def _cores(value: str, origin: str) -> str:
+    if not _CORES.fullmatch(value.strip()):
+        raise InvalidRequest(f"{origin} is no number of cores", given=value, remedy=f"{origin}=2, say, or 500m")
+    return value.strip()
+
+
 def _mounts(value: str, origin: str) -> Mapping[str, Path]:
     found = {}
     for entry in filter(None, (part.strip() for part in value.split(","))):
@@ -311,6 +321,7 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "template": _name,
     "credentials": _name,
     "memory": _quantity,
+    "cpu": _cores,
     "time_limit": _seconds,
     "mounts": _mounts,
 }

@@ -129,7 +129,7 @@ class Backend(Protocol):
     uses_scratch
         False where a request cannot choose a folder for intermediate files.
     uses_image
-        True where the settings choose the image and the memory that a job runs with.
+        True where the settings choose the image that a job runs in, and its memory, cores and time.
     """
 
     name: str

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -104,8 +105,10 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         values["image"] = settings.image
     if settings.memory:
         values["memory"] = values["memory_limit"] = settings.memory
+    if settings.cpu:
+        values["cpu"] = settings.cpu
     if settings.time_limit:
-        values["time_limit"] = f"{settings.time_limit:.0f}"
+        values["time_limit"] = str(ceil(settings.time_limit))  # 0 would end it at once
     return {
         "apiVersion": WORKFLOWS.api_version,
         "kind": "Workflow",

@@ -91,7 +91,9 @@ class Form(Panel):
         self._claim = _text("Claim", self._settings.pvc_name, "Persistent volume claim that the output is written to")
         self._image = _text("Image", "the template's own", "Image that the conversion runs in")
         self._memory = _text("Memory", "the template's own", "Memory of the job's pod, 12Gi say")
-        self._cluster = flow(self._claim, self._image, self._memory)
+        self._cpu = _text("Cores", "the template's own", "Cores that are kept for the job's pod, 2 or 500m say")
+        self._time = _text("Time limit", "the template's own", "Seconds that a try may take, 28800 say")
+        self._cluster = flow(self._claim, self._image, self._memory, self._cpu, self._time)
         self._submit = ipywidgets.Button(
             description="Convert", button_style="primary", disabled=True, tooltip="Submits the conversion once"
         )
@@ -111,6 +113,8 @@ class Form(Panel):
         self._output.value = os.fspath(output) if output else settings.output_zarr
         self._validate.value = settings.validate_groups
         self._claim.value, self._image.value, self._memory.value = settings.pvc_name, settings.image, settings.memory
+        self._cpu.value = settings.cpu
+        self._time.value = f"{settings.time_limit:g}" if settings.time_limit else ""
         self._backend.value = backend or settings.backend
         self.children = self._parts[self.backend]
 
@@ -163,17 +167,22 @@ class Form(Panel):
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of `geozarr_nb.submit` beside the source."""
-        in_image = self.backend == "argo"
-        image, memory = str(self._image.value).strip(), str(self._memory.value).strip()
         return {
             "output": self.output or None,
             "groups": self.choice.wanted,
             "validate_groups": bool(self._validate.value),
             "if_exists": self.if_exists,
             "backend": self.backend,
-            "image": (image if image != self._settings.image else "") or None if in_image else None,
-            "memory": (memory if memory != self._settings.memory else "") or None if in_image else None,
+            "image": self._of_pods(self._image, self._settings.image),
+            "memory": self._of_pods(self._memory, self._settings.memory),
+            "cpu": self._of_pods(self._cpu, self._settings.cpu),
+            "time_limit": _number(self._of_pods(self._time, f"{self._settings.time_limit:g}")),
         }
+
+    def _of_pods(self, field: ipywidgets.Text, setting: str) -> str | None:
+        """Return what a field of the cluster's says; None where it says what holds without it."""
+        text = str(field.value).strip()
+        return text if self.backend == "argo" and text not in ("", setting) else None
 
     @property
     def code(self) -> str:
@@ -332,3 +341,12 @@ def _menu(label: str, options: dict[str, str], tooltip: str) -> ipywidgets.Dropd
     return ipywidgets.Dropdown(
         description=label, options=list(options.items()), tooltip=tooltip, style={"description_width": "initial"}
     )
+
+
+def _number(text: str | None) -> float | str | None:
+    """Return the number that a text holds; a text that holds none as it is, for a check to refuse it."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number

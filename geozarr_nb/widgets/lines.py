@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import geozarr_nb as gz
@@ -32,6 +33,8 @@ def python_call(source: str, arguments: Mapping[str, Any], settings: gz.Settings
         "backend": settings.backend,
         "image": None,
         "memory": None,
+        "cpu": None,
+        "time_limit": None,
     }
     given = [repr(source), repr(arguments["output"]), f"groups={arguments['groups']!r}"]
     note = ""
@@ -58,8 +61,11 @@ def argo_command(source: str, arguments: Mapping[str, Any], settings: gz.Setting
         values["image"] = image
     if memory:
         values |= {"memory": memory, "memory_limit": memory}
-    if settings.time_limit:
-        values["time_limit"] = f"{settings.time_limit:.0f}"
+    if cpu := arguments["cpu"] or settings.cpu:
+        values["cpu"] = cpu
+    if seconds := arguments["time_limit"] or settings.time_limit:
+        # One that is no number is refused elsewhere, and stands here as it was typed.
+        values["time_limit"] = seconds if isinstance(seconds, str) else str(ceil(seconds))
     words = ["argo", "submit", "--from", f"workflowtemplate/{settings.template}", "-n", settings.namespace]
     words += ["--context", settings.kube_context] if settings.kube_context else []
     for name, value in values.items():

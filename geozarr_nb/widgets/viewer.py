@@ -18,7 +18,7 @@ from geozarr_nb.widgets.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.panel import WIDE, Panel, change, code, facts, flow, lines, status
 from geozarr_runner.store import redact
 
-BEST = "the one that suits best"
+AUTOMATIC_GROUP = (("the one that suits best", ""),)
 AUTOMATIC = "true colour, or what comes nearest"
 COARSEST, ENOUGH, NATIVE = "coarsest", "auto", "native"
 ROWS_AND_COLUMNS = 2
@@ -93,7 +93,8 @@ class Viewer(Panel):
     def __init__(self, source: Any = None) -> None:
         self._worker = Worker("view")
         self._held = 0
-        self._group = ipywidgets.Dropdown(description="Group", options=[], tooltip="Which group is shown")
+        # A menu that was empty once stays without a choice in front ends, whatever is chosen here.
+        self._group = ipywidgets.Dropdown(description="Group", options=AUTOMATIC_GROUP, tooltip="Which group is shown")
         self._bands = ipywidgets.Combobox(
             description="Bands",
             placeholder=AUTOMATIC,
@@ -228,8 +229,7 @@ class Viewer(Panel):
     def _offer(self, content: Content) -> None:
         """Offer what the output has; whatever was chosen of another is forgotten."""
         with self._holding():
-            automatic = [(BEST, "")]
-            self._group.options = [*automatic, *((path, path) for path in content.bands)]
+            self._group.options = [*AUTOMATIC_GROUP, *((path, path) for path in content.bands)]
             self._bands.value = ""
         self._offer_of_group(None)
 
