@@ -12,7 +12,7 @@ from geozarr_nb.backends.base import JobState, Progress
 from geozarr_nb.request import Request
 
 SECONDS_BETWEEN_CHANGES = 0.05
-CHUNKS = 100_000
+CHUNKS = 5_000
 
 
 def watch(jobs: int) -> Callable[..., Iterator[JobState]]:
@@ -21,7 +21,7 @@ def watch(jobs: int) -> Callable[..., Iterator[JobState]]:
 
     def state(number: int, done: int) -> JobState:
         request = Request(source="p.zarr", shown="p.zarr", product="p", output=f"out{number}.zarr", identity="0" * 64)
-        progress = Progress(done, CHUNKS, "chunks")
+        progress = Progress(min(done + CHUNKS * number // (2 * jobs), CHUNKS), CHUNKS, "chunks")
         submitted = begun + timedelta(seconds=number)
         name = f"p-{number:03}"
         return JobState(name, "local", request, "Running", submitted, stage="convert", progress=progress, started=begun)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import nbformat
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, WebSocket, expect
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, WebSocket, expect
 
 import geozarr_nb as gz
 from tests.browser.server import SETTINGS, TOKEN, JupyterServer
@@ -29,6 +29,8 @@ UI = "import geozarr_nb as gz\n\ngz.ui({})"
 SURFACES = {"Light": "rgb(255, 255, 255)", "Dark": "rgb(33, 33, 33)"}
 
 expect.set_options(timeout=SECONDS_TO_ANSWER * 1000)
+# Notebook 7 has this of its own, for any notebook, when it loads its settings.
+NOTEBOOKS_OWN = "reading 'schema'"
 
 
 @dataclass
@@ -54,18 +56,32 @@ class Frames:
 
 @dataclass
 class Seen:
-    """What a page had to complain of."""
+    """What a page had to complain of.
 
+    Attributes
+    ----------
+    is_ours
+        Whether an address is one of the server's; the web's were not asked for anything.
+    errors
+        The complaints.
+    """
+
+    is_ours: Callable[[str], bool]
     errors: list[str] = field(default_factory=list)
 
     def listen(self, page: Page) -> None:
         """Take down errors of a page's console, and those that nobody caught."""
         page.on("console", self._console)
-        page.on("pageerror", lambda error: self.errors.append(f"not caught: {error}"))
+        page.on("pageerror", self._uncaught)
+
+    def _uncaught(self, error: Error) -> None:
+        if not (NOTEBOOKS_OWN in error.message and "/static/notebook/" in (error.stack or "")):
+            self.errors.append(f"not caught: {error.stack or error.message}")
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+        address = message.location.get("url", "")
+        if message.type == "error" and (not address or self.is_ours(address)):
+            self.errors.append(f"{message.text} ({address})")
 
 
 class Lab:
@@ -106,10 +122,15 @@ class Lab:
         width, height = size
         context = self._browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
         context.set_default_timeout(SECONDS_TO_ANSWER * 1000)
-        opened = Notebook(context.new_page(), self.name)
+        # Voila's template asks the web for fonts and MathJax; no test does.
+        context.route(lambda address: not self._is_ours(address), lambda route: route.abort())
+        opened = Notebook(context.new_page(), self.name, self._is_ours)
         self._pages.append(opened)
         opened.page.goto(f"{self.server.url}/{address}?token={TOKEN}", timeout=SECONDS_TO_LOAD * 1000)
         return opened
+
+    def _is_ours(self, address: str) -> bool:
+        return address.startswith((self.server.url, self.server.url.replace("http", "ws", 1)))
 
     def _shown(self, path: Path) -> str:
         return quote(path.relative_to(self.server.root).as_posix())
@@ -158,9 +179,9 @@ class Notebook:
         What it was told by its kernel.
     """
 
-    def __init__(self, page: Page, name: str) -> None:
+    def __init__(self, page: Page, name: str, is_ours: Callable[[str], bool]) -> None:
         self.page = page
-        self.frames, self._seen = Frames(), Seen()
+        self.frames, self._seen = Frames(), Seen(is_ours)
         self._name = name
         self.ui = Ui(page)
         self._seen.listen(page)

@@ -22,11 +22,7 @@ if (found := pathlib.Path("{SETTINGS}")).exists():
     os.environ.update(json.loads(found.read_text()))
 """
 NO_NEWS = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-QUIET = {
-    "@jupyterlab/apputils-extension:notification": {"doNotDisturbMode": True, "fetchNews": "false"},
-    # A browser that is ended keeps no one from leaving.
-    "@jupyterlab/application-extension:shell": {"startMode": "single"},
-}
+QUIET = {"@jupyterlab/apputils-extension:notification": {"doNotDisturbMode": True, "fetchNews": "false"}}
 
 
 class JupyterServer:
@@ -80,6 +76,8 @@ class JupyterServer:
             "--LabApp.extension_manager=readonly",
             "--LabApp.expose_app_in_browser=True",  # so that a test can change the theme
             "--VoilaConfiguration.show_tracebacks=True",
+            # Made for Notebook; Voila cannot load it, and says so in the console.
+            "--VoilaConfiguration.extension_denylist=['@jupyter-notebook/lab-extension']",
         ]
         self._log = (self._home / "server.log").open("wb")
         self._process = subprocess.Popen(

@@ -28,7 +28,7 @@ def test_a_hundred_jobs_stay_fluent(lab: Lab, record_property: Callable[[str, ob
     ui, page, frames = notebook.ui, notebook.page, notebook.frames
     expect(ui.text(f"{JOBS} Running")).to_be_visible()
     expect(ui.job(f"p-{JOBS - 1:03}")).to_contain_text("chunks")
-    notebook.picture("a hundred", ui.whole)
+    notebook.picture("running", ui.whole)
     before, counted, begun = notebook.heap(), frames.comm, time.monotonic()
 
     def updated() -> bool:

@@ -55,7 +55,7 @@ def test_a_job_goes_on_when_the_kernel_ends_and_is_found_again(lab: Lab, held: F
     notebook.run()
     ui.wait_for_status(name, "Running")
     ui.button(name).click()
-    notebook.picture("found again", ui.whole)
+    notebook.picture("found", ui.whole)
     # The form asks for the same as before: what runs already is joined.
     ui.wait_until_ready()
     ui.convert.click()
