@@ -5,6 +5,7 @@
 # make setup  only the environment (.venv)
 # make jupyter    front ends and the documentation's tools as well
 # make notebooks  executes the tutorials and writes them back; NOTEBOOKS=notebooks/3_on_a_cluster.ipynb for that one
+# make docs       the documentation with the tutorials, into docs/_build/html
 #
 # On a cluster (NAMESPACE, CLUSTER, IMAGE, CONTEXT, JOB):
 # make build         the runner's image, with docker, podman or buildah
@@ -44,7 +45,7 @@ ARGO_TIMEOUT ?= 180s
 # An address or a file.
 ARGO_MANIFEST ?= https://github.com/argoproj/argo-workflows/releases/download/$(ARGO_VERSION)/install.yaml
 
-.PHONY: help setup jupyter notebooks demo test lint bench lock clean
+.PHONY: help setup jupyter notebooks docs demo test lint bench lock clean
 .PHONY: build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
 help:
 	@sed -n '/^SHELL/q; s/^# \{0,1\}//; s/$$(ARGO_VERSION)/$(ARGO_VERSION)/; p' Makefile
@@ -66,6 +67,10 @@ $(VENV)/.jupyter: $(VENV)/.ready requirements/jupyter.txt
 
 notebooks: jupyter
 	$(BIN)/python scripts/execute_notebooks.py $(NOTEBOOKS)
+
+docs: jupyter
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 demo: setup
 	@mkdir -p $(DEMO)
@@ -97,7 +102,7 @@ bench: setup
 	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) dist docs/_build docs/tutorials .pytest_cache .mypy_cache .ruff_cache
 
 # Pins with hashes for everything, resolved for the oldest supported Python. Needs uv. The image's are the same
 # versions: those of the runner with the converter, and of what builds the runner's wheel.

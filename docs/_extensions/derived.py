@@ -1,0 +1,112 @@
+"""What the pages take from elsewhere in the repository, so that they cannot say anything else than it does.
+
+`.. error-codes::` lists every error with its code, exit code and meaning, `.. exit-codes::` what a run ends with.
+The tutorials are copied to where Sphinx looks for pages, as they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import geozarr_nb.errors
+from geozarr_runner.errors import ExitCode, GeozarrError
+
+
+def errors() -> list[type[GeozarrError]]:
+    """Return every class of error, as they are public, the most general first."""
+    public = [getattr(geozarr_nb.errors, name) for name in geozarr_nb.errors.__all__]
+    classes = [thing for thing in public if isinstance(thing, type) and issubclass(thing, GeozarrError)]
+    return sorted(classes, key=lambda error: (error.exit_code, len(error.__mro__), error.code))
+
+
+class Table(SphinxDirective):
+    """A table whose cells are text, or lists of words of code."""
+
+    head: ClassVar[tuple[str, ...]]
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return the cells, row by row."""
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in self.head), cols=len(self.head))
+        group += nodes.thead("", row(self.head))
+        group += nodes.tbody("", *map(row, self.rows()))
+        return [nodes.table("", group)]
+
+
+def row(cells: tuple[Any, ...]) -> nodes.row:
+    """Return one row of a table."""
+    return nodes.row("", *(nodes.entry("", paragraph(cell)) for cell in cells))
+
+
+def paragraph(cell: str | list[str]) -> nodes.paragraph:
+    """Return one cell: a sentence with code in single backticks, or words of code."""
+    parts = cell.split("`") if isinstance(cell, str) else [part for word in cell for part in (", ", word)][1:]
+    found = nodes.paragraph()
+    code = isinstance(cell, list)
+    for part in parts:
+        found += nodes.literal("", part) if code else nodes.Text(part)
+        code = not code
+    return found
+
+
+class ErrorCodes(Table):
+    """Every error: its code, its class, what a run ends with, whether trying again may help, and when it is raised."""
+
+    head = ("code", "class", "exit code", "retry", "when")
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return a row for each class."""
+        return [
+            (
+                [error.code],
+                [error.__name__],
+                str(int(error.exit_code)),
+                "yes" if error.retryable else "no",
+                " ".join((inspect.getdoc(error) or "").partition("\n\n")[0].split()),
+            )
+            for error in errors()
+        ]
+
+
+class ExitCodes(Table):
+    """Every exit code, and the codes of the errors that end so."""
+
+    head = ("exit code", "name", "errors")
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return a row for each exit code."""
+        codes = defaultdict(list)
+        for error in errors():
+            codes[error.exit_code].append(error.code)
+        return [(str(int(code)), [code.name], codes[code] or "") for code in ExitCode]
+
+
+def copy_tutorials(app: Sphinx) -> None:
+    """Have the folder `tutorials` hold the repository's notebooks, and no others; git passes over it."""
+    folder = Path(app.srcdir, "tutorials")
+    folder.mkdir(exist_ok=True)
+    notebooks = {path.name: path for path in Path(app.srcdir).parent.glob("notebooks/*.ipynb")}
+    for old in folder.iterdir():
+        if old.name not in notebooks:
+            old.unlink()
+    for name, notebook in notebooks.items():
+        shutil.copy2(notebook, folder / name)  # with its time: a page of an unchanged notebook is not built again
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Make the directives known to Sphinx."""
+    app.connect("builder-inited", copy_tutorials)
+    app.add_directive("error-codes", ErrorCodes)
+    app.add_directive("exit-codes", ExitCodes)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
