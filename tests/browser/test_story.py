@@ -38,7 +38,7 @@ def test_from_a_product_to_its_picture(lab: Lab, product: Path, record_property:
     notebook.picture("running", ui.whole)
     name = lab.only_job()
     ui.wait_for_status(name, "Succeeded")
-    expect(ui.log).to_contain_text("verified")
+    ui.wait_for_log("verified")
     notebook.picture("succeeded", ui.whole)
 
     ui.button("View result").click()

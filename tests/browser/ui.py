@@ -51,10 +51,7 @@ class Ui:
 
     def group(self, path: str) -> Locator:
         """Return the tick of a group."""
-        above, _, name = path.rpartition("/")
-        parent = above.rpartition("/")[2]
-        said = re.compile(rf"(^|\s)({re.escape(parent)}\W)?{re.escape(name)}$")
-        return self._page.get_by_role("checkbox", name=said).first
+        return self._page.get_by_role("checkbox", name="/".join(path.split("/")[-2:]), exact=True)
 
     def suggestion(self, path: str) -> Locator:
         """Return the button that takes a group in place of a wrong one."""
@@ -95,6 +92,12 @@ class Ui:
     def log(self) -> Locator:
         """The log of the selected job."""
         return self._page.get_by_role("log")
+
+    def wait_for_log(self, text: str) -> None:
+        """Wait until the log has a text, and shows its last line."""
+        expect(self.log).to_contain_text(text)
+        at_end = "log => log.lastElementChild.getBoundingClientRect().bottom <= log.getBoundingClientRect().bottom + 8"
+        assert self.log.evaluate(at_end), "the log follows to its end"
 
     # The result
 
