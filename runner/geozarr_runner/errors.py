@@ -22,6 +22,7 @@ exit  meaning                 may a second try help?
 
 from __future__ import annotations
 
+import traceback
 from enum import IntEnum
 from typing import ClassVar
 
@@ -70,6 +71,12 @@ class GeozarrError(Exception):
         if self.remedy:
             lines.append(f"  remedy: {self.remedy}")
         return "\n".join(lines)
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: where it happened tells nothing, unless it is a defect of ours."""
+        if self.exit_code is ExitCode.DEFECT:
+            return traceback.format_exception(self)
+        return f"{type(self).__name__} [{self.code}]: {self}".splitlines()
 
 
 class InvalidRequest(GeozarrError, ValueError):

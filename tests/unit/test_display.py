@@ -216,3 +216,20 @@ def test_an_output_that_was_kept_is_said_to_be() -> None:
     stream = io.StringIO()
     replay([(RUNNING, []), (DONE, [skipped])], LineDisplay(stream))
     assert stream.getvalue().startswith("/out.zarr is there already")
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen", "unseen"),
+    [
+        ("InvalidRequest('no such thing', given='x', remedy='give y')", "remedy: give y", "<cell line"),
+        ("GeozarrError('a defect of ours')", "Traceback", "remedy"),
+    ],
+)
+def test_a_notebook_shows_where_it_happened_for_defects_only(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str], raised: str, seen: str, unseen: str
+) -> None:
+    shell.run_cell(f"from geozarr_runner.errors import GeozarrError, InvalidRequest\nraise {raised}")
+    text = capsys.readouterr().out
+    assert seen in text
+    assert unseen not in text
+    assert ("InvalidRequest [invalid-request]: no such thing" in text) == ("Traceback" not in text)
