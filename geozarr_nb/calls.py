@@ -268,8 +268,9 @@ def convert(
 
     Parameters
     ----------
-    source, output, groups, validate_groups, if_exists, backend, dask_cluster, verbose, scratch, image, memory, cpu, \
-time_limit
+    source, output, groups, validate_groups, if_exists, backend, dask_cluster, verbose, scratch
+        As for `submit`.
+    image, memory, cpu, time_limit
         As for `submit`.
     progress
         False shows nothing.

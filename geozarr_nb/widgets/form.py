@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any
 
 import ipywidgets
@@ -114,7 +115,7 @@ class Form(Panel):
         self._validate.value = settings.validate_groups
         self._claim.value, self._image.value, self._memory.value = settings.pvc_name, settings.image, settings.memory
         self._cpu.value = settings.cpu
-        self._time.value = f"{settings.time_limit:g}" if settings.time_limit else ""
+        self._time.value = _seconds(settings.time_limit)
         self._backend.value = backend or settings.backend
         self.children = self._parts[self.backend]
 
@@ -176,7 +177,7 @@ class Form(Panel):
             "image": self._of_pods(self._image, self._settings.image),
             "memory": self._of_pods(self._memory, self._settings.memory),
             "cpu": self._of_pods(self._cpu, self._settings.cpu),
-            "time_limit": _number(self._of_pods(self._time, f"{self._settings.time_limit:g}")),
+            "time_limit": _number(self._of_pods(self._time, _seconds(self._settings.time_limit))),
         }
 
     def _of_pods(self, field: ipywidgets.Text, setting: str) -> str | None:
@@ -343,10 +344,16 @@ def _menu(label: str, options: dict[str, str], tooltip: str) -> ipywidgets.Dropd
     )
 
 
+def _seconds(time_limit: float) -> str:
+    return f"{time_limit:.10g}" if time_limit else ""
+
+
 def _number(text: str | None) -> float | str | None:
     """Return the number that a text holds; a text that holds none as it is, for a check to refuse it."""
     try:
         number = float(text or "")
     except ValueError:
+        return text
+    if not isfinite(number):
         return text
     return int(number) if number.is_integer() else number

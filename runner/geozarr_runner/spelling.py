@@ -10,8 +10,8 @@ import re
 import shlex
 
 _NAMES = (
-    "bands|groups|if_exists|image|level|memory|output|overwrite|scratch|size|source|stretch|strict|timeout"
-    "|validate_groups"
+    "bands|cpu|groups|if_exists|image|level|memory|output|overwrite|scratch|size|source|stretch|strict|time_limit"
+    "|timeout|validate_groups"
 )
 _POSITIONAL = ("output", "source")
 _KEYWORD = re.compile(

@@ -22,6 +22,7 @@ from geozarr_runner.spelling import in_shell
         ("use size=120", "use --size 120"),
         ("memory=12Gi, say", "--memory 12Gi, say"),
         ("image='runner:1'", "--image runner:1"),
+        ("time_limit=60, say", "--time-limit 60, say"),
         ("level=-1", "--level -1"),
         ("give source=..., or set GEOZARR_STAC_URL", "give SOURCE, or set GEOZARR_STAC_URL"),
         ('gz.get_job("a-1").wait()', "geozarr-nb wait a-1"),

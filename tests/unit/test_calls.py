@@ -45,11 +45,11 @@ def test_a_check_looks_at_the_place_unless_it_is_told_not_to(sample: Path, tmp_p
 
 
 @pytest.mark.parametrize("call", [gz.check, gz.submit, gz.convert])
-def test_a_process_of_this_machine_has_no_image(sample: Path, call: object) -> None:
+def test_a_process_of_this_machine_has_no_pod(sample: Path, call: object) -> None:
     assert callable(call)
-    with pytest.raises(gz.InvalidRequest, match="leave image and memory out") as raised:
-        call(sample, "out.zarr", groups=[GROUP], backend="local", image="runner:1", memory="1Gi")
-    assert raised.value.given == "image='runner:1', memory='1Gi'"
+    with pytest.raises(gz.InvalidRequest, match="leave image and time_limit out") as raised:
+        call(sample, "out.zarr", groups=[GROUP], backend="local", image="runner:1", time_limit=60)
+    assert raised.value.given == "image='runner:1', time_limit=60"
     assert len(gz.list_jobs()) == 0
 
 
@@ -61,6 +61,8 @@ def test_arguments_win_over_settings() -> None:
     assert settings.with_arguments(image="", memory=None) is settings
     with pytest.raises(gz.InvalidRequest, match="memory is no amount of memory"):
         settings.with_arguments(memory="much")
+    with pytest.raises(gz.InvalidRequest, match="cpu is no number of cores"):
+        settings.with_arguments(cpu="many")
 
 
 def test_jobs_are_watched_until_they_need_not_be(sample: Path, state: Path) -> None:

@@ -13,7 +13,7 @@ from geozarr_runner.errors import ExitCode
 
 
 @pytest.mark.parametrize("command", ["submit", "convert"])
-def test_image_and_memory_of_a_pod(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_pod_gets(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 
     def submit(source: str, output: str, **options: Any) -> gz.Job:
@@ -22,10 +22,13 @@ def test_image_and_memory_of_a_pod(command: str, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(gz, "submit", submit)
     arguments = [command, "p.zarr", "out.zarr", "--backend", "argo"]
-    assert main([*arguments, "--image", "runner:1", "--memory", "12Gi"]) == ExitCode.BAD_REQUEST
-    assert (given["backend"], given["image"], given["memory"]) == ("argo", "runner:1", "12Gi")
+    wanted = {"image": "runner:1", "memory": "12Gi", "cpu": "500m", "time_limit": "60"}
+    options = [word for name, value in wanted.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert main([*arguments, *options]) == ExitCode.BAD_REQUEST
+    assert given["backend"] == "argo"
+    assert {name: given[name] for name in wanted} == wanted
     main(arguments)
-    assert (given["image"], given["memory"]) == (None, None)
+    assert {given[name] for name in wanted} == {None}
 
 
 def test_an_amount_of_memory_that_is_none_is_refused_as_it_would_be_typed(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import shlex
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +70,8 @@ def test_it_begins_with_what_the_settings_say(sample: Path, tmp_path: Path, monk
         "backend": "local",
         "image": None,
         "memory": None,
+        "cpu": None,
+        "time_limit": None,
     }
     assert form.ready
     assert form.request == gz.check(None, None)
@@ -189,15 +190,23 @@ def test_a_cluster_has_fields_of_its_own(sample: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(gz, "check", check)
     form = form_of(str(sample), "out/r60m.zarr", groups=[R60M])
-    assert field_labels(form).isdisjoint({"Claim", "Image", "Memory"})
+    assert field_labels(form).isdisjoint({"Claim", "Image", "Memory", "Cores", "Time limit"})
     form.backend = "argo"
     field(form, "Claim").value = "other-claim"
     field(form, "Image").value = "runner:1"
     field(form, "Memory").value = "12Gi"
+    field(form, "Cores").value = "2"
+    field(form, "Time limit").value = "3600"
     assert form.wait(SECONDS)
     assert looked == [True, False], "as one types nothing is started on a cluster"
     assert form.arguments["output"] == "pvc://other-claim/out/r60m.zarr"
-    assert (form.arguments["image"], form.arguments["memory"]) == ("runner:1", "12Gi")
+    of_pods = {"image": "runner:1", "memory": "12Gi", "cpu": "2", "time_limit": 3600}
+    assert {name: form.arguments[name] for name in of_pods} == of_pods
+    for name, value in of_pods.items():
+        assert f"{name}={value!r}" in form.code
+        assert f"-p {name}={value} " in f"{form.command} "
+    form.backend = "local"
+    assert {form.arguments[name] for name in of_pods} == {None}
 
 
 def field_labels(form: Form) -> set[str]:
@@ -218,6 +227,8 @@ def arguments_of(**changed: Any) -> dict[str, Any]:
         "backend": "argo",
         "image": "host/runner:1",
         "memory": "12Gi",
+        "cpu": "500m",
+        "time_limit": 599.5,
         **changed,
     }
 
@@ -229,7 +240,8 @@ def test_the_python_line_is_what_the_form_does() -> None:
     assert {each.arg: ast.literal_eval(each.value) for each in call.keywords} == wanted
     plain = python_call(
         "p.zarr",
-        arguments_of(validate_groups=False, if_exists="error", backend="local", image=None, memory=None),
+        {"output": 'out/a "b".zarr', "groups": [R20M, R60M], **dict.fromkeys(("image", "memory", "cpu", "time_limit"))}
+        | {"validate_groups": False, "if_exists": "error", "backend": "local"},
         gz.Settings(),
     )
     assert plain.endswith(f"gz.convert('p.zarr', 'out/a \"b\".zarr', groups={[R20M, R60M]!r})")
@@ -244,7 +256,7 @@ def test_what_signs_an_address_is_in_no_line() -> None:
 
 @pytest.mark.parametrize("output", ["out/r20m.zarr", "pvc://another/out/r20m.zarr", "/data/out/r20m.zarr"])
 def test_the_shell_line_has_what_a_submitted_job_has(output: str) -> None:
-    settings = replace(gz.Settings(), time_limit=600.0)
+    settings = gz.Settings()
     arguments = arguments_of(output=output)
     words = shlex.split(argo_command(ADDRESS, arguments, settings))
     said = dict(word.split("=", 1) for word in words if "=" in word)
@@ -261,7 +273,11 @@ def test_the_shell_line_has_what_a_submitted_job_has(output: str) -> None:
         if_exists="overwrite",
         identity="0" * 64,
     )
-    made = manifest(request, "p-0", 1, settings.with_arguments(image="host/runner:1", memory="12Gi"), 0)
+    of_pods = {name: str(arguments[name]) for name in ("image", "memory", "cpu", "time_limit")}
+    made = manifest(request, "p-0", 1, settings.with_arguments(**of_pods), 0)
+    assert of_pods.keys() <= said.keys()
+    by_setting = argo_command(ADDRESS, {**arguments, **dict.fromkeys(of_pods)}, settings.with_arguments(**of_pods))
+    assert shlex.split(by_setting) == words
     wanted = {entry["name"]: entry["value"] for entry in made["spec"]["arguments"]["parameters"]}
     assert said == {name: wanted[name] for name in said}
     assert wanted.keys() - said.keys() == {"identity", "credentials", "dask_cluster", "verbose"}
@@ -277,6 +293,10 @@ def test_the_shell_line_names_the_cluster_that_the_settings_mean() -> None:
     ("label", "value", "said"),
     [
         ("Memory", "much", "memory is no amount of memory"),
+        ("Cores", "many", "cpu is no number of cores"),
+        ("Time limit", "an hour", "time_limit is no time in seconds above 0"),
+        ("Time limit", "0", "time_limit is no time in seconds above 0"),
+        ("Time limit", "inf", "time_limit is no time in seconds above 0"),
         ("Claim", "No Name", "No Name"),
         ("Output", "s3://bucket/out.zarr", "s3://bucket/out.zarr"),
     ],

@@ -68,11 +68,11 @@ def test_a_request_comes_back_as_it_was() -> None:
 
 
 def test_every_value_is_a_parameter_of_the_template() -> None:
-    settings = Settings(image="i:1", memory="12Gi", time_limit=60.0)
+    settings = Settings(image="i:1", memory="12Gi", cpu="500m", time_limit=59.5)
     given = values(manifest(REQUEST, REQUEST.name, 1, settings, 0))
     assert set(given) <= set(manifests.parameters(manifests.template()))
     assert given["memory"] == given["memory_limit"] == "12Gi"
-    assert given["time_limit"] == "60"
+    assert (given["cpu"], given["time_limit"]) == ("500m", "60")
     assert given["groups"] == "/g/r10m,/g/r20m"
     assert (given["pvc_name"], given["output_zarr"]) == ("claim", "out/a.zarr")
 
