@@ -330,7 +330,8 @@ def get_job(name: str, backend: str | None = None) -> Job:
 def watch_jobs(stop: threading.Event, backend: str | None = None) -> Iterator[JobState]:
     """Yield the state of every job that a backend knows, and again each time it changes, until `stop` is set.
 
-    However many jobs there are, and whoever submitted them, they are watched through one connection.
+    However many jobs there are, and whoever submitted them, they are watched through one connection. The state of a
+    job that somebody deleted comes once more, with `is_gone`.
 
     Parameters
     ----------

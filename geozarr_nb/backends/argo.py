@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 
-from geozarr_nb.backends.base import Cursor, Failure, JobState, Progress, Status
+from geozarr_nb.backends.base import Cursor, Failure, JobState, Progress, Status, changes
 from geozarr_nb.backends.digest import Digest
 from geozarr_nb.backends.reasons import AGAIN, Reasons
 from geozarr_nb.backends.runlog import RunLog, without_log
@@ -182,10 +182,7 @@ class ArgoBackend:
         known: dict[str, JobState] = {}
         count = -1
         while not stop.is_set():
-            for state in self.list():
-                if known.get(state.name) != state:
-                    known[state.name] = state
-                    yield state
+            yield from changes(known, self.list())
             count = self._workflows.wait(count, self.poll_interval)
 
     # Submitting

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -84,6 +84,9 @@ class JobState:
         In UTC; None for what has not happened.
     log
         Where the whole log is, for a person; empty where there is none.
+    is_gone
+        Its place does not know the job any more: somebody deleted it. Only what watches jobs says so, once; the rest
+        of the state is the last that was seen.
     """
 
     name: str
@@ -100,6 +103,7 @@ class JobState:
     started: datetime | None = None
     finished: datetime | None = None
     log: str = ""
+    is_gone: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -112,6 +116,26 @@ class JobState:
         if self.started is None:
             return 0.0
         return max(((self.finished or datetime.now(UTC)) - self.started).total_seconds(), 0.0)
+
+
+def changes(known: dict[str, JobState], states: Iterable[JobState]) -> Iterator[JobState]:
+    """Yield what differs between two looks at all jobs; those that are gone as such.
+
+    Parameters
+    ----------
+    known
+        The states that were yielded last, by the jobs' names; it is brought up to date.
+    states
+        Those of all jobs that there are now.
+    """
+    gone = set(known)
+    for state in states:
+        gone.discard(state.name)
+        if known.get(state.name) != state:
+            known[state.name] = state
+            yield state
+    for name in sorted(gone):
+        yield replace(known.pop(name), is_gone=True)
 
 
 class Backend(Protocol):
@@ -228,6 +252,8 @@ class Backend(Protocol):
 
     def watch(self, stop: threading.Event) -> Iterator[JobState]:
         """Yield the state of every job, and again each time it changes, until `stop` is set.
+
+        That of a job that was deleted comes once more, with `is_gone`.
 
         One thread and one connection serve all jobs.
         """

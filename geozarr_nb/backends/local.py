@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from geozarr_nb.backends import worker
-from geozarr_nb.backends.base import Cursor, JobState
+from geozarr_nb.backends.base import Cursor, JobState, changes
 from geozarr_nb.backends.digest import Digest, read_events
 from geozarr_nb.backends.folder import ADDRESS, JobFolder, StateFolder, read_json, write_json
 from geozarr_nb.backends.outcome import outcome
@@ -159,10 +159,7 @@ class LocalBackend:
         """See `Backend.watch`."""
         known: dict[str, JobState] = {}
         while not stop.is_set():
-            for state in self.list():
-                if known.get(state.name) != state:
-                    known[state.name] = state
-                    yield state
+            yield from changes(known, self.list())
             stop.wait(self.poll_interval)
 
     # Adding

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import geozarr_nb as gz
@@ -35,7 +36,7 @@ class Feed:
     """Watches the jobs of one backend in one thread, and beats in another.
 
     At each beat every subscriber is given the states that changed since its last one (all of them at its first). A
-    job that changed often meanwhile is there once.
+    job that changed often meanwhile is there once, one that was deleted as it was last, with `is_gone`.
     """
 
     _feeds: ClassVar[dict[str, Feed]] = {}
@@ -88,14 +89,23 @@ class Feed:
 
     def _follow(self) -> None:
         if self._trouble:
-            # A watch says nothing as long as there are no jobs: that it would is seen by asking for them.
-            gz.list_jobs(self._backend)
+            # A watch says nothing as long as there are no jobs: that it would is seen by asking for them. What was
+            # deleted meanwhile a new watch never knew.
+            there = {job.name for job in gz.list_jobs(self._backend).jobs}
+            for state in [state for name, state in self._known.items() if name not in there]:
+                self._take(replace(state, is_gone=True))
             self._trouble, self._pause = "", SHORTEST_PAUSE
         for state in gz.watch_jobs(self._stop, self._backend):
-            with self._lock:
+            self._take(state)
+
+    def _take(self, state: gz.JobState) -> None:
+        with self._lock:
+            if state.is_gone:
+                self._known.pop(state.name, None)
+            else:
                 self._known[state.name] = state
-                for changed in self._changed.values():
-                    changed[state.name] = state
+            for changed in self._changed.values():
+                changed[state.name] = state
 
     def _beat(self) -> None:
         while not self._stop.wait(SECONDS_BETWEEN_BEATS):

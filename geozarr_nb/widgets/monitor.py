@@ -191,6 +191,9 @@ class Monitor(Panel):
         with SEEN:
             before = self._states.get(self.selected)
             for name, state in changed.items():
+                if state.is_gone:
+                    self._forget(name)
+                    continue
                 self._states[name] = state
                 self._paces.setdefault(name, Pace()).take(state, now)
             self._trouble = trouble
@@ -198,6 +201,13 @@ class Monitor(Panel):
             if before is not None and after is not None and before.attempt != after.attempt:
                 self._tail.follow(self.selected, self.backend)
             self._paint(ROWS_A_BEAT)
+
+    def _forget(self, name: str) -> None:
+        self._states.pop(name, None)
+        self._paces.pop(name, None)
+        if name == self.selected:
+            self.selected = ""
+            self.message = f"{name} was deleted: its backend does not know it any more"
 
     def _act(self, verb: str, done_text: str, work: Callable[[gz.Job], Any]) -> None:
         name, backend = self.selected, self.backend

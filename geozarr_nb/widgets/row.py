@@ -108,10 +108,11 @@ class JobView(Panel):
         def take(changed: Mapping[str, gz.JobState], trouble: str) -> None:
             with SEEN:
                 state = changed.get(name, self.state)
-                self.notes = (trouble,) if trouble else ()
+                gone = ("it was deleted: its backend does not know it any more",) if state.is_gone else ()
+                self.notes = (*gone, trouble) if trouble else gone
                 self.state = state
                 self._show(None)  # time goes on, and a rate ages, with no change of the job's state
-            if state.is_finished:
+            if state.is_finished or state.is_gone:
                 self._leave()
 
         def fail(error: gz.GeozarrError) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -444,6 +445,21 @@ def test_watch_gives_every_change_and_stops(
         assert statuses[-1] == "Succeeded"
         assert sorted(statuses, key=["Pending", "Running", "Succeeded"].index) == statuses
     assert all(one != other for one, other in pairwise(seen))
+
+
+def test_watch_tells_of_a_job_that_is_deleted(backend: LocalBackend, make: Make, tmp_path: Path) -> None:
+    names = [backend.submit(make(name)) for name in "ab"]
+    for name in names:
+        finished(backend, name)
+    watched = backend.watch(threading.Event())
+    assert {next(watched).name, next(watched).name} == set(names)
+    shutil.rmtree(tmp_path / "state" / "jobs" / names[0])
+    gone = next(watched)
+    assert (gone.name, gone.status, gone.is_gone) == (names[0], "Succeeded", True)
+    backend.submit(make("a"))
+    again = next(watched)
+    assert (again.name, again.is_gone) == (names[0], False)
+    finished(backend, names[0])
 
 
 def test_waiting_can_end_before_the_job(backend: LocalBackend, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

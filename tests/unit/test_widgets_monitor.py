@@ -254,6 +254,38 @@ def test_a_watch_that_ends_with_a_defect_is_taken_up_again(
     until(lambda: "1 Running" in shown(monitor))
 
 
+def test_a_job_that_is_deleted_disappears(watched: Watched, made: Callable[..., Monitor]) -> None:
+    given = [state_of(0), state_of(1)]
+    watched.next_states = lambda: given
+    monitor = made()
+    view = JobView(state_of(0))
+    view.follow()
+    until(lambda: monitor.shown == ["p-001", "p-000"])
+    monitor.selected = "p-000"
+    given = [state_of(0, is_gone=True), state_of(1)]
+    until(lambda: monitor.shown == ["p-001"])
+    assert set(monitor.states) == {"p-001"}
+    assert monitor.selected == ""
+    until(lambda: "p-000 was deleted" in shown(monitor))
+    until(lambda: "it was deleted" in shown(view))
+    assert set(made().states) <= {"p-001"}, "whoever comes later is not told of it"
+
+
+def test_what_was_deleted_while_nothing_could_be_seen_disappears(
+    watched: Watched, made: Callable[..., Monitor]
+) -> None:
+    def fail() -> list[JobState]:
+        raise gz.InvalidRequest("the cluster is away", remedy="wait")
+
+    watched.next_states = lambda: [state_of(0)]
+    monitor = made()
+    until(lambda: monitor.shown == ["p-000"])
+    watched.next_states = fail
+    until(lambda: "the cluster is away" in shown(monitor))
+    watched.next_states = list
+    until(lambda: "no jobs yet" in shown(monitor))
+
+
 def test_a_job_shows_itself_until_it_has_finished(watched: Watched) -> None:
     given = state_of(0, progress=Progress(1, 4, "chunks"))
     watched.next_states = lambda: [given, state_of(1)]
