@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,22 +40,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Pass over what needs a browser where there is none."""
-    if item.get_closest_marker("browser") and (reason := missing_browser()):
-        pytest.skip(reason)
+class Missing(pytest.Module):
+    """A module of tests that cannot run: it is passed over, or fails where somebody counts on it."""
+
+    def collect(self) -> list[pytest.Item]:
+        reason = missing_browser()
+        if os.environ.get("GEOZARR_TEST_BROWSER") == "1":
+            raise self.CollectError(f"GEOZARR_TEST_BROWSER=1 says that this can run, but: {reason}")
+        pytest.skip(reason, allow_module_level=True)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let a test that was passed over fail where somebody counts on it: GEOZARR_TEST_BROWSER=1."""
-    report = yield
-    wanted = os.environ.get("GEOZARR_TEST_BROWSER") == "1" and item.get_closest_marker("browser")
-    if report.skipped and wanted:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-        report.outcome = "failed"
-        report.longrepr = f"GEOZARR_TEST_BROWSER=1 says that this can run, but: {reason}"
-    return report
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Do not even import what needs a browser where there is none."""
+    return Missing.from_parent(parent, path=module_path) if missing_browser() else None
 
 
 @pytest.fixture(scope="session")
@@ -68,14 +65,14 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]
 # Not of the whole session: while Playwright is there no other test could start an event loop of its own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium."""
+    """The machine's own chromium."""
     from playwright.sync_api import sync_playwright
 
     path = next(filter(None, map(shutil.which, CHROMIUM)))
     # It has no sandbox for root, whom containers run as.
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=[*options, "--js-flags=--expose-gc"])
+        found = playwright.chromium.launch(executable_path=path, args=options)
         yield found
         found.close()
 
