@@ -328,9 +328,10 @@ def _log(name: str, texts: list[str]) -> str:
     """Return lines as HTML that stays at its end as lines come."""
     # A column in reverse begins at its end, and stays there.
     frame = "display:flex;flex-direction:column-reverse;overflow:auto;max-height:16em"
+    own = "flex:none;overflow:visible"  # front ends let it shrink, and scroll by itself from its top
     label = escape(f"Log of {name}", quote=True)
     text = escape("\n".join(texts)) or "nothing in the log yet"
     return (
         f'<div role="log" tabindex="0" aria-label="{label}" style="{frame};border:{BORDER}">'
-        f'<pre style="{MONOSPACE};margin:4px 8px;white-space:pre-wrap;overflow-wrap:anywhere">{text}</pre></div>'
+        f'<pre style="{MONOSPACE};margin:4px 8px;white-space:pre-wrap;overflow-wrap:anywhere;{own}">{text}</pre></div>'
     )

@@ -110,6 +110,7 @@ class Viewer(Panel):
             min=0.0,
             max=100.0,
             step=0.5,
+            readout_format=".1f",
             continuous_update=False,
             tooltip="Percentiles of the pixels that are drawn darkest and brightest",
         )
