@@ -43,6 +43,7 @@ def test_from_a_product_to_its_picture(lab: Lab, product: Path, record_property:
 
     ui.button("View result").click()
     ui.wait_for_picture()
+    expect(ui.drawn_group).to_have_text("the one that suits best")
     notebook.picture("result", ui.whole)
     assert list(lab.jobs()) == [name], "a double click submits once"
     assert set(lab.jobs()[name].state.request.groups) == {R20M, R60M}

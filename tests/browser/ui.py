@@ -9,6 +9,15 @@ from playwright.sync_api import Locator, Page, expect
 SECONDS_TO_CONVERT = 90
 ENDED = ("Succeeded", "Failed", "Error")
 
+# Whether the last letter of an element can be seen in it.
+IS_AT_END = """element => {
+    const letters = document.createTreeWalker(element, NodeFilter.SHOW_TEXT).lastChild();
+    const last = document.createRange();
+    last.setStart(letters, letters.length - 1);
+    last.setEnd(letters, letters.length);
+    return last.getBoundingClientRect().bottom <= element.getBoundingClientRect().bottom;
+}"""
+
 
 class Ui:
     """The form, the jobs and the picture in a page.
@@ -96,8 +105,8 @@ class Ui:
     def wait_for_log(self, text: str) -> None:
         """Wait until the log has a text, and shows its last line."""
         expect(self.log).to_contain_text(text)
-        at_end = "log => log.lastElementChild.getBoundingClientRect().bottom <= log.getBoundingClientRect().bottom + 8"
-        assert self.log.evaluate(at_end), "the log follows to its end"
+        is_at_end = self.log.evaluate(IS_AT_END)
+        assert is_at_end, "the log follows to its end"
 
     # The result
 
@@ -111,6 +120,11 @@ class Ui:
         expect(self.picture).to_be_visible()
         image = self.picture.element_handle()
         self._page.wait_for_function("image => image.complete && image.naturalWidth > 1", arg=image)
+
+    @property
+    def drawn_group(self) -> Locator:
+        """The choice of the menu that says which group is drawn."""
+        return self._page.get_by_role("combobox", name="Group", exact=True).locator("option:checked")
 
     # Anything
 
