@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 from geozarr_nb.backends.base import JobState, Progress
 from geozarr_nb.job import Job, describe_state
+from geozarr_nb.rate import Rate
 from geozarr_runner.events import Event, amount, describe, human_bytes
 from geozarr_runner.html import Views
 
@@ -74,7 +74,7 @@ class Board:
         self.notes: list[str] = []
         self._waits_for = ""
         self._looks = 0
-        self._readings: deque[tuple[datetime, int]] = deque()
+        self._rate = Rate(SECONDS_OF_RATE, SHORTEST_EVIDENCE)
 
     def update(self, state: JobState, events: Sequence[Event]) -> list[str]:
         """Take in what came; returns the lines that are new, for those who can only add lines."""
@@ -99,7 +99,7 @@ class Board:
         match event.type:
             case "stage" if event.get("state") == "started":
                 self.stages.append(StageRow(event["stage"]))
-                self._readings.clear()
+                self._rate.begin()
             case "stage" if self.stages:
                 row = self.stages[-1]
                 row.seconds, row.rate = event.get("seconds"), None
@@ -107,7 +107,7 @@ class Board:
             case "progress" if self.stages:
                 row = self.stages[-1]
                 row.progress = Progress(event["done"], event.get("total"), event.get("unit", ""))
-                row.rate = self._rate(event.time, row.progress)
+                row.rate = self._rate_of(event.time, row.progress)
             case "warning":
                 return self._note(describe(event))
             case "result" if event.get("skipped"):
@@ -118,16 +118,12 @@ class Board:
         self.notes.append(text)
         return [text]
 
-    def _rate(self, moment: datetime, progress: Progress) -> float | None:
+    def _rate_of(self, moment: datetime, progress: Progress) -> float | None:
         """Return bytes a second over the last readings; None for another unit or too little evidence."""
         if progress.unit != "bytes":
             return None
-        self._readings.append((moment, progress.done))
-        while (moment - self._readings[0][0]).total_seconds() > SECONDS_OF_RATE and len(self._readings) > 2:
-            self._readings.popleft()
-        seconds = (moment - self._readings[0][0]).total_seconds()
-        gained = progress.done - self._readings[0][1]
-        return gained / seconds if seconds >= SHORTEST_EVIDENCE and gained > 0 else None
+        self._rate.take(moment.timestamp(), progress.done)
+        return self._rate.value
 
     @property
     def verdict(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from html import escape
 
@@ -12,6 +11,7 @@ import traitlets
 
 import geozarr_nb as gz
 from geozarr_nb.job import describe_state
+from geozarr_nb.rate import Rate
 from geozarr_nb.widgets.background import SEEN, sentence
 from geozarr_nb.widgets.feed import Feed, Subscriber
 from geozarr_nb.widgets.panel import FAINT, Panel, change, facts, lines
@@ -28,7 +28,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._stage: tuple[int, str | None, str] | None = None
-        self._readings: deque[tuple[float, int]] = deque()
+        self._rate = Rate(SECONDS_OF_RATE, SHORTEST_EVIDENCE)
         self._total: int | None = None
         self._unit = ""
 
@@ -37,35 +37,32 @@ class Pace:
         progress = state.progress
         if progress is None or state.is_finished:
             self._stage = None
-            self._readings.clear()
+            self._rate.begin()
             return
         stage = (state.attempt, state.stage, progress.unit)
         if stage != self._stage:
             self._stage = stage
-            self._readings.clear()
+            self._rate.begin()
         self._total, self._unit = progress.total, progress.unit
-        if not self._readings or self._readings[-1][1] != progress.done:
-            self._readings.append((now, progress.done))
-        while len(self._readings) > 2 and now - self._readings[0][0] > SECONDS_OF_RATE:
-            self._readings.popleft()
+        last = self._rate.last
+        # It is looked at more often than something is read: what is the same says nothing.
+        if last is None or last[1] != progress.done:
+            self._rate.take(now, progress.done)
 
     def rate(self, now: float) -> float | None:
         """Return units a second; None with too little evidence, or when nothing has come for a while."""
-        if len(self._readings) < 2 or now - self._readings[-1][0] > LONGEST_SILENCE:
-            return None
-        seconds = self._readings[-1][0] - self._readings[0][0]
-        gained = self._readings[-1][1] - self._readings[0][1]
-        return gained / seconds if seconds >= SHORTEST_EVIDENCE and gained > 0 else None
+        last = self._rate.last
+        return None if last is None or now - last[0] > LONGEST_SILENCE else self._rate.value
 
     def text(self, now: float) -> str:
         """Return rate and time left in a few words; empty without evidence."""
-        rate = self.rate(now)
-        if rate is None:
+        rate, last = self.rate(now), self._rate.last
+        if rate is None or last is None:
             return ""
         shown = f"{human_bytes(rate)}/s" if self._unit == "bytes" else ""
         left = ""
-        if self._total is not None and self._total > self._readings[-1][1]:
-            left = f"{duration((self._total - self._readings[-1][1]) / rate)} left in this stage"
+        if self._total is not None and self._total > last[1]:
+            left = f"{duration((self._total - last[1]) / rate)} left in this stage"
         return ", ".join(filter(None, [shown, left]))
 
 

@@ -23,9 +23,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cluster"}),
     frozenset({"request"}),
     frozenset({"settings"}),
-    frozenset({"errors"}),
+    frozenset({"errors", "rate"}),
 )
-WIDGETS_MAY_USE = frozenset({"", "job", "jobset", "widgets"})
+WIDGETS_MAY_USE = frozenset({"", "job", "jobset", "rate", "widgets"})
 BACKEND_DETAILS = frozenset(
     {"argo", "digest", "folder", "local", "outcome", "processes", "reasons", "runlog", "worker", "workflow"}
 )
