@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
-from tests.cluster.support import Namespace, fresh_namespace, missing_cluster, must_run, node_address
+from tests.cluster.support import Namespace, fresh_namespace, missing_cluster, node_address
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -20,12 +21,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let a test that was passed over fail where somebody counts on it: GEOZARR_TEST_CLUSTER=1."""
+    """Let a test that was passed over fail where somebody counts on it."""
     report = yield
-    if report.skipped and item.get_closest_marker("cluster") and must_run():
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    if item.get_closest_marker("cluster"):
+        return _counted_on(report, "GEOZARR_TEST_CLUSTER")
+    is_notebook = item.get_closest_marker("tutorial") or item.get_closest_marker("browser")
+    return _counted_on(report, "GEOZARR_TEST_BROWSER") if is_notebook else report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let a module that is passed over as a whole fail too: those need a notebook's kernel, or a browser."""
+    report = yield
+    return _counted_on(report, "GEOZARR_TEST_BROWSER") if isinstance(collector, pytest.Module) else report
+
+
+def _counted_on[R: (pytest.TestReport, pytest.CollectReport)](report: R, variable: str) -> R:
+    """Return a report as a failure where it tells of what was passed over, though the variable says it can run."""
+    if report.skipped and os.environ.get(variable) == "1":
+        reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
-        report.longrepr = f"GEOZARR_TEST_CLUSTER=1 says that this can run, but: {reason}"
+        report.longrepr = f"{variable}=1 says that this can run, but: {reason}"
     return report
 
 

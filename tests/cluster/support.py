@@ -71,11 +71,6 @@ def missing_cluster() -> str:
     return ""
 
 
-def must_run() -> bool:
-    """Return whether whoever runs the tests has said that there is a cluster, so that no test may be skipped."""
-    return os.environ.get("GEOZARR_TEST_CLUSTER") == "1"
-
-
 def node_address() -> str:
     """Return an address of this machine that pods reach."""
     if given := os.environ.get("GEOZARR_NODE_ADDRESS"):
