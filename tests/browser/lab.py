@@ -220,7 +220,8 @@ class Notebook:
     def restart_kernel(self) -> None:
         """Restart the kernel by the toolbar's button, as a person does."""
         self.page.get_by_role("button", name="Restart the kernel", exact=True).click()
-        self.page.get_by_role("button", name="Confirm Kernel Restart").click()
+        with self.page.expect_response(re.compile("/api/kernels/.*/restart")):  # until then the old one is idle
+            self.page.get_by_role("button", name="Confirm Kernel Restart").click()
         self.wait_for_kernel()
 
     def complaints(self) -> list[str]:
