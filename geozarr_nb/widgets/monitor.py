@@ -64,6 +64,7 @@ class Monitor(Panel):
         self._worker, self._tail = Worker("job"), Tail()
         self._states: dict[str, gz.JobState] = {}
         self._paces: dict[str, Pace] = {}
+        self._acting: set[str] = set()
         self._trouble, self._spelled = "", ""
         self._watching: object = None
         self._page, self._turn = 0, 0
@@ -211,10 +212,12 @@ class Monitor(Panel):
 
     def _act(self, verb: str, done_text: str, work: Callable[[gz.Job], Any]) -> None:
         name, backend = self.selected, self.backend
-        if not name:
+        if not name or name in self._acting:  # a second click asks for nothing else
             return
+        self._acting.add(name)
 
         def done(answer: Any) -> None:
+            self._acting.discard(name)
             failed = isinstance(answer, gz.GeozarrError)
             self.message = f"{name}: {sentence(answer)}" if failed else f"{name} {done_text}"
 
@@ -285,6 +288,7 @@ class Monitor(Panel):
             "Groups": ", ".join(state.request.groups) or "the whole product",
             "Output": state.request.output,
             "Reason": state.reason,
+            "Given": state.failure.given if state.failure else "",
             "Remedy": state.failure.remedy if state.failure else "",
         }
         opened = f'import geozarr_nb as gz\ntree = gz.get_job("{state.name}"{self._spelled}).open()'

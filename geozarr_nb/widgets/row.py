@@ -127,8 +127,8 @@ class JobView(Panel):
             state, now = self.state, time.monotonic()
             self._pace.take(state, now)
             given = {"Job": state.name, "Output": state.request.output}
-            remedy = {"Remedy": state.failure.remedy} if state.failure else {}
-            change(self._row, value=row(state, self._pace.text(now)) + facts({**given, **remedy}))
+            failure = {"Given": state.failure.given, "Remedy": state.failure.remedy} if state.failure else {}
+            change(self._row, value=row(state, self._pace.text(now)) + facts({**given, **failure}))
             change(self._below, value=lines(self.notes, "Note"))
 
 

@@ -151,7 +151,7 @@ def test_what_does_not_change_is_not_sent(
 
 
 def test_a_job_is_a_row_with_what_is_known_of_it(watched: Watched, made: Callable[..., Monitor]) -> None:
-    failure = Failure("storage-full", "no space is <left>", remedy="make space")
+    failure = Failure("storage-full", "no space is <left>", given="/full/disk", remedy="make space")
     failed = state_of(
         1, status="Failed", progress=None, reason=failure.message, failure=failure, attempt=2, finished=START
     )
@@ -170,7 +170,9 @@ def test_a_job_is_a_row_with_what_is_known_of_it(watched: Watched, made: Callabl
     assert "attempt 2" in text
     button(monitor, "p-001").click()
     assert monitor.selected == "p-001"
-    assert "make space" in shown(monitor)
+    for view in (monitor, JobView(failed)):
+        assert "/full/disk" in shown(view)
+        assert "make space" in shown(view)
     assert button(monitor, "Cancel").disabled
     assert not button(monitor, "Run again").disabled
     assert button(monitor, "View result").disabled
@@ -314,6 +316,34 @@ def test_a_refused_action_is_told(
     assert monitor.wait(SECONDS)
     assert "it is gone (p-000)" in shown(monitor)
     until(lambda: any("the log cannot be read" in line for line in monitor.log))
+
+
+def test_a_double_click_runs_a_job_again_once(
+    watched: Watched, made: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    may_answer = threading.Event()
+
+    def retry(job: Any) -> None:
+        asked.append("retry")
+        assert may_answer.wait(SECONDS)
+
+    monkeypatch.setattr(gz.Job, "retry", retry)
+    monkeypatch.setattr(gz, "get_job", lambda name, backend=None: gz.Job.__new__(gz.Job))
+    watched.next_states = lambda: [state_of(0, status="Failed", finished=START)]
+    monitor = made()
+    until(lambda: len(monitor.shown) == 1)
+    monitor.selected = "p-000"
+    again = button(monitor, "Run again")
+    again.click()
+    again.click()
+    may_answer.set()
+    assert monitor.wait(SECONDS)
+    assert asked == ["retry"]
+    assert "p-000 was started again" in shown(monitor)
+    again.click()
+    assert monitor.wait(SECONDS)
+    assert asked == ["retry", "retry"]
 
 
 def test_closing_ends_every_thread(watched: Watched) -> None:
