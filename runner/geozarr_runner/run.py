@@ -70,15 +70,20 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
     if plan.done:
         _report_result(reporter, plan, request, bytes_read=0, start=start)
         return Result(plan.output, plan.groups, skipped=True)
-    converter = convert.find_converter()
-    with publish.workspace(plan.output, request.scratch, staging=plan.staging) as space:
+    command = convert.find_converter()
+    shares = [] if request.dask_cluster else split(plan, cores=machine.cores(), memory=machine.free_memory())
+    largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
+    with (
+        publish.workspace(plan.output, request.scratch, staging=plan.staging) as space,
+        convert.Converters(command, machine.allocator(largest), load=len(shares) or 1) as converters,
+    ):
         with publish.storage_errors(plan.output.parent):
             reporter.open_log(log_of(plan.output))
         with reporter.stage("stage") as progress:
             staged = stage(plan, space, progress, reporter)
         try:
             with reporter.stage("convert"):
-                _convert(converter, plan, request, staged, space, reporter)
+                _convert(converters, shares, plan, request, staged, space, reporter)
             with reporter.stage("verify") as progress:
                 machine.keep_buffers()
                 _finish(plan, space.writing)
@@ -107,19 +112,23 @@ def _has_place_for_a_log(output: Path) -> bool:
 
 
 def _convert(
-    converter: str, plan: Plan, request: Request, staged: Staged, space: publish.Workspace, reporter: Reporter
+    converters: convert.Converters,
+    shares: Sequence[Sequence[Array]],
+    plan: Plan,
+    request: Request,
+    staged: Staged,
+    space: publish.Workspace,
+    reporter: Reporter,
 ) -> None:
     expected = written(plan.product, plan.groups)
     # Coordinates are not counted beforehand: they are few, small, and the first things that are written.
     total = sum(array.objects for array in expected) if expected else None
-    largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
-    shares = [] if request.dask_cluster else split(plan, cores=machine.cores(), memory=machine.free_memory())
     outputs = [space.folder / f"output-{number}.zarr" for number, _ in enumerate(shares)] or [space.writing]
     if shares:
         reporter.message(f"{len(shares)} converters side by side")
     commands = [
         convert.build_argv(
-            converter, source, str(output), call, dask_cluster=request.dask_cluster, verbose=request.verbose
+            converters.command, source, str(output), call, dask_cluster=request.dask_cluster, verbose=request.verbose
         )
         for (source, call), output in zip(_inputs(plan, staged, space, shares), outputs, strict=True)
     ]
@@ -131,9 +140,8 @@ def _convert(
 
     for argv in commands:
         reporter.emit("log", source="runner", text="running " + " ".join(redact(word) for word in argv))
-    convert.run_converters(
+    converters.run(
         commands,
-        environment=machine.allocator(largest),
         on_line=lambda line: reporter.emit("log", source="converter", text=line),
         on_tick=tick,
     )
