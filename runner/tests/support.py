@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from geozarr_runner.events import Event, parse
+from geozarr_runner.publish import PROVENANCE
 
 type Document = dict[str, Any]
 
@@ -190,6 +191,19 @@ def nodes(store: Path) -> dict[str, Document]:
     for document in sorted(store.rglob("zarr.json")):
         place = document.parent.relative_to(store).as_posix()
         found["/" if place == "." else f"/{place}"] = json.loads(document.read_bytes())
+    return found
+
+
+def contents(store: Path) -> Document:
+    """Return every file: metadata as what it says, without how this run made it; data as its bytes."""
+    found: Document = {}
+    for path in store.rglob("*"):
+        if path.name == "zarr.json":
+            document = json.loads(path.read_bytes())
+            document["attributes"].pop(PROVENANCE, None)
+            found[str(path.relative_to(store))] = document
+        elif path.is_file():
+            found[str(path.relative_to(store))] = path.read_bytes()
     return found
 
 

@@ -15,9 +15,8 @@ from geozarr_runner import machine, parts
 from geozarr_runner.errors import ConverterFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.preflight import Plan, Request, preflight
-from geozarr_runner.publish import PROVENANCE
 from geozarr_runner.run import run
-from runner.tests.support import R20M, R60M
+from runner.tests.support import R20M, R60M, contents
 
 
 @pytest.fixture
@@ -102,16 +101,3 @@ def write_group(folder: Path, attributes: dict[str, Any]) -> None:
     folder.mkdir()
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     (folder / "zarr.json").write_text(json.dumps(document))
-
-
-def contents(store: Path) -> dict[str, Any]:
-    """Return every file: metadata as what it says, without how this run made it; data as its bytes."""
-    found: dict[str, Any] = {}
-    for path in store.rglob("*"):
-        if path.name == "zarr.json":
-            document = json.loads(path.read_bytes())
-            document["attributes"].pop(PROVENANCE, None)
-            found[str(path.relative_to(store))] = document
-        elif path.is_file():
-            found[str(path.relative_to(store))] = path.read_bytes()
-    return found
