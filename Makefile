@@ -3,6 +3,7 @@
 # make lint   ruff, mypy --strict, import direction
 # make bench  our run against the bare converter, side by side
 # make setup  only the environment (.venv)
+# make wheels chart  what a release consists of besides the image, in dist/
 #
 # On a cluster (NAMESPACE, CLUSTER, IMAGE, CONTEXT, JOB):
 # make build         the runner's image, with docker, podman or buildah
@@ -42,6 +43,7 @@ ARGO_TIMEOUT ?= 180s
 ARGO_MANIFEST ?= https://github.com/argoproj/argo-workflows/releases/download/$(ARGO_VERSION)/install.yaml
 
 .PHONY: help setup demo test lint bench lock clean
+.PHONY: wheels chart check-version release-notes
 .PHONY: build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
 help:
 	@sed -n '/^SHELL/q; s/^# \{0,1\}//; s/$$(ARGO_VERSION)/$(ARGO_VERSION)/; p' Makefile
@@ -93,6 +95,20 @@ lock:
 	$(PIN) --all-extras runner/pyproject.toml pyproject.toml --no-emit-package geozarr-runner -o requirements/dev.txt
 	$(PIN) --constraints requirements/dev.txt --extra convert runner/pyproject.toml -o requirements/runner.txt
 	echo hatchling | $(PIN) --constraints requirements/dev.txt - -o requirements/build.txt
+
+wheels: setup
+	rm -f dist/*.whl
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./runner .
+
+chart:
+	rm -f dist/geozarr-*.tgz
+	helm package charts/geozarr --destination dist
+
+check-version:
+	@scripts/release check $(VERSION)
+
+release-notes:
+	@scripts/release notes $(VERSION)
 
 build:
 	@scripts/image build $(IMAGE) $(BUILD_OPTIONS)
