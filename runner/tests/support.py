@@ -136,13 +136,17 @@ def consolidated_v2(documents: Mapping[str, Document]) -> dict[str, Document]:
     return root | {".zmetadata": {"zarr_consolidated_format": 1, "metadata": root}}
 
 
-def write_terrain(path: Path, *, zarr_format: int = 3, group: str = "dem", size: int = 640, text: bool = False) -> Path:
+def write_terrain(
+    path: Path, *, zarr_format: int = 3, group: str = "dem", size: int = 640, text: bool = False, sharded: bool = False
+) -> Path:
     """Write a product of no known kind: one raster in UTM, the upper right quarter of which was never stored.
 
     Parameters
     ----------
     text
         Add an array of text with a fill value: the converter ends on it.
+    sharded
+        Each stored object of the raster holds four chunks.
     """
     root = zarr.create_group(str(path), zarr_format=3 if zarr_format == 3 else 2)
     place = root.require_group(group) if group else root
@@ -155,7 +159,8 @@ def write_terrain(path: Path, *, zarr_format: int = 3, group: str = "dem", size:
             array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
         return array
 
-    height = create(place, "height", ("y", "x"), shape=(size, size), chunks=(half, half), dtype="f4", fill_value=np.nan)
+    stored = {"shards": (half, half), "chunks": (half // 2, half // 2)} if sharded else {"chunks": (half, half)}
+    height = create(place, "height", ("y", "x"), shape=(size, size), **stored, dtype="f4", fill_value=np.nan)
     values = np.add.outer(np.arange(size), 2 * np.arange(size)).astype("f4")
     height[:half, :half] = values[:half, :half]
     height[half:] = values[half:]
