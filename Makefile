@@ -6,6 +6,7 @@
 # make jupyter    front ends and the documentation's tools as well
 # make notebooks  executes the tutorials and writes them back; NOTEBOOKS=notebooks/3_on_a_cluster.ipynb for that one
 # make docs       the documentation with the tutorials, into docs/_build/html
+# make wheels chart  what a release consists of besides the image, in dist/
 #
 # On a cluster (NAMESPACE, CLUSTER, IMAGE, CONTEXT, JOB):
 # make build         the runner's image, with docker, podman or buildah
@@ -46,6 +47,7 @@ ARGO_TIMEOUT ?= 180s
 ARGO_MANIFEST ?= https://github.com/argoproj/argo-workflows/releases/download/$(ARGO_VERSION)/install.yaml
 
 .PHONY: help setup jupyter notebooks docs demo test lint bench lock clean
+.PHONY: wheels chart check-version release-notes
 .PHONY: build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
 help:
 	@sed -n '/^SHELL/q; s/^# \{0,1\}//; s/$$(ARGO_VERSION)/$(ARGO_VERSION)/; p' Makefile
@@ -114,6 +116,20 @@ lock:
 		pyproject.toml --no-emit-package geozarr-runner -o requirements/jupyter.txt
 	$(PIN) --constraints requirements/dev.txt --extra convert runner/pyproject.toml -o requirements/runner.txt
 	echo hatchling | $(PIN) --constraints requirements/dev.txt - -o requirements/build.txt
+
+wheels: setup
+	rm -f dist/*.whl
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./runner .
+
+chart:
+	rm -f dist/geozarr-*.tgz
+	helm package charts/geozarr --destination dist
+
+check-version:
+	@scripts/release check $(VERSION)
+
+release-notes:
+	@scripts/release notes $(VERSION)
 
 build:
 	@scripts/image build $(IMAGE) $(BUILD_OPTIONS)

@@ -12,6 +12,8 @@ import geozarr_nb as gz
 from benchmarks.server import ProductServer
 from tests.cluster.support import Namespace, fresh_namespace, missing_cluster, node_address
 
+INSTALLS_KERNELS = "make jupyter"
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Pass over what needs a cluster where there is none."""
@@ -33,9 +35,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Let a module that is passed over as a whole fail too: those need a notebook's kernel, or a browser."""
+    """Let a module that is passed over as a whole fail too, where it needs a notebook's kernel."""
     report = yield
-    return _counted_on(report, "GEOZARR_TEST_BROWSER") if isinstance(collector, pytest.Module) else report
+    is_notebook = isinstance(collector, pytest.Module) and INSTALLS_KERNELS in str(report.longrepr)
+    return _counted_on(report, "GEOZARR_TEST_BROWSER") if is_notebook else report
 
 
 def _counted_on[R: (pytest.TestReport, pytest.CollectReport)](report: R, variable: str) -> R:

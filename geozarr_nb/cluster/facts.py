@@ -522,20 +522,34 @@ def _image_of(spec: Object, status: Object) -> str:
 
 
 def lock_reason(workflow: Object) -> Cause | None:
-    """Return which job holds the output that a workflow waits for; None where it waits for none."""
-    waiting = workflow.get("status", {}).get("synchronization", {}).get("mutex", {}).get("waiting") or ()
-    for lock in waiting:
-        # <namespace>/<workflow>/<node>, or <workflow>/<node> of older controllers
-        parts = str(lock.get("holder", "")).split("/")
-        holder = parts[-2] if len(parts) > 1 else parts[0]
-        if holder and holder != name_of(workflow):
+    """Return which jobs hold what a workflow waits for, its output or its turn; None where it waits for neither."""
+    locks = workflow.get("status", {}).get("synchronization", {})
+    own = name_of(workflow)
+    for lock in (locks.get("mutex") or {}).get("waiting") or ():
+        for holder in _holders([lock.get("holder", "")], own):
             return Cause(
                 "output-locked",
                 f"it waits for job {holder}, which is writing the same output",
                 f"wait, or end that job: geozarr-nb cancel {holder} --backend argo",
                 lasting=False,
             )
+    for lock in (locks.get("semaphore") or {}).get("waiting") or ():
+        if holders := _holders(lock.get("holders") or (), own):
+            many = f"{len(holders)} job{'s' if len(holders) > 1 else ''} at once"
+            return Cause(
+                "waits-for-its-turn",
+                f"it waits for its turn: {many} may run in this namespace, now {', '.join(holders)}",
+                "wait; how many may run is what its administrator has set (parallelism of the chart)",
+                lasting=False,
+            )
     return None
+
+
+def _holders(given: Iterable[object], own: str) -> list[str]:
+    """Return the jobs out of <namespace>/<workflow>/<node>, or <workflow>/<node> of older controllers."""
+    parts = [str(holder).split("/") for holder in given]
+    names = [one[-2] if len(one) > 1 else one[0] for one in parts]
+    return [name for name in names if name not in ("", own)]
 
 
 def _image_and_tag(image: str) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import selectors
@@ -15,8 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Self, cast
 
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, ConverterMissing, StorageDenied, StorageFull
 from geozarr_runner.profiles import Call
@@ -65,58 +67,105 @@ def build_argv(
     return argv
 
 
-def run_converters(
-    commands: Sequence[Sequence[str]],
-    *,
-    environment: Mapping[str, str] | None = None,
-    on_line: Callable[[str], None],
-    on_tick: Callable[[], None],
-) -> None:
-    """Run converters side by side to their end; the first that fails ends the others.
+class Converters:
+    """The converters of one run; with the block they end, whatever became of it.
+
+    Loading one takes seconds, which pass while its input is still on the way.
 
     Parameters
     ----------
-    commands
-        A command line for each.
+    command
+        As `find_converter` returns it.
     environment
         Variables for them, where this process does not have them itself.
-    on_line
-        Called with every line that one of them prints, without colours.
-    on_tick
-        Called about twice a second.
-
-    Raises
-    ------
-    ConverterFailed, ConverterKilled, StorageFull, StorageDenied
-        From the exit code and the last words. Exit code 0 proves nothing yet: see `verify`.
+    load
+        How many to load at once; none where the command is not this Python's own.
     """
-    with ExitStack() as cleanup:
+
+    def __init__(self, command: str, environment: Mapping[str, str] | None = None, *, load: int = 0) -> None:
+        self.command = command
+        self._environment = environment or {}
+        is_own = Path(command).parent == Path(sys.executable).parent
+        self._load = load if is_own and entry_points(group="console_scripts", name=COMMAND) else 0
+        self._waiting: list[_Converter] = []
+        self._cleanup = ExitStack()
+
+    def __enter__(self) -> Self:
+        loader = [sys.executable, "-P", str(Path(__file__).with_name("loaded.py")), COMMAND]
+        with self._cleanup:
+            self._waiting = [self._start(loader, waits=True) for _ in range(self._load)]
+            self._cleanup = self._cleanup.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def run(
+        self, commands: Sequence[Sequence[str]], *, on_line: Callable[[str], None], on_tick: Callable[[], None]
+    ) -> None:
+        """Run converters side by side to their end; the first that fails ends the others.
+
+        Parameters
+        ----------
+        commands
+            A command line for each.
+        on_line
+            Called with every line that one of them prints, without colours.
+        on_tick
+            Called about twice a second.
+
+        Raises
+        ------
+        ConverterFailed, ConverterKilled, StorageFull, StorageDenied
+            From the exit code and the last words. Exit code 0 proves nothing yet: see `verify`.
+        """
         running: dict[IO[bytes], _Converter] = {}
         for argv in commands:
-            converter = _Converter(argv, environment or {})
-            cleanup.callback(converter.end)
+            if self._waiting:
+                converter = self._waiting.pop()
+                converter.tell(argv)
+            else:
+                converter = self._start(argv)
             running[converter.stream] = converter
-        for stream, line in _lines(list(running), on_tick):
-            converter = running[stream]
-            if line is None:  # it closed its output, and so has ended or is about to
-                if (code := converter.process.wait()) != 0:
-                    raise _failure(code, converter.last)
-                continue
-            converter.last.append(line)
-            on_line(line)
-            if any(words in line for words in NO_SPACE):  # it would try again, and again
-                raise _failure(1, converter.last)
+        try:
+            for stream, line in _lines(list(running), on_tick):
+                converter = running[stream]
+                if line is None:  # it closed its output, and so has ended or is about to
+                    if (code := converter.process.wait()) != 0:
+                        raise _failure(code, converter.last)
+                    continue
+                converter.last.append(line)
+                on_line(line)
+                if any(words in line for words in NO_SPACE):  # it would try again, and again
+                    raise _failure(1, converter.last)
+        finally:
+            self._cleanup.close()
+
+    def _start(self, argv: Sequence[str], *, waits: bool = False) -> _Converter:
+        converter = _Converter(argv, self._environment, waits=waits)
+        self._cleanup.callback(converter.end)
+        return converter
 
 
 class _Converter:
-    """One running converter, and its last words."""
+    """One running converter, and its last words.
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    Parameters
+    ----------
+    argv
+        What is run.
+    environment
+        Variables for it, where this process does not have them itself.
+    waits
+        It waits for a command line.
+    """
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], *, waits: bool = False) -> None:
         tether = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
         self.last: deque[str] = deque(maxlen=LINES_KEPT)
         self.process = subprocess.Popen(
             [*tether, *argv],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**environment, **os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
@@ -124,9 +173,16 @@ class _Converter:
         )
         self.stream = cast(IO[bytes], self.process.stdout)
 
+    def tell(self, argv: Sequence[str]) -> None:
+        """Give it the command line that it waits for."""
+        with suppress(BrokenPipeError), cast(IO[bytes], self.process.stdin) as line:  # its end tells what was wrong
+            line.write(json.dumps(argv).encode() + b"\n")
+
     def end(self) -> None:
         """End whatever of it is still there: itself, and the workers it may have started."""
         self.stream.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         for step in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, step)

@@ -56,6 +56,11 @@ class Workspace:
         """The store that the converter writes."""
         return self.folder / "output.zarr"
 
+    def clear(self) -> None:
+        """Remove everything that was staged."""
+        with storage_errors(self.scratch):
+            _remove(*self.scratch.glob("input-*.zarr"))
+
 
 def output_path(output: str | os.PathLike[str]) -> Path:
     """Return the absolute path of an output, or say why it cannot be one.

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +22,7 @@ from geozarr_runner.parts import join, split
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import Array
 from geozarr_runner.profiles import Call, profile_of
-from geozarr_runner.stage import Staged, make_view, stage
+from geozarr_runner.stage import DoesNotFit, Staged, make_view, stage
 from geozarr_runner.store import redact
 from geozarr_runner.verify import Verified, verify
 
@@ -70,30 +70,28 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
     if plan.done:
         _report_result(reporter, plan, request, bytes_read=0, start=start)
         return Result(plan.output, plan.groups, skipped=True)
-    converter = convert.find_converter()
-    with publish.workspace(plan.output, request.scratch, staging=plan.staging) as space:
+    command = convert.find_converter()
+    shares = _shares(request, plan)
+    largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
+    with (
+        publish.workspace(plan.output, request.scratch, staging=plan.staging) as space,
+        convert.Converters(command, machine.allocator(largest), load=len(shares) or 1) as converters,
+    ):
         with publish.storage_errors(plan.output.parent):
             reporter.open_log(log_of(plan.output))
-        with reporter.stage("stage") as progress:
-            staged = stage(plan, space, progress, reporter)
+        work = _Work(request, space, converters, shares, reporter)
         try:
-            with reporter.stage("convert"):
-                _convert(converter, plan, request, staged, space, reporter)
-            with reporter.stage("verify") as progress:
-                machine.keep_buffers()
-                _finish(plan, space.writing)
-                verified = verify(plan, staged.url, space.writing, progress)
-        except ConverterKilled:
-            raise
-        except (ConverterFailed, VerificationFailed) as failure:
-            if (broken := diagnose(plan, staged.url)) is not None:
-                raise broken from failure
-            raise
+            made = work.make(plan, space.writing)
+        except DoesNotFit as lack:
+            if len(plan.groups) < 2:
+                raise
+            reporter.warning("one-group-at-a-time", f"{lack.message}: one group is made after the other", lack.remedy)
+            made = work.make_in_turn(plan)
         with reporter.stage("publish"):
-            record = _provenance(plan, request, verified, started)
+            record = _provenance(plan, request, made.verified, started)
             publish.record_provenance(space.writing, record)
             publish.publish(space, overwrite=request.if_exists == "overwrite")
-    _report_result(reporter, plan, request, bytes_read=staged.bytes_read, start=start)
+    _report_result(reporter, plan, request, bytes_read=made.bytes_read, start=start)
     return Result(plan.output, plan.groups, skipped=False)
 
 
@@ -106,55 +104,110 @@ def _has_place_for_a_log(output: Path) -> bool:
     )
 
 
-def _convert(
-    converter: str, plan: Plan, request: Request, staged: Staged, space: publish.Workspace, reporter: Reporter
-) -> None:
-    expected = written(plan.product, plan.groups)
-    # Coordinates are not counted beforehand: they are few, small, and the first things that are written.
-    total = sum(array.objects for array in expected) if expected else None
-    largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
-    shares = [] if request.dask_cluster else split(plan, cores=machine.cores(), memory=machine.free_memory())
-    outputs = [space.folder / f"output-{number}.zarr" for number, _ in enumerate(shares)] or [space.writing]
-    if shares:
-        reporter.message(f"{len(shares)} converters side by side")
-    commands = [
-        convert.build_argv(
-            converter, source, str(output), call, dask_cluster=request.dask_cluster, verbose=request.verbose
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """An output that is complete, and what it took."""
+
+    bytes_read: int
+    verified: Verified
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a run works with: from the plan to a verified output."""
+
+    request: Request
+    space: publish.Workspace
+    converters: convert.Converters
+    shares: Sequence[Sequence[Array]]
+    reporter: Reporter
+
+    def make(self, plan: Plan, output: Path) -> _Made:
+        """Stage, convert and verify."""
+        with self.reporter.stage("stage") as progress:
+            staged = stage(plan, self.space, progress, self.reporter)
+        try:
+            with self.reporter.stage("convert"):
+                self._convert(plan, staged, output)
+            with self.reporter.stage("verify") as progress:
+                machine.keep_buffers()
+                _finish(plan, output)
+                verified = verify(plan, staged.url, output, progress)
+        except ConverterKilled:
+            raise
+        except (ConverterFailed, VerificationFailed) as failure:
+            if (broken := diagnose(plan, staged.url)) is not None:
+                raise broken from failure
+            raise
+        return _Made(staged.bytes_read, verified)
+
+    def make_in_turn(self, plan: Plan) -> _Made:
+        """Make one group after the other, each with all of the scratch space, and join what came out."""
+        call = profile_of(plan.product).call
+        outputs, made = [], []
+        for number, group in enumerate(plan.groups):
+            part = replace(plan, groups=(group,), call=call(plan.product, (group,)))
+            outputs.append(self.space.folder / f"group-{number}.zarr")
+            self.space.clear()
+            # Cores that several groups would have kept busy are this one's.
+            made.append(replace(self, shares=_shares(self.request, part)).make(part, outputs[-1]))
+        self.space.clear()
+        with publish.storage_errors(self.space.folder):
+            join(outputs, self.space.writing)
+        verified = Verified(
+            tuple(group for each in made for group in each.verified.groups),
+            sum(each.verified.variables for each in made),
+            sum(each.verified.pixels_compared for each in made),
         )
-        for (source, call), output in zip(_inputs(plan, staged, space, shares), outputs, strict=True)
-    ]
-    progress = reporter.progress("convert")
+        return _Made(sum(each.bytes_read for each in made), verified)
 
-    def tick() -> None:
-        done = sum(convert.count_chunks(output) for output in outputs)
-        progress(done if total is None else min(done, total), total, "chunks")
+    def _convert(self, plan: Plan, staged: Staged, output: Path) -> None:
+        expected = written(plan.product, plan.groups)
+        # Coordinates are not counted beforehand: they are few, small, and the first things that are written.
+        total = sum(array.objects for array in expected) if expected else None
+        outputs = [output.with_name(f"{output.stem}-{number}.zarr") for number, _ in enumerate(self.shares)] or [output]
+        if self.shares:
+            self.reporter.message(f"{len(self.shares)} converters side by side")
+        command, request = self.converters.command, self.request
+        commands = [
+            convert.build_argv(
+                command, source, str(output), call, dask_cluster=request.dask_cluster, verbose=request.verbose
+            )
+            for (source, call), output in zip(self._inputs(plan, staged), outputs, strict=True)
+        ]
+        progress = self.reporter.progress("convert")
 
-    for argv in commands:
-        reporter.emit("log", source="runner", text="running " + " ".join(redact(word) for word in argv))
-    convert.run_converters(
-        commands,
-        environment=machine.allocator(largest),
-        on_line=lambda line: reporter.emit("log", source="converter", text=line),
-        on_tick=tick,
-    )
-    tick()
-    if shares:
-        with publish.storage_errors(space.folder):
-            join(outputs, space.writing)
+        def tick() -> None:
+            done = sum(convert.count_chunks(output) for output in outputs)
+            progress(done if total is None else min(done, total), total, "chunks")
+
+        for argv in commands:
+            self.reporter.emit("log", source="runner", text="running " + " ".join(redact(word) for word in argv))
+        self.converters.run(
+            commands,
+            on_line=lambda line: self.reporter.emit("log", source="converter", text=line),
+            on_tick=tick,
+        )
+        tick()
+        if self.shares:
+            with publish.storage_errors(self.space.folder):
+                join(outputs, output)
+
+    def _inputs(self, plan: Plan, staged: Staged) -> Iterator[tuple[str, Call]]:
+        """Yield what each converter reads, and what to tell it."""
+        if not self.shares:
+            yield staged.url, plan.call
+        for number, arrays in enumerate(self.shares):
+            view = self.space.scratch / f"input-{number}.zarr"
+            with publish.storage_errors(view):
+                make_view(plan, arrays, Path(staged.url), view)
+            groups = tuple(dict.fromkeys(array.path.rpartition("/")[0] for array in arrays))
+            yield str(view), profile_of(plan.product).call(plan.product, groups)
 
 
-def _inputs(
-    plan: Plan, staged: Staged, space: publish.Workspace, shares: Sequence[Sequence[Array]]
-) -> Iterator[tuple[str, Call]]:
-    """Yield what each converter reads, and what to tell it."""
-    if not shares:
-        yield staged.url, plan.call
-    for number, arrays in enumerate(shares):
-        view = space.scratch / f"input-{number}.zarr"
-        with publish.storage_errors(view):
-            make_view(plan, arrays, Path(staged.url), view)
-        groups = tuple(dict.fromkeys(array.path.rpartition("/")[0] for array in arrays))
-        yield str(view), profile_of(plan.product).call(plan.product, groups)
+def _shares(request: Request, plan: Plan) -> list[list[Array]]:
+    """Return what each of several converters would do; none where one does all."""
+    return [] if request.dask_cluster else split(plan, cores=machine.cores(), memory=machine.free_memory())
 
 
 def _finish(plan: Plan, output: Path) -> None:

@@ -34,6 +34,10 @@ class Staged:
     bytes_read: int
 
 
+class DoesNotFit(StorageFull):
+    """What a run would stage is larger than the scratch space."""
+
+
 def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) -> Staged:
     """Make the view, where one is needed.
 
@@ -47,6 +51,8 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
     Raises
     ------
     ProductUnreachable, ProductBroken, StorageFailed
+    DoesNotFit
+        Chosen groups are larger than the scratch space.
     """
     product = plan.product
     arrays = needed(product, plan.groups)
@@ -156,11 +162,11 @@ def _link(source: Path, targets: Mapping[str, Path], progress: Progress) -> int:
     return 0
 
 
-def _lack_of_space(space: Workspace, wanted: int) -> StorageFull | None:
+def _lack_of_space(space: Workspace, wanted: int) -> DoesNotFit | None:
     usage = disk_usage(space.scratch)
     if wanted <= usage.free or not usage.total:  # some mounts do not tell their size
         return None
-    return StorageFull(
+    return DoesNotFit(
         f"staging needs {human_bytes(wanted)}, and {human_bytes(usage.free)} are free",
         given=space.scratch,
         remedy="make space there, or name a larger folder with scratch=...",

@@ -52,6 +52,11 @@ def terrain(products: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sharded(products: Path) -> Path:
+    return write_terrain(products / "sharded.zarr", sharded=True)
+
+
+@pytest.fixture(scope="session")
 def texts(products: Path) -> Path:
     return write_terrain(products / "texts.zarr", zarr_format=2, text=True)
 

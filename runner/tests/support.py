@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from geozarr_runner.events import Event, parse
+from geozarr_runner.publish import PROVENANCE
 
 type Document = dict[str, Any]
 
@@ -135,13 +136,17 @@ def consolidated_v2(documents: Mapping[str, Document]) -> dict[str, Document]:
     return root | {".zmetadata": {"zarr_consolidated_format": 1, "metadata": root}}
 
 
-def write_terrain(path: Path, *, zarr_format: int = 3, group: str = "dem", size: int = 640, text: bool = False) -> Path:
+def write_terrain(
+    path: Path, *, zarr_format: int = 3, group: str = "dem", size: int = 640, text: bool = False, sharded: bool = False
+) -> Path:
     """Write a product of no known kind: one raster in UTM, the upper right quarter of which was never stored.
 
     Parameters
     ----------
     text
         Add an array of text with a fill value: the converter ends on it.
+    sharded
+        Each stored object of the raster holds four chunks.
     """
     root = zarr.create_group(str(path), zarr_format=3 if zarr_format == 3 else 2)
     place = root.require_group(group) if group else root
@@ -154,7 +159,8 @@ def write_terrain(path: Path, *, zarr_format: int = 3, group: str = "dem", size:
             array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
         return array
 
-    height = create(place, "height", ("y", "x"), shape=(size, size), chunks=(half, half), dtype="f4", fill_value=np.nan)
+    stored = {"shards": (half, half), "chunks": (half // 2, half // 2)} if sharded else {"chunks": (half, half)}
+    height = create(place, "height", ("y", "x"), shape=(size, size), **stored, dtype="f4", fill_value=np.nan)
     values = np.add.outer(np.arange(size), 2 * np.arange(size)).astype("f4")
     height[:half, :half] = values[:half, :half]
     height[half:] = values[half:]
@@ -190,6 +196,19 @@ def nodes(store: Path) -> dict[str, Document]:
     for document in sorted(store.rglob("zarr.json")):
         place = document.parent.relative_to(store).as_posix()
         found["/" if place == "." else f"/{place}"] = json.loads(document.read_bytes())
+    return found
+
+
+def contents(store: Path) -> Document:
+    """Return every file: metadata as what it says, without how this run made it; data as its bytes."""
+    found: Document = {}
+    for path in store.rglob("*"):
+        if path.name == "zarr.json":
+            document = json.loads(path.read_bytes())
+            document["attributes"].pop(PROVENANCE, None)
+            found[str(path.relative_to(store))] = document
+        elif path.is_file():
+            found[str(path.relative_to(store))] = path.read_bytes()
     return found
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from geozarr_runner import convert
-from geozarr_runner.convert import count_chunks, find_converter, last_words, run_converters
+from geozarr_runner.convert import Converters, count_chunks, find_converter, last_words
 from geozarr_runner.errors import (
     ConverterFailed,
     ConverterKilled,
@@ -38,9 +40,15 @@ def script(tmp_path: Path) -> Script:
     return write
 
 
+def loaders(parent: int | None = None) -> list[int]:
+    """Return the processes that load a converter, or have."""
+    children = psutil.Process(parent).children()
+    return [child.pid for child in children if any(word.endswith("loaded.py") for word in child.cmdline())]
+
+
 def lines_of(command: list[str]) -> list[str]:
     lines: list[str] = []
-    run_converters([command], on_line=lines.append, on_tick=lambda: None)
+    Converters("").run([command], on_line=lines.append, on_tick=lambda: None)
     return lines
 
 
@@ -95,7 +103,7 @@ def test_ticks_come_while_it_is_silent_and_while_it_talks(
 ) -> None:
     monkeypatch.setattr(convert, "TICK", 0.05)
     ticks: list[float] = []
-    run_converters([script(busy)], on_line=lambda line: None, on_tick=lambda: ticks.append(time.monotonic()))
+    Converters("").run([script(busy)], on_line=lambda line: None, on_tick=lambda: ticks.append(time.monotonic()))
     assert len(ticks) >= 4
 
 
@@ -139,7 +147,7 @@ def test_a_reader_that_fails_ends_it(script: Script, tmp_path: Path) -> None:
 
     child = "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
     with pytest.raises(KeyboardInterrupt):
-        run_converters(
+        Converters("").run(
             [script(f"{child}print(os.getpid(), child.pid, flush=True); time.sleep(60)")],
             on_line=fail,
             on_tick=lambda: None,
@@ -158,22 +166,65 @@ def test_one_that_will_not_end_is_killed(script: Script, monkeypatch: pytest.Mon
 
     stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt):
-        run_converters([script(stubborn)], on_line=fail, on_tick=lambda: None)
+        Converters("").run([script(stubborn)], on_line=fail, on_tick=lambda: None)
     until(lambda: not alive(pids[0]))
 
 
 def test_it_ends_with_a_parent_that_was_killed(script: Script, tmp_path: Path) -> None:
-    import subprocess
-
     mark = tmp_path / "mark"
     command = script(f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
     runner = (
-        f"from geozarr_runner.convert import run_converters as r; r([{command!r}], on_line=print, on_tick=lambda: None)"
+        "from geozarr_runner.convert import Converters\n"
+        f"Converters('').run([{command!r}], on_line=print, on_tick=lambda: None)"
     )
     with subprocess.Popen([sys.executable, "-c", runner]) as process:
         pid = int(until(lambda: mark.exists() and mark.read_text()))
         process.send_signal(signal.SIGKILL)
     until(lambda: not alive(pid))
+
+
+def test_one_is_loaded_while_there_is_nothing_to_convert() -> None:
+    lines: list[str] = []
+    with Converters(find_converter(), {"COLUMNS": "200"}, load=2) as converters:
+        assert len(loaders()) == 2
+        converters.run([[find_converter(), "convert", "--help"]], on_line=lines.append, on_tick=lambda: None)
+        assert any("usage: eopf-geozarr convert" in line for line in lines)
+    assert loaders() == []
+
+
+def test_what_was_loaded_in_vain_ends() -> None:
+    with Converters(find_converter(), load=1):
+        assert len(loaders()) == 1
+    assert loaders() == []
+
+
+def test_a_command_of_elsewhere_is_not_loaded(script: Script) -> None:
+    lines: list[str] = []
+    command = script("print(sys.argv[1:] + sys.stdin.readlines())")
+    with Converters(command[1], load=1) as converters:
+        assert loaders() == []
+        converters.run([[*command, "one"]], on_line=lines.append, on_tick=lambda: None)
+    assert lines == ["['one']"]
+
+
+def test_the_failure_of_a_loaded_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "COMMAND", "pip")
+    with (
+        Converters(str(Path(sys.executable).with_name("pip")), load=1) as converters,
+        pytest.raises(ConverterFailed, match="unknown command"),
+    ):
+        converters.run([["pip", "no-such-command"]], on_line=lambda line: None, on_tick=lambda: None)
+
+
+def test_what_is_loaded_ends_with_a_parent_that_was_killed() -> None:
+    runner = (
+        "import time\nfrom geozarr_runner.convert import Converters, find_converter\n"
+        "with Converters(find_converter(), load=1): time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", runner]) as process:
+        (loader,) = until(lambda: loaders(process.pid))
+        process.kill()
+    until(lambda: not alive(loader))
 
 
 def test_it_is_found_beside_this_python_or_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

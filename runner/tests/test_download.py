@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import threading
@@ -15,14 +16,14 @@ import numpy as np
 import pytest
 from tenacity import Future, RetryCallState, Retrying, wait_none
 
-from benchmarks.server import ProductServer
+from benchmarks.server import Kind, ProductServer
 from geozarr_runner import store as stores
 from geozarr_runner.download import PIECE, download
 from geozarr_runner.errors import ProductBroken, ProductUnreachable
 from geozarr_runner.estimate import needed
 from geozarr_runner.product import open_product
 from geozarr_runner.store import Store
-from runner.tests.support import POLL, RUNNER, run
+from runner.tests.support import POLL, RUNNER, contents, run, until
 
 LARGE = 5 * PIECE + 12345
 
@@ -213,6 +214,44 @@ def test_a_killed_run_goes_on_with_what_is_missing(s2: Path, products: Path, tmp
         key for key in keys if (products / key[1:]).exists()
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out.zarr.log.jsonl"]
+
+
+def test_killed_twenty_times_it_ends_as_if_undisturbed(s2: Path, products: Path, tmp_path: Path) -> None:
+    undisturbed = run(s2, tmp_path / "undisturbed.zarr")
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    output = folder / "out.zarr"
+    moments = random.Random(2026)
+    stages = []
+    with ProductServer(products, latency=0.05) as server:
+        url = f"{server.url}/{s2.name}"
+        for _ in range(20):
+            whole = complete(folder)
+            server.reset()
+            killed = subprocess.Popen([*RUNNER, "convert", url, str(output)], stdout=subprocess.DEVNULL)
+            until(lambda: server.counts.requests)
+            time.sleep(moments.uniform(0, 2))
+            killed.kill()
+            killed.wait()
+            assert not whole & fetched(server, s2.name)
+            assert whole <= complete(folder)
+            assert not output.exists()
+            stages.append(len(whole))
+        whole = complete(folder)
+        server.reset()
+        done = run(url, output)
+        assert not whole & fetched(server, s2.name)
+    assert len(set(stages)) > 3, "the moments were no different ones"
+    assert done.result["bytes_written"] > 0
+    assert contents(output) == contents(undisturbed.output)
+    assert sorted(path.name for path in folder.iterdir()) == ["out.zarr", "out.zarr.log.jsonl"]
+
+
+def fetched(server: ProductServer, name: str) -> set[str]:
+    """Return the keys of the objects whose data a server was asked for."""
+    return {
+        path.removeprefix(f"/{name}/") for path, seen in server.counts.paths.items() if seen.requests.get(Kind.DATA, 0)
+    }
 
 
 def complete(folder: Path) -> set[str]:

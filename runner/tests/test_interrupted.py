@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.server import ProductServer
@@ -96,7 +97,10 @@ def test_while_objects_arrive(number: signal.Signals, s2: Path, output: Path) ->
         running(f"{slow.url}/s2.zarr", output, "--groups", R10M, env={}) as process,
     ):
         until(lambda: any(path.endswith("0.0") for path in slow.counts.paths))
+        # The converter is being loaded meanwhile, and ends as well.
+        (converter,) = psutil.Process(process.pid).children()
         interrupted(process, number, output)
+        assert not converter.is_running()
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -7,17 +7,19 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from geozarr_runner import machine, parts
+from benchmarks.server import ProductServer
+from geozarr_runner import machine, parts, stage
 from geozarr_runner.errors import ConverterFailed
-from geozarr_runner.events import Reporter
+from geozarr_runner.events import Reporter, parse_all
 from geozarr_runner.preflight import Plan, Request, preflight
-from geozarr_runner.publish import PROVENANCE
+from geozarr_runner.product import open_product
 from geozarr_runner.run import run
-from runner.tests.support import R20M, R60M
+from runner.tests.support import R20M, R60M, contents
 
 
 @pytest.fixture
@@ -80,6 +82,35 @@ def test_the_joined_output_is_the_undivided_one(s2: Path, tmp_path: Path, monkey
     assert not list(tmp_path.glob(".*"))
 
 
+def test_groups_that_do_not_fit_into_scratch_together_are_made_one_after_the_other(
+    s2: Path, products: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = open_product(s2)
+    free = max(product.stored_bytes(group) or 0 for group in (R20M, R60M)) + 1
+    monkeypatch.setattr(stage, "disk_usage", lambda path: SimpleNamespace(total=free, free=free - size_of(path)))
+    with ProductServer(products) as server:
+        url = f"{server.url}/{s2.name}"
+        said = io.StringIO()
+        with closing(Reporter(said)) as reporter:
+            run(Request(url, tmp_path / "parts.zarr", groups=[R20M, R60M], scratch=tmp_path / "scratch"), reporter)
+        assert server.counts.repeated() == {}, "each byte once"
+        monkeypatch.undo()
+        with closing(Reporter(io.StringIO())) as reporter:
+            run(Request(url, tmp_path / "whole.zarr", groups=[R20M, R60M]), reporter)
+    events = list(parse_all(said.getvalue().splitlines()))
+    [warning] = [event for event in events if event.type == "warning"]
+    assert warning["code"] == "one-group-at-a-time"
+    assert "are free" in warning["message"]
+    [result] = [event for event in events if event.type == "result"]
+    assert result["bytes_read"] == sum(product.stored_bytes(group) or 0 for group in (R20M, R60M))
+    assert contents(tmp_path / "parts.zarr") == contents(tmp_path / "whole.zarr")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".z"))
+
+
 def test_parts_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     for name, code in (("a", "EPSG:32632"), ("b", "EPSG:4326")):
         write_group(tmp_path / name, {"proj:code": code})
@@ -102,16 +133,3 @@ def write_group(folder: Path, attributes: dict[str, Any]) -> None:
     folder.mkdir()
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     (folder / "zarr.json").write_text(json.dumps(document))
-
-
-def contents(store: Path) -> dict[str, Any]:
-    """Return every file: metadata as what it says, without how this run made it; data as its bytes."""
-    found: dict[str, Any] = {}
-    for path in store.rglob("*"):
-        if path.name == "zarr.json":
-            document = json.loads(path.read_bytes())
-            document["attributes"].pop(PROVENANCE, None)
-            found[str(path.relative_to(store))] = document
-        elif path.is_file():
-            found[str(path.relative_to(store))] = path.read_bytes()
-    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from geozarr_runner.convert import build_argv, run_converters
+from geozarr_runner.convert import Converters, build_argv
 from geozarr_runner.product import Product, open_product
 from geozarr_runner.profiles import Call, crs_of, profile_of
 from runner.tests.support import R10M, R20M, R60M
@@ -89,6 +89,6 @@ def test_every_argument_arrives_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     command.chmod(0o755)
     words = build_argv(str(command), "https://host/a b.zarr?sig=$(x)&y='z'", "/out put.zarr", Call(tuple(STRANGE)))
     lines: list[str] = []
-    run_converters([words], on_line=lines.append, on_tick=lambda: None)
+    Converters("").run([words], on_line=lines.append, on_tick=lambda: None)
     assert lines == [ascii(word) for word in words[1:]]
     assert list(tmp_path.iterdir()) == [command]

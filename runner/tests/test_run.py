@@ -201,8 +201,10 @@ def test_both_polarisations_differ(runs: dict[str, Future[Run]]) -> None:
     [
         ("s2.zarr", ("/nowhere", "measurements/reflectance/r20m", R60M), [R20M, R60M]),
         ("terrain.zarr", ("dem",), ["/dem"]),
+        ("sharded.zarr", ("dem",), ["/dem"]),
     ],
 )
+@pytest.mark.usefixtures("sharded")
 def test_over_http_each_needed_object_comes_once(
     product: str, typed: tuple[str, ...], groups: list[str], terrain: Path, server: ProductServer, tmp_path: Path
 ) -> None:

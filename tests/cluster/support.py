@@ -241,14 +241,15 @@ def manifests(namespace: str) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def fresh_namespace() -> Iterator[Namespace]:
-    """Make a namespace that is ready for jobs, and delete everything of it at the end."""
+def fresh_namespace(*, bare: bool = False) -> Iterator[Namespace]:
+    """Make a namespace that is ready for jobs, or has nothing in it, and delete everything of it at the end."""
     namespace = Namespace(f"geozarr-test-{uuid4().hex[:8]}")
     kubectl("create", "namespace", namespace.name)
     try:
         # Pods are refused until their service account is there, which takes a moment.
         namespace.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=30s")
-        namespace.apply(*manifests(namespace.name))
+        if not bare:
+            namespace.apply(*manifests(namespace.name))
         yield namespace
     finally:
         # From then on nothing is started there; it is gone some time later, and nobody waits for that.

@@ -348,6 +348,17 @@ def test_a_workflow_that_waits_for_another(holder: str) -> None:
     assert facts.lock_reason({"metadata": {"name": "a"}}) is None
 
 
+def test_who_runs_while_a_job_waits_for_its_turn() -> None:
+    holders = ["argo/b/b", "argo/c/c"]
+    waits = {"mutex": {}, "semaphore": {"waiting": [{"semaphore": "argo/ConfigMap/x/jobs", "holders": holders}]}}
+    cause = facts.lock_reason({"metadata": {"name": "a"}, "status": {"synchronization": waits}})
+    assert cause is not None
+    assert cause.code == "waits-for-its-turn"
+    assert "2 jobs at once" in cause.message
+    assert "now b, c" in cause.message
+    assert not cause.lasting
+
+
 def test_long_messages_are_one_short_line() -> None:
     cause = facts.waiting_reason(waiting("CreateContainerError", "a\n  b " + "c" * 1000))
     assert cause is not None
