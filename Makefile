@@ -88,6 +88,10 @@ demo: setup
 	@echo "$(DEMO)/preview.png was drawn from one of its overviews. To open it:"
 	@echo
 	@echo "  $(BIN)/python -c 'import geozarr_nb as gz; print(gz.open(\"$(DEMO)/sample_r10m.zarr\"))'"
+	@echo
+	@echo "The same by clicking: make jupyter, then $(BIN)/jupyter lab, and in a cell"
+	@echo
+	@echo "  import geozarr_nb as gz; gz.ui(\"$(DEMO)/sample.zarr\")"
 
 # What breaks a cluster's parts on purpose comes last, and alone.
 test: setup
