@@ -80,20 +80,24 @@ class Converters:
         Variables for them, where this process does not have them itself.
     load
         How many to load at once; none where the command is not this Python's own.
+    about
+        What a list of processes shows of those until they have a command line: the folder that they will write in.
     """
 
-    def __init__(self, command: str, environment: Mapping[str, str] | None = None, *, load: int = 0) -> None:
+    def __init__(
+        self, command: str, environment: Mapping[str, str] | None = None, *, load: int = 0, about: object = ""
+    ) -> None:
         self.command = command
         self._environment = environment or {}
         is_own = Path(command).parent == Path(sys.executable).parent
         self._load = load if is_own and entry_points(group="console_scripts", name=COMMAND) else 0
+        self._loader = [sys.executable, "-P", str(Path(__file__).with_name("loaded.py")), COMMAND, str(about)]
         self._waiting: list[_Converter] = []
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
-        loader = [sys.executable, "-P", str(Path(__file__).with_name("loaded.py")), COMMAND]
         with self._cleanup:
-            self._waiting = [self._start(loader, waits=True) for _ in range(self._load)]
+            self._waiting = [self._start(self._loader, waits=True) for _ in range(self._load)]
             self._cleanup = self._cleanup.pop_all()
         return self
 

@@ -1,7 +1,7 @@
-"""Loads an installed command, then waits for its command line: `python -P loaded.py NAME`, and one line of JSON.
+"""Loads a command, then waits for its command line: `python -P loaded.py NAME [ABOUT]`, and one line of JSON.
 
 Loading the converter takes seconds; they pass while its input is still on the way. Without a line there is nothing to
-do. (`-P`: the modules beside this file have names of the standard library's.)
+do. ABOUT is for those who look at processes. (`-P`: the modules beside this file have names of the standard library's.)
 """
 
 import json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,16 @@ import geozarr_nb as gz
 from benchmarks.server import ProductServer
 from tests.browser.lab import UI, Lab
 from tests.browser.test_story import R60M
-from tests.cluster.support import Namespace
+from tests.cluster.support import Namespace, fresh_namespace
 
 pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Namespace]:
+    """A namespace of this module's own: its jobs are in nobody's way."""
+    with fresh_namespace() as made:
+        yield made
 
 
 def test_from_a_product_to_its_picture_on_a_cluster(

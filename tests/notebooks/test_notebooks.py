@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scripts.execute_notebooks import NOTEBOOKS, OWN, SANITISE, needs_cluster, sanitised, sources_of
-from tests.cluster.support import Namespace, node_address
+from tests.cluster.support import fresh_namespace, node_address
 
 LARGEST = 300_000  # bytes
 SECONDS_A_CELL = 240
@@ -59,8 +59,9 @@ def test_every_cell_is_true(path: Path, tmp_path: Path) -> None:
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", [path for path in PATHS if path not in LOCAL], ids=lambda path: path.stem)
-def test_every_cell_is_true_on_a_cluster(path: Path, tmp_path: Path, namespace: Namespace) -> None:
-    run(path, tmp_path, {**namespace.settings, "GEOZARR_NODE_ADDRESS": node_address()})
+def test_every_cell_is_true_on_a_cluster(path: Path, tmp_path: Path) -> None:
+    with fresh_namespace() as namespace:
+        run(path, tmp_path, {**namespace.settings, "GEOZARR_NODE_ADDRESS": node_address()})
 
 
 def test_there_are_five() -> None:
