@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import yaml
+from tenacity import retry, retry_if_exception, stop_after_attempt
 
 from benchmarks.server import ProductServer
 from geozarr_nb.job import Job
@@ -385,7 +386,7 @@ def said_of(namespace: Namespace, text: str) -> list[str]:
     kinds = ",".join(SPOKEN_KINDS)
     said = {
         "objects": namespace.kubectl("get", kinds, "-o", "yaml", "--show-managed-fields"),
-        "describe": namespace.kubectl("describe", kinds),
+        "describe": _description(namespace, kinds),
     }
     for pod in namespace.pods(every=True):
         name = pod["metadata"]["name"]
@@ -395,6 +396,16 @@ def said_of(namespace: Namespace, text: str) -> list[str]:
             # It ended meanwhile, or has not begun: then it has said nothing.
             continue
     return [where for where, words in said.items() if text in words]
+
+
+def _is_gone(error: BaseException) -> bool:
+    return isinstance(error, subprocess.CalledProcessError) and "(NotFound)" in error.stderr
+
+
+@retry(retry=retry_if_exception(_is_gone), stop=stop_after_attempt(10), reraise=True)
+def _description(namespace: Namespace, kinds: str) -> str:
+    """Return what kubectl describes; it fails where an object goes between its listing and its reading."""
+    return namespace.kubectl("describe", kinds)
 
 
 @dataclass(frozen=True)

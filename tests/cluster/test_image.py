@@ -18,6 +18,7 @@ import yaml
 from benchmarks.server import ProductServer
 from geozarr_nb.sample import sample_product
 from tests.cluster.support import IMAGE, WORKFLOWS, Namespace, node_address
+from tests.s3_server import s3_server
 
 pytestmark = pytest.mark.cluster
 
@@ -125,18 +126,12 @@ def box(namespace: Namespace) -> Iterator[Box]:
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A Sentinel-3 product in a bucket that pods reach, and the setting that leads there."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address=node_address(), port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"key": "test", "secret": "not-a-secret", "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}}
-    s3 = fsspec.filesystem("s3", **options)
-    s3.mkdir("products")
     sample = sample_product(tmp_path_factory.mktemp("bucket") / "s3.zarr", size=240, kind="s3-olci")
-    s3.put(str(sample), "products/s3.zarr", recursive=True)
-    yield "s3://products/s3.zarr", json.dumps(options)
-    server.stop()
+    with s3_server(node_address()) as options:
+        s3 = fsspec.filesystem("s3", **options)
+        s3.mkdir("products")
+        s3.put(str(sample), "products/s3.zarr", recursive=True)
+        yield "s3://products/s3.zarr", json.dumps(options)
 
 
 def test_its_commands_are_on_the_path_of_an_ordinary_user(box: Box) -> None:

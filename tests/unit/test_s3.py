@@ -15,21 +15,16 @@ import pytest
 import geozarr_nb as gz
 from geozarr_nb.sample import sample_product
 from geozarr_runner.errors import ProductDenied, ProductNotFound
+from tests.s3_server import s3_server
 
 R60M = "/measurements/reflectance/r60m"
 
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
-    """What tells fsspec where the server is; the server sees requests of this test only."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"key": "test", "secret": "not-a-secret", "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}}
-    yield {"FSSPEC_S3": json.dumps(options)}
-    server.stop()
+    """What tells fsspec where the server is; the server sees requests of this module only."""
+    with s3_server() as options:
+        yield {"FSSPEC_S3": json.dumps(options)}
 
 
 @pytest.fixture(scope="module")
