@@ -72,7 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         "not seen by others",
     )
     convert.add_argument(
-        "output", metavar="OUTPUT", help='the GeoZarr to write: a path; "" is PRODUCT_geozarr.zarr in this folder'
+        "output",
+        metavar="OUTPUT",
+        help='the GeoZarr to write: a path, or an address in an object store (s3://bucket/product.zarr); "" is '
+        "PRODUCT_geozarr.zarr in this folder",
     )
     _add_groups(convert)
     _add_truth(
@@ -88,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         "once the new one is verified",
     )
     convert.add_argument(
-        "--scratch", type=Path, metavar="DIR", help="where to stage the input (default: beside OUTPUT)"
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="where to stage the input, and what goes to an object store (default: beside OUTPUT; $TMPDIR or /var/tmp)",
     )
     convert.add_argument("--log", type=Path, metavar="FILE", help="keep everything there (default: OUTPUT.log.jsonl)")
     convert.add_argument("--identity", metavar="TEXT", help="kept in the output's record of how it was made")
@@ -135,7 +141,7 @@ def _add_for_orchestrators(parser: argparse.ArgumentParser) -> None:
         help="the first event tells it, so that one run is found in a log file of several; a run that is refused is "
         "then in that file too",
     )
-    group.add_argument("--within", type=Path, metavar="DIR", help="refuse an OUTPUT that does not lie below it")
+    group.add_argument("--within", type=Path, metavar="DIR", help="refuse a path as OUTPUT that does not lie below it")
     group.add_argument("--outcome", type=Path, metavar="FILE", help="write the result or error there, as JSON")
     group.add_argument(
         "--termination-log", type=Path, metavar="FILE", help="write an error there, as one line: [code] message"

@@ -142,11 +142,18 @@ class Reporter:
         self._verbose = verbose
         self._progress_file = Path(progress_file) if progress_file else None
         self._log: TextIO | None = None
+        self._when_closed: Callable[[], None] = lambda: None
         self._before_log: list[str] = []
         self.outcome: dict[str, Any] | None = None
 
-    def open_log(self, path: Path) -> None:
-        """Keep everything in `path` from here on, what came before included; the first file that opens is kept."""
+    def open_log(self, path: Path, when_closed: Callable[[], None] = lambda: None) -> None:
+        """Keep everything in `path` from here on, what came before included; the first file that opens is kept.
+
+        Parameters
+        ----------
+        when_closed
+            Called when all is in it.
+        """
         if self._log is not None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +164,7 @@ class Reporter:
             with suppress(OSError):
                 log.close()
             raise
-        self._log = log
+        self._log, self._when_closed = log, when_closed
         self._before_log.clear()
 
     def close(self) -> None:
@@ -166,6 +173,12 @@ class Reporter:
             with suppress(OSError):  # what could not be written is not written by closing either
                 self._log.close()
             self._log = None
+            self._when_closed()
+
+    @property
+    def keeps_log(self) -> bool:
+        """True while there is a log file."""
+        return self._log is not None
 
     @property
     def unheard(self) -> bool:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geozarr_runner import publish
+from geozarr_runner import publish, upload
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.groups import GroupReport, normalise, report
 from geozarr_runner.product import Product, open_product
 from geozarr_runner.profiles import Call, profile_of
 from geozarr_runner.store import local_path, redact
+from geozarr_runner.upload import Output, RemoteOutput, output_place
 
 IfExists = Literal["error", "skip", "overwrite"]
 CONVERTER_OPENS = ("http://", "https://", "s3://", "gs://")
@@ -27,7 +28,8 @@ SMALLEST_SPACE = 50_000_000
 class Request:
     """What a run is asked to do; `product` in any form that `open_product` takes, `groups` in any of `normalise`.
 
-    An empty `output` is `<product>_geozarr.zarr` in the working directory; none may lie outside of `within`.
+    `output` is a path or an address in an object store; empty, it is `<product>_geozarr.zarr` in the working directory.
+    A path may not lie outside of `within`.
     """
 
     product: Any
@@ -61,7 +63,7 @@ class Plan:
     """
 
     product: Product
-    output: Path
+    output: Output
     groups: tuple[str, ...]
     report: GroupReport
     call: Call
@@ -76,13 +78,13 @@ class Plan:
         return f"input-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def preflight(request: Request, reporter: Reporter, on_output: Callable[[Path], None] = lambda _: None) -> Plan:
+def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output], None] = lambda _: None) -> Plan:
     """Read the product's structure, compare it with the request, and look at where the output will lie.
 
     Parameters
     ----------
     on_output
-        Called with the output's path as soon as it is known to be allowed: before the product is read, unless the
+        Called with the output's place as soon as it is known to be allowed: before the product is read, unless the
         output is named after it.
 
     Raises
@@ -91,8 +93,8 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Path], 
         And its kinds: the product cannot be read.
     GroupsMissing
         A group is missing and `validate_groups` asks for all, or none is left.
-    OutputExists, InvalidRequest, StorageFull
-        The output cannot be written there.
+    OutputExists, InvalidRequest, StorageFailed
+        And their kinds: the output cannot be written there.
     """
     output = None if request.output == "" else _output(request, request.output)
     if output is not None:
@@ -103,10 +105,14 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Path], 
         output = _output(request, f"{product.name.replace('/', '-')}_geozarr.zarr")
         on_output(output)
     source = local_path(product.url)
-    if source is not None and _overlap(source, output):
+    if isinstance(output, RemoteOutput):
+        is_within = _overlaps(product.url, output)
+    else:
+        is_within = source is not None and _overlap(source, output)
+    if is_within:
         raise InvalidRequest(
             "input and output may not lie in one another",
-            given=f"{source} and {output}",
+            given=f"{redact(product.url)} and {output}",
             remedy="choose an output beside the product",
         )
     reporter.message(f"{product.kind}: {product.name} at {redact(product.url)}")
@@ -123,7 +129,7 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Path], 
         reporter.warning("no-effect", sentence)
     done = _look_at_output(output, product, found.found, request)
     if not done:
-        _look_at_space(output)
+        _look_at_space(upload.scratch_folder(request.scratch) if isinstance(output, RemoteOutput) else output.parent)
     profile = profile_of(product)
     readable = _readable(product)
     return Plan(
@@ -139,13 +145,18 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Path], 
     )
 
 
-def _output(request: Request, name: str | os.PathLike[str]) -> Path:
-    output = publish.output_path(name)
-    return output if request.within is None else publish.inside(output, request.within)
+def _output(request: Request, name: str | os.PathLike[str]) -> Output:
+    output = output_place(name)
+    if request.within is None or isinstance(output, RemoteOutput):
+        return output
+    return publish.inside(output, request.within)
 
 
-def _look_at_output(output: Path, product: Product, groups: tuple[str, ...], request: Request) -> bool:
+def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], request: Request) -> bool:
     """Return whether the output is there and done; raise where it is in the way."""
+    if isinstance(output, RemoteOutput):
+        root = upload.root_document(output)
+        return root is not None and is_done(output, publish.provenance_in(root), product, groups, request.if_exists)
     if not os.path.lexists(output) and os.path.lexists(publish.retired(output)):
         publish.discard_leftovers(output)  # a run was killed between its two renames: the old output comes back
     if not os.path.lexists(output):
@@ -196,8 +207,8 @@ def is_done(
     return True
 
 
-def _look_at_space(output: Path) -> None:
-    existing = next(folder for folder in output.parents if os.path.exists(folder))  # noqa: PTH110  never raises
+def _look_at_space(place: Path) -> None:
+    existing = next(folder for folder in (place, *place.parents) if os.path.exists(folder))  # noqa: PTH110  never raises
     usage = shutil.disk_usage(existing)
     if usage.total and usage.free < SMALLEST_SPACE:  # some mounts do not tell their size
         raise StorageFull(
@@ -210,6 +221,11 @@ def _look_at_space(output: Path) -> None:
 def _overlap(source: Path, output: Path) -> bool:
     one, other = source.resolve(), output.resolve()
     return one == other or one in other.parents or other in one.parents
+
+
+def _overlaps(source: str, output: RemoteOutput) -> bool:
+    one, other = f"{redact(source).rstrip('/')}/", f"{output}/"
+    return one.startswith(other) or other.startswith(one)
 
 
 def _readable(product: Product) -> bool:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
-from geozarr_runner.store import local_path, storage_failure
+from geozarr_runner.store import local_path, redact, storage_failure
 
 PROVENANCE = "geozarr_runner"
 _AT_FDCWD = -100
@@ -68,7 +68,7 @@ def output_path(output: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InvalidRequest
-        For an object store's address, an empty name or a folder's own root.
+        For an address, an empty name or a folder's own root.
     """
     if not isinstance(output, str | os.PathLike):
         raise InvalidRequest(
@@ -78,9 +78,11 @@ def output_path(output: str | os.PathLike[str]) -> Path:
     path = local_path(text) if text.strip() else None
     if path is None:
         raise InvalidRequest(
-            "the output has to be a path on this machine" if text.strip() else "the output has no name",
-            given=text,
-            remedy="write to a folder, e.g. out/product.zarr, and copy it to the object store from there",
+            "the output has to be a path on this machine, or an address in an object store that fsspec knows"
+            if text.strip()
+            else "the output has no name",
+            given=redact(text),
+            remedy="write to a folder, out/product.zarr say, or to a bucket, s3://bucket/product.zarr",
         )
     path = Path(os.path.normpath(path))
     if path.parent == path or path == Path.home():
@@ -220,6 +222,15 @@ def provenance_of(root: Mapping[str, Any] | None) -> dict[str, Any] | None:
     attributes = (root or {}).get("attributes")
     record = attributes.get(PROVENANCE) if isinstance(attributes, dict) else None
     return record if isinstance(record, dict) else None
+
+
+def provenance_in(document: bytes) -> dict[str, Any] | None:
+    """Return the record out of a root's document as it is stored; None where it has none, or cannot be read."""
+    try:
+        root = json.loads(document)
+    except ValueError:
+        return None
+    return provenance_of(root if isinstance(root, dict) else None)
 
 
 def record_provenance(store: Path, record: Mapping[str, Any]) -> None:

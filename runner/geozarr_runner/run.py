@@ -6,16 +6,16 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from geozarr_runner import convert, machine, publish
+from geozarr_runner import convert, machine, publish, upload
 from geozarr_runner.diagnose import diagnose
-from geozarr_runner.errors import ConverterFailed, ConverterKilled, VerificationFailed
+from geozarr_runner.errors import ConverterFailed, ConverterKilled, StorageFailed, VerificationFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.layout import written
 from geozarr_runner.parts import join, split
@@ -24,6 +24,7 @@ from geozarr_runner.product import Array
 from geozarr_runner.profiles import Call, profile_of
 from geozarr_runner.stage import DoesNotFit, Staged, make_view, stage
 from geozarr_runner.store import redact
+from geozarr_runner.upload import Output, RemoteOutput
 from geozarr_runner.verify import Verified, verify
 
 REPORTED_VERSIONS = ("geozarr-runner", "eopf-geozarr", "zarr", "xarray", "numpy", "dask")
@@ -33,7 +34,7 @@ REPORTED_VERSIONS = ("geozarr-runner", "eopf-geozarr", "zarr", "xarray", "numpy"
 class Result:
     """What a run has made."""
 
-    path: Path
+    path: Output
     groups: tuple[str, ...]
     skipped: bool
 
@@ -45,7 +46,7 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
     ----------
     log
         The file that keeps everything, from the moment the request is known to be possible; default
-        `<output>.log.jsonl`.
+        `<output>.log.jsonl`, in an object store when the reporter closes.
     log_refused
         Keep also what became of a request that is refused, where a log file has a place of its own.
 
@@ -55,32 +56,36 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
         Its `exit_code` is the run's. Nothing half-written is left under the output's name.
     """
 
-    def log_of(output: Path) -> Path:
-        return log or output.with_name(f"{output.name}.log.jsonl")
+    def open_log(output: Output) -> None:
+        if log is not None or not isinstance(output, RemoteOutput):
+            reporter.open_log(log or Path(f"{output}.log.jsonl"))
+        elif not reporter.keeps_log:
+            file = upload.log_file(output, request.scratch)
+            reporter.open_log(file, lambda: upload.upload_log(output, file))
 
-    def keep(output: Path) -> None:
-        if log is not None or _has_place_for_a_log(output):
-            with suppress(OSError):  # what is written later fails with its own reason
-                reporter.open_log(log_of(output))
+    def keep(output: Output) -> None:
+        if log is not None or isinstance(output, RemoteOutput) or _has_place_for_a_log(output):
+            with suppress(OSError, StorageFailed):  # what is written later fails with its own reason
+                open_log(output)
 
     start = time.monotonic()
     started = datetime.now(UTC)
     with reporter.stage("preflight"):
         plan = preflight(request, reporter, keep if log_refused else lambda _: None)
     if plan.done:
-        _report_result(reporter, plan, request, bytes_read=0, start=start)
+        _report_result(reporter, plan, request, bytes_read=0, bytes_written=_stored_bytes(plan.output), start=start)
         return Result(plan.output, plan.groups, skipped=True)
     command = convert.find_converter()
     shares = _shares(request, plan)
     largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
     with (
-        publish.workspace(plan.output, request.scratch, staging=plan.staging) as space,
+        _workspace(plan, request) as space,
         convert.Converters(
             command, machine.allocator(largest), load=len(shares) or 1, about=space.folder
         ) as converters,
     ):
-        with publish.storage_errors(plan.output.parent):
-            reporter.open_log(log_of(plan.output))
+        with publish.storage_errors(space.output.parent):
+            open_log(plan.output)
         work = _Work(request, space, converters, shares, reporter)
         try:
             made = work.make(plan, space.writing)
@@ -89,12 +94,26 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
                 raise
             reporter.warning("one-group-at-a-time", f"{lack.message}: one group is made after the other", lack.remedy)
             made = work.make_in_turn(plan)
-        with reporter.stage("publish"):
+        with reporter.stage("publish") as progress:
             record = _provenance(plan, request, made.verified, started)
             publish.record_provenance(space.writing, record)
-            publish.publish(space, overwrite=request.if_exists == "overwrite")
-    _report_result(reporter, plan, request, bytes_read=made.bytes_read, start=start)
+            size = folder_bytes(space.writing)
+            if isinstance(space, upload.Workspace):
+                upload.publish(space, overwrite=request.if_exists == "overwrite", progress=progress)
+            else:
+                publish.publish(space, overwrite=request.if_exists == "overwrite")
+    _report_result(reporter, plan, request, bytes_read=made.bytes_read, bytes_written=size, start=start)
     return Result(plan.output, plan.groups, skipped=False)
+
+
+def _workspace(plan: Plan, request: Request) -> AbstractContextManager[publish.Workspace]:
+    if isinstance(plan.output, RemoteOutput):
+        return upload.workspace(plan.output, request.scratch, staging=plan.staging)
+    return publish.workspace(plan.output, request.scratch, staging=plan.staging)
+
+
+def _stored_bytes(output: Output) -> int:
+    return upload.stored_bytes(output) if isinstance(output, RemoteOutput) else folder_bytes(output)
 
 
 def _has_place_for_a_log(output: Path) -> bool:
@@ -243,14 +262,16 @@ def _provenance(plan: Plan, request: Request, verified: Verified, started: datet
     }
 
 
-def _report_result(reporter: Reporter, plan: Plan, request: Request, *, bytes_read: int, start: float) -> None:
+def _report_result(
+    reporter: Reporter, plan: Plan, request: Request, *, bytes_read: int, bytes_written: int, start: float
+) -> None:
     reporter.emit(
         "result",
         path=str(plan.output),
         groups=list(plan.groups),
         skipped=plan.done,
         bytes_read=bytes_read,
-        bytes_written=folder_bytes(plan.output),
+        bytes_written=bytes_written,
         seconds=round(time.monotonic() - start, 3),
         versions=versions(),
         identity=request.identity,

@@ -251,27 +251,29 @@ class Store:
         kind = type(error).__name__
         if status in (401, 403) or isinstance(error, PermissionError) or "Credentials" in kind:
             return ProductDenied(
-                "access was refused" + (f" (HTTP {status})" if status else f" ({_text(error)})"),
+                "access was refused" + (f" (HTTP {status})" if status else f" ({error_text(error)})"),
                 given=address,
                 remedy="give credentials where fsspec reads them, e.g. "
                 'FSSPEC_HTTPS=\'{"headers": {"Authorization": "Bearer ..."}}\' or FSSPEC_S3=\'{"anon": true}\'',
             )
         if CERTIFICATE_REFUSED in str(error):
             return ProductUnreachable(
-                f"the server's certificate is not trusted: {_text(error)}",
+                f"the server's certificate is not trusted: {error_text(error)}",
                 given=address,
                 remedy="name the file of the authority that signed it: SSL_CERT_FILE=/path/ca.crt",
             )
         if isinstance(error, (ImportError, NotImplementedError)):
-            return ProductUnreachable(_text(error), given=address, remedy="install the fsspec backend that it names")
+            return ProductUnreachable(
+                error_text(error), given=address, remedy="install the fsspec backend that it names"
+            )
         if status is not None or isinstance(error, OSError | asyncio.TimeoutError) or _is_client_error(error):
             return ProductUnreachable(
-                f"no answer{f' after {tries} tries' if tries > 1 else ''}: {_text(error)}",
+                f"no answer{f' after {tries} tries' if tries > 1 else ''}: {error_text(error)}",
                 given=address,
                 remedy="check the address and the network, then run the same command again",
             )
         return ProductBroken(
-            f"the store answered something unusable: {_text(error)}",
+            f"the store answered something unusable: {error_text(error)}",
             given=address,
             remedy="open the address in a browser: it may be another service's",
         )
@@ -349,7 +351,7 @@ def _open_filesystem(root: str, *, encoded: bool, for_another_loop: bool = False
         filesystem, base = fsspec.core.url_to_fs(root, **options)
     except (ValueError, ImportError) as error:
         raise ProductUnreachable(
-            f"this kind of address cannot be opened: {_text(error)}",
+            f"this kind of address cannot be opened: {error_text(error)}",
             given=redact(root),
             remedy="use a path, http(s)://, s3:// or another protocol of fsspec.available_protocols()",
         ) from error
@@ -425,7 +427,8 @@ def _is_client_error(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in ("aiohttp", "botocore", "aiobotocore", "gcsfs", "adlfs")
 
 
-def _text(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
+    """Return an error's text in one line, without what may be secret in it."""
     text = " ".join(str(error).split()) or type(error).__name__
     # Some backends put the whole address, signature and all, into their text.
     return " ".join(redact(word) if "://" in word else word for word in text.split())[:300]
