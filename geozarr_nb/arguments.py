@@ -146,7 +146,10 @@ def _add_groups(parser: argparse.ArgumentParser) -> None:
 def _add_request(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     parser.add_argument(
-        "output", nargs="?", metavar="OUTPUT", help="the GeoZarr to write (default: PRODUCT_geozarr.zarr here)"
+        "output",
+        nargs="?",
+        metavar="OUTPUT",
+        help="the GeoZarr to write: a path, or s3://bucket/path (default: PRODUCT_geozarr.zarr here)",
     )
     _add_groups(parser)
     parser.add_argument(

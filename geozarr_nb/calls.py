@@ -135,7 +135,8 @@ def submit(
         As for `inspect`.
     output
         Path of the GeoZarr to write; `<product>_geozarr.zarr` in the working directory where neither it nor a setting
-        says otherwise. On a cluster a path on the claim: `out/r20m.zarr`, or `pvc://claim/out/r20m.zarr`.
+        says otherwise. On a cluster a path on the claim: `out/r20m.zarr`, or `pvc://claim/out/r20m.zarr`. Everywhere an
+        address in an object store, `s3://bucket/r20m.zarr`; one that is replaced is gone while the new one is uploaded.
     groups
         As for `validate`. The output holds these groups and no others.
     validate_groups
@@ -150,7 +151,8 @@ def submit(
     verbose
         Have all that the converter prints among the events too, not in the log only.
     scratch
-        Folder for intermediate files; beside the output where neither it nor a setting says otherwise.
+        Folder for intermediate files; beside the output where neither it nor a setting says otherwise ($TMPDIR or
+        /var/tmp for one in an object store, all of which lies there until it is uploaded).
     image
         The runner's image, where jobs run in one; None: the settings say.
     memory

@@ -43,7 +43,8 @@ class Request:
     product
         The product's name.
     output
-        Where the GeoZarr is written: an absolute path of this machine, or `pvc://claim/path` on a cluster.
+        Where the GeoZarr is written: an absolute path of this machine, `pvc://claim/path` on a cluster, or an address
+        in an object store.
     groups
         Absolute paths; empty for the whole product in the converter's own layout.
     validate_groups
@@ -96,8 +97,8 @@ class Request:
             An argument cannot be used.
         """
         from geozarr_runner.groups import normalise
-        from geozarr_runner.publish import output_path
         from geozarr_runner.store import local_path, redact
+        from geozarr_runner.upload import output_place
 
         if if_exists not in IF_EXISTS:
             raise InvalidRequest("this is no value of if_exists", given=if_exists, remedy=f"choose of {IF_EXISTS}")
@@ -106,7 +107,7 @@ class Request:
         if not output and settings.output_zarr:
             output = settings.required("output_zarr")
         output = output or f"{product.name}_geozarr.zarr"
-        target = str(output_path(output)) if locate is None else locate(output)
+        target = str(output_place(output)) if locate is None else locate(output)
         chosen = normalise(settings.groups if groups is None else groups)
         return cls(
             source=source,
@@ -179,9 +180,12 @@ class Request:
                 groups=self.groups,
                 validate_groups=self.validate_groups,
                 if_exists=self.if_exists,
+                scratch=Path(self.scratch) if self.scratch else None,
             ),
             Reporter(StringIO()),
         )
+        if not isinstance(plan.output, Path):
+            return plan.done
         parent = next(folder for folder in Path(output).parents if folder.exists())
         if not parent.is_dir():
             raise StorageFailed(

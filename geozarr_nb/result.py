@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from geozarr_nb.cluster.volume import SCHEME, neighbours, resolve
 from geozarr_runner.errors import InvalidRequest, ProductBroken
 from geozarr_runner.store import Store, redact
+from geozarr_runner.upload import MANIFEST, is_address
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -332,9 +333,10 @@ def _absent(url: str, store: Store) -> InvalidRequest:
     if url.startswith(SCHEME):
         return _absent_on_claim(url)
     if store.local is None:
-        return InvalidRequest(
-            "there is no Zarr store here", given=redact(url), remedy="check the address: it must be the store itself"
-        )
+        remedy = "check the address: it must be the store itself"
+        if is_address(url) and Store(f"{url.rstrip('/')}{MANIFEST}").read("") is not None:
+            remedy = "it is being written, or was interrupted: run the conversion again once none is at work on it"
+        return InvalidRequest("there is no Zarr store here", given=redact(url), remedy=remedy)
     name, parent = store.local.name, store.local.parent
     if (parent / f".{name}.partial").exists():
         remedy = "it is being written, or was interrupted: look at gz.list_jobs() and run the conversion again"

@@ -24,6 +24,7 @@ from geozarr_nb.backends.runlog import RunLog, without_log
 from geozarr_nb.backends.workflow import (
     LABELS,
     Attempt,
+    claim_of,
     input_secret,
     manifest,
     output_address,
@@ -44,12 +45,14 @@ from geozarr_nb.errors import (
     InvalidRequest,
     JobNotFound,
     OutputBusy,
+    StorageFailed,
 )
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
 from geozarr_runner.estimate import memory_needed
 from geozarr_runner.events import Event
 from geozarr_runner.product import Product
+from geozarr_runner.upload import LOG, RemoteOutput, is_address, read_beside, root_document
 
 WORKFLOW = "workflows.argoproj.io/workflow"  # the label of a pod that names its Workflow
 POLL_INTERVAL = 1.0
@@ -108,8 +111,11 @@ class ArgoBackend:
         """See `Backend.check`."""
         self._memory[request.identity] = memory_needed(product, request.groups)
         manifest(request, request.name, 1, self._settings, 0)  # refuses what the pods could not read
+        self._check_cluster(claim_of(request, self._settings))
+        if is_address(request.output):
+            request.check_groups(product)
+            return request.check_output(product, _root_in_store(RemoteOutput(request.output)))
         address = Address.parse(request.output)
-        self._check_cluster(address.claim)
         mount = mount_of(address, self._settings)
         if mount is not None:
             return request.check(product, path=mount.local(address.path))
@@ -197,7 +203,7 @@ class ArgoBackend:
             )
         self._refuse_second_writer(request, job)
         self._until_gone(workflow_name(job, number))
-        known = self._check_cluster(Address.parse(request.output).claim)
+        known = self._check_cluster(claim_of(request, self._settings))
         memory = self._memory.get(request.identity, int((earlier and earlier.memory_needed) or 0))
         workflow = self._create(request, manifest(request, job, number, self._settings, memory), known)
         while self._has_ended(Attempt(workflow)):
@@ -449,7 +455,7 @@ class ArgoBackend:
         with self._mutex:
             said = self._said.get(attempt.uid)
             if said is None:
-                said = self._said[attempt.uid] = _Said(RunLog(self._api, self._read_file))
+                said = self._said[attempt.uid] = _Said(RunLog(self._api, self._read_log))
             self._said.move_to_end(attempt.uid)
             while len(self._said) > LOGS_KEPT:
                 self._said.popitem(last=False)
@@ -461,6 +467,14 @@ class ArgoBackend:
             return files_of(parsed, self._settings).read(parsed.path)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def _read_log(self, address: str) -> bytes | None:
+        if not is_address(address):
+            return self._read_file(address)
+        try:
+            return read_beside(RemoteOutput(address.removesuffix(LOG)), LOG)
+        except StorageFailed:
+            return None  # the job's pod has credentials for it, and this machine may have none
 
     # Ending
 
@@ -524,6 +538,13 @@ def _progress(attempt: Attempt) -> Progress | None:
     """Return what Argo has been told of the progress; it does not know of what."""
     measured = attempt.pods[-1].progress if attempt.pods else None
     return None if measured is None else Progress(*measured, "parts")
+
+
+def _root_in_store(output: RemoteOutput) -> bytes | None:
+    try:
+        return root_document(output)
+    except StorageFailed:
+        return None  # it cannot be looked at from here; the run itself will
 
 
 def _missing(cause: Cause) -> ClusterObjectMissing:

@@ -27,11 +27,12 @@ from geozarr_nb.backends.digest import Digest, read_events
 from geozarr_nb.backends.folder import ADDRESS, JobFolder, StateFolder, read_json, write_json
 from geozarr_nb.backends.outcome import outcome
 from geozarr_nb.backends.processes import end_run
-from geozarr_nb.errors import InvalidRequest, JobNotFound, OutputBusy
+from geozarr_nb.errors import InvalidRequest, JobNotFound, OutputBusy, StorageFailed
 from geozarr_nb.request import Request
 from geozarr_runner.events import Event
 from geozarr_runner.product import Product
-from geozarr_runner.publish import discard_leftovers, output_path, storage_errors
+from geozarr_runner.publish import storage_errors
+from geozarr_runner.upload import discard_leftovers, output_place
 
 RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
 SECONDS_BETWEEN_REVIVALS = 1.0
@@ -87,7 +88,7 @@ class LocalBackend:
 
     def locate(self, output: str | os.PathLike[str]) -> str:
         """See `Backend.locate`."""
-        return str(output_path(output))
+        return str(output_place(output))
 
     def check(self, request: Request, product: Product) -> bool:
         """See `Backend.check`."""
@@ -365,8 +366,9 @@ class LocalBackend:
             leftovers, self._leftovers = self._leftovers, set()
         # Not before others may go on: it can be gigabytes.
         for output, scratch in leftovers:
-            with suppress(OSError):  # what cannot be removed now is found by the next run for the same output
-                discard_leftovers(output, Path(scratch) if scratch else None)
+            # What cannot be removed now is found by the next run for the same output.
+            with suppress(OSError, StorageFailed):
+                discard_leftovers(output_place(output), Path(scratch) if scratch else None)
 
 
 @dataclass(frozen=True, slots=True)

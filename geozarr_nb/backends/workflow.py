@@ -22,6 +22,7 @@ from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
 from geozarr_runner.events import Event, parse
 from geozarr_runner.store import redact
+from geozarr_runner.upload import RemoteOutput, is_address
 
 APP = "geozarr-convert"
 LABELS = f"app.kubernetes.io/name={APP}"
@@ -34,12 +35,12 @@ FINISHED = ("Succeeded", "Failed", "Error")
 
 
 def output_address(output: str, claim: str) -> str:
-    """Return an output's address: `pvc://claim/path`.
+    """Return an output's address: `pvc://claim/path`, or that of an object store.
 
     Parameters
     ----------
     output
-        A path on the claim, `name.zarr` or `/data/name.zarr`, or such an address.
+        A path on the claim, `name.zarr` or `/data/name.zarr`, or such an address, or `s3://bucket/name.zarr`.
     claim
         The one that is meant where the output names none.
 
@@ -52,8 +53,12 @@ def output_address(output: str, claim: str) -> str:
     text = output
     if text.startswith(SCHEME):
         claim, _, text = text.removeprefix(SCHEME).partition("/")
+    elif is_address(text):
+        return str(RemoteOutput.parse(text))
     elif "://" in text:
-        raise InvalidRequest("a cluster's jobs write to a claim", given=redact(output), remedy=remedy)
+        raise InvalidRequest(
+            "a cluster's jobs write to a claim or an object store", given=redact(output), remedy=remedy
+        )
     elif text == MOUNT or text.startswith(f"{MOUNT}/"):
         text = text.removeprefix(MOUNT)
     elif text.startswith(("/", "~")):
@@ -88,11 +93,11 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
     InvalidRequest
         The pods cannot read the product.
     """
-    target = Address.parse(request.output)
+    claim = claim_of(request, settings)
     values = {
-        "pvc_name": target.claim,
-        "stac_url": _seen_by_pods(request.shown, target.claim),
-        "output_zarr": target.path,
+        "pvc_name": claim,
+        "stac_url": _seen_by_pods(request.shown, claim),
+        "output_zarr": request.output if is_address(request.output) else Address.parse(request.output).path,
         "groups": ",".join(request.groups) or WHOLE_PRODUCT,
         "validate_groups": _word(request.validate_groups),
         "if_exists": request.if_exists,
@@ -128,6 +133,12 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
             "arguments": {"parameters": [{"name": name, "value": value} for name, value in values.items()]},
         },
     }
+
+
+def claim_of(request: Request, settings: Settings) -> str:
+    """Return the claim that a job's pod has: its output's, or its product's where the output is in an object store."""
+    named = (address for address in (request.output, request.shown) if address.startswith(SCHEME))
+    return next((Address.parse(address).claim for address in named), settings.pvc_name)
 
 
 def secret(request: Request, workflow: str) -> Object:
@@ -360,7 +371,7 @@ def _request_of(parameters: Mapping[str, str]) -> Request:
         source=source,
         shown=redact(source),
         product=product,
-        output=f"{SCHEME}{claim}/{path or f'{product}_geozarr.zarr'}",
+        output=path if is_address(path) else f"{SCHEME}{claim}/{path or f'{product}_geozarr.zarr'}",
         groups=() if groups.strip() in ("", WHOLE_PRODUCT) else normalise(groups),
         validate_groups=parameters.get("validate_groups") == "true",
         if_exists="overwrite" if parameters.get("if_exists") == "overwrite" else "error",

@@ -59,6 +59,8 @@ class Store:
         The folder, where the store is one on this machine; else None.
     """
 
+    attempts = ATTEMPTS
+
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.url = os.fspath(url)
         self.local = local_path(self.url)
@@ -230,7 +232,7 @@ class Store:
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception(_may_get_better),
-                stop=stop_after_attempt(ATTEMPTS),
+                stop=stop_after_attempt(self.attempts),
                 wait=_patience,
                 reraise=True,
             ):

@@ -54,9 +54,9 @@ from geozarr_runner.errors import (
     StorageFull,
 )
 from geozarr_runner.events import Progress
-from geozarr_runner.store import ATTEMPTS, Store, error_text, in_bounds, redact
+from geozarr_runner.store import Store, error_text, in_bounds, redact
 
-ROOT = "zarr.json"
+ROOT, MANIFEST, LOG = "zarr.json", ".manifest.json", ".log.jsonl"
 # Not to be written to, forgotten with the process, or a cluster's claim, which jobs there write to as a folder.
 NO_OBJECT_STORES = frozenset({"http", "https", "memory", "pvc", "data", "file", "local"})
 ALIASES = {"s3a": "s3", "gcs": "gs"}
@@ -165,6 +165,8 @@ class Stored:
 class ObjectStore(Store):
     """Writes below an output's address; whatever fails is told as a failure to store."""
 
+    attempts = 3  # object stores' own clients try again too
+
     def write(self, key: str, content: bytes, *, only_new: bool = False) -> bool:
         """Write one object; with `only_new` only where there is none. Returns whether it was written."""
 
@@ -243,7 +245,7 @@ class ObjectStore(Store):
 
         return self.run(self.retried(look, ""))
 
-    def _failure(self, error: BaseException, key: str, tries: int = ATTEMPTS) -> GeozarrError:
+    def _failure(self, error: BaseException, key: str, tries: int = attempts) -> GeozarrError:
         address = redact(f"{self.url}/{key}" if key else self.url)
         code, text, kind = _code(error), error_text(error), type(error).__name__
         if any(word in f"{code} {text}".lower() for word in _FULL):
@@ -311,6 +313,16 @@ def root_document(output: RemoteOutput) -> bytes | None:
     return root
 
 
+def read_beside(output: RemoteOutput, ending: str) -> bytes | None:
+    """Return the object whose name is the output's with an ending, `.log.jsonl` say; None where there is none.
+
+    Raises
+    ------
+    StorageFailed
+    """
+    return _beside(output).read(f"{output.name}{ending}")
+
+
 def stored_bytes(output: RemoteOutput) -> int:
     """Return the size of all objects of an output."""
     return sum(stored.size for stored in open_store(output.address).listing().values())
@@ -360,15 +372,17 @@ def workspace(output: RemoteOutput, scratch: Path | None = None, *, staging: str
         yield Workspace(space.output, space.folder, space.scratch, space.staged, output, lock)
 
 
-def discard_leftovers(output: RemoteOutput, scratch: Path | None = None) -> bool:
-    """Remove what a killed run left on this machine; what it left in the store the next run uses or removes.
+def discard_leftovers(output: Output, scratch: Path | None = None) -> bool:
+    """Remove what a killed run left on this machine; what it left in a store the next run uses or removes.
 
     Returns
     -------
     bool
         False when a run is at work: nothing was touched.
     """
-    return folders.discard_leftovers(_stand_in(output, scratch))
+    if isinstance(output, RemoteOutput):
+        return folders.discard_leftovers(_stand_in(output, scratch))
+    return folders.discard_leftovers(output, scratch)
 
 
 def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
@@ -426,7 +440,7 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
             store.remove([ROOT])
             store.remove({*gone, *manifest})
             if store.is_empty():  # else it tells the next run that what is there may be removed
-                _beside(output).remove([f"{output.name}.manifest.json"])
+                _beside(output).remove([f"{output.name}{MANIFEST}"])
         raise
     return sum(sizes.values())
 
@@ -443,14 +457,14 @@ def log_file(output: RemoteOutput, scratch: Path | None) -> Path:
     with folders.storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(StorageFailed):  # whether the store can be used is found out by what comes next
-            path.write_bytes(_beside(output).read(f"{output.name}.log.jsonl") or b"")
+            path.write_bytes(read_beside(output, LOG) or b"")
     return path
 
 
 def upload_log(output: RemoteOutput, path: Path) -> None:
     """Leave a log beside its output; a store that does not take it has ended the run with a reason of its own."""
     with suppress(GeozarrError, OSError):
-        _beside(output).write(f"{output.name}.log.jsonl", path.read_bytes())
+        _beside(output).write(f"{output.name}{LOG}", path.read_bytes())
         path.unlink()
 
 
@@ -635,8 +649,7 @@ def _in_the_way(output: RemoteOutput) -> OutputExists:
 
 
 def _read_manifest(output: RemoteOutput) -> dict[str, Any] | None:
-    content = _beside(output).read(f"{output.name}.manifest.json")
-    return _record(content) or None
+    return _record(read_beside(output, MANIFEST)) or None
 
 
 def _write_manifest(output: RemoteOutput, objects: Mapping[str, Stored], replaces: Collection[str] = ()) -> None:
@@ -646,7 +659,7 @@ def _write_manifest(output: RemoteOutput, objects: Mapping[str, Stored], replace
         "objects": {key: [entry.size, entry.checksum] for key, entry in objects.items()},
         "replaces": list(replaces),
     }
-    _beside(output).write(f"{output.name}.manifest.json", json.dumps(document).encode())
+    _beside(output).write(f"{output.name}{MANIFEST}", json.dumps(document).encode())
 
 
 def _record(content: bytes | None) -> dict[str, Any]:

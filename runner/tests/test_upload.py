@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ import s3fs
 import zarr
 
 from geozarr_runner import publish, upload
-from geozarr_runner.errors import InvalidRequest
+from geozarr_runner.errors import InvalidRequest, OutputBusy, StorageFailed
 from geozarr_runner.events import parse
-from geozarr_runner.upload import RemoteOutput, output_place
-from runner.tests.support import R10M, R60M, Run, contents, run
+from geozarr_runner.upload import Lock, RemoteOutput, output_place
+from runner.tests.support import R10M, R60M, Run, contents, finish, run, start, until
+from tests.s3_proxy import Proxy, s3_proxy
 from tests.s3_server import s3_server
 
 
@@ -81,6 +84,13 @@ def bucket(
     monkeypatch.setitem(fsspec.config.conf, "s3", server)
     monkeypatch.setenv("TMPDIR", str(made.scratch))
     return made
+
+
+@pytest.fixture
+def way(bucket: Bucket) -> Iterator[tuple[Bucket, Proxy]]:
+    """The bucket behind a way on which things happen."""
+    with s3_proxy(bucket.options) as (options, proxy):
+        yield replace(bucket, options=options), proxy
 
 
 def left_in(folder: Path) -> list[str]:
@@ -224,3 +234,283 @@ def test_what_no_run_has_written_is_not_touched(s2: Path, bucket: Bucket, if_exi
     refused = bucket.convert(s2, "--if-exists", if_exists)
     assert (refused.code, refused.error["code"]) == (2, "output-exists")
     assert bucket.keys() == {"out/tile.zarr/mine.txt"}
+
+
+# Ended in the middle
+
+
+def is_data(method: str, path: str) -> bool:
+    return method == "PUT" and path.endswith("/c/0/0")
+
+
+def uploads(proxy: Proxy, bucket: Bucket) -> list[str]:
+    """The objects of the output that were sent, in their order."""
+    prefix = f"/{bucket.name}/out/tile.zarr/"
+    return [path.removeprefix(prefix) for method, path in proxy.arrived if method == "PUT" and path.startswith(prefix)]
+
+
+def test_killed_while_it_uploads_the_next_run_uses_what_is_there(s2: Path, way: tuple[Bucket, Proxy]) -> None:
+    bucket, proxy = way
+    proxy.holds = is_data
+    process = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
+    assert proxy.held.acquire(timeout=60)
+    until(lambda: len(uploads(proxy, bucket)) > 5)
+    process.kill()
+    finish(process, Path("."))
+    there = {key.removeprefix("out/tile.zarr/") for key in bucket.keys() if key.startswith("out/tile.zarr/")}
+    assert there
+    assert "zarr.json" not in there
+    assert "out/.tile.zarr.lock" in bucket.keys()
+    assert left_in(bucket.scratch)
+
+    proxy.holds = lambda method, path: False
+    proxy.go_on.set()
+    proxy.arrived.clear()
+    done = bucket.convert(s2)
+    assert done.result["skipped"] is False
+    again = set(uploads(proxy, bucket))
+    assert again & {key for key in there if "/c/" in key} == set(), "data that is there is not sent again"
+    assert bucket.beside() == {"out/tile.zarr.manifest.json", "out/tile.zarr.log.jsonl"}
+    assert left_in(bucket.scratch) == []
+    assert uploads(proxy, bucket)[-1] == "zarr.json"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_it_uploads_it_leaves_nothing(
+    s2: Path, way: tuple[Bucket, Proxy], number: signal.Signals
+) -> None:
+    bucket, proxy = way
+    proxy.holds = is_data
+    process = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
+    assert proxy.held.acquire(timeout=60)
+    process.send_signal(number)
+    done = finish(process, Path("."), timeout=60)
+    assert (done.code, done.error["code"]) == (7, "interrupted")
+    proxy.go_on.set()
+    assert bucket.keys() == {"out/tile.zarr.log.jsonl"}
+    assert left_in(bucket.scratch) == []
+    assert b'"interrupted"' in bucket.read("out/tile.zarr.log.jsonl")
+
+
+def test_killed_while_it_replaces_nothing_is_mixed(s2: Path, way: tuple[Bucket, Proxy]) -> None:
+    bucket, proxy = way
+    bucket.convert(s2)
+    proxy.holds = is_data
+    process = start(s2, bucket.address(), "--groups", R10M, "--if-exists", "overwrite", env=bucket.env)
+    assert proxy.held.acquire(timeout=60)
+    assert "out/tile.zarr/zarr.json" not in bucket.keys()
+    process.kill()
+    finish(process, Path("."))
+    proxy.holds = lambda method, path: False
+    proxy.go_on.set()
+    done = bucket.convert(s2)
+    assert done.result["groups"] == [R60M]
+    manifest = json.loads(bucket.read("out/tile.zarr.manifest.json"))
+    assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys() - bucket.beside()
+
+
+# Two at once
+
+
+def test_two_runs_on_one_machine(s2: Path, way: tuple[Bucket, Proxy]) -> None:
+    bucket, proxy = way
+    proxy.holds = is_data
+    first = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
+    assert proxy.held.acquire(timeout=60)
+    second = bucket.convert(s2)
+    assert (second.code, second.error["code"], second.error["given"]) == (2, "output-busy", bucket.address())
+    proxy.go_on.set()
+    assert finish(first, Path("."), timeout=60).result["groups"] == [R60M]
+
+
+def test_two_runs_on_two_machines(s2: Path, way: tuple[Bucket, Proxy], tmp_path: Path) -> None:
+    """Each has scratch space that the other does not see."""
+    bucket, proxy = way
+    proxy.holds = is_data
+    first = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
+    assert proxy.held.acquire(timeout=60)
+    (tmp_path / "elsewhere").mkdir()
+    second = bucket.convert(s2, TMPDIR=str(tmp_path / "elsewhere"))
+    assert (second.code, second.error["code"], second.error["given"]) == (2, "output-busy", bucket.address())
+    assert left_in(tmp_path / "elsewhere") == []
+    proxy.go_on.set()
+    assert finish(first, Path("."), timeout=60).result["groups"] == [R60M]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"BETWEEN_SIGNS": 0.1, "WITHOUT_A_SIGN": 0.6, "BETWEEN_LOOKS": 0.05}.items():
+        monkeypatch.setattr(upload, f"SECONDS_{name}", seconds)
+
+
+def folder(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lock_without_signs_of_life_is_taken_over(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.write("out/.tile.zarr.lock", b'{"run": "dead", "place": "elsewhere"}')
+    since = time.monotonic()
+    with Lock(bucket.output(), folder(tmp_path / "a")).held() as lock:
+        assert time.monotonic() - since > 0.6
+        lock.confirm()
+        with pytest.raises(OutputBusy), Lock(bucket.output(), folder(tmp_path / "b")).held():
+            pass
+        lock.confirm()
+    assert bucket.keys() == set()
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_has_the_scratch_space_needs_not_wait(bucket: Bucket, tmp_path: Path) -> None:
+    left = Lock(bucket.output(), folder(tmp_path / "a"))
+    left._take()
+    since = time.monotonic()
+    with Lock(bucket.output(), tmp_path / "a").held():
+        assert time.monotonic() - since < 0.5
+        with pytest.raises(OutputBusy, match="taken this output over"):
+            left.confirm()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("refuses", [True, False])
+def test_where_a_store_knows_no_conditions_the_later_one_wins(
+    way: tuple[Bucket, Proxy], tmp_path: Path, refuses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, or does as if there were none."""
+    bucket, proxy = way
+    monkeypatch.setitem(fsspec.config.conf, "s3", bucket.options)
+    proxy.without_conditions = not refuses
+    if refuses:
+        conditional = iter([True] * 3)
+        proxy.refuse = lambda method, path: (
+            (501, "NotImplemented") if method == "PUT" and next(conditional, 0) else None
+        )
+    first = Lock(bucket.output(), folder(tmp_path / "a"))
+    with first.held():
+        first.confirm()
+        with Lock(bucket.output(), folder(tmp_path / "b")).held() as second:
+            second.confirm()
+            with pytest.raises(OutputBusy):
+                first.confirm()
+
+
+# Refused
+
+
+def test_a_bucket_that_is_not_there(s2: Path, bucket: Bucket) -> None:
+    done = run(s2, "s3://no-such-bucket-here/out.zarr", "--groups", R60M, env=bucket.env)
+    assert (done.code, done.error["code"]) == (6, "storage-failed")
+    assert "no such bucket" in done.error["message"]
+    assert "convert" not in [event["stage"] for event in done.of("stage")]
+
+
+def refusing(code: str, status: int, *, only: str = "") -> Any:
+    return lambda method, path: (status, code) if method == "PUT" and only in path else None
+
+
+@pytest.mark.parametrize("only", [".lock", "/c/0/0"])
+@pytest.mark.parametrize(
+    ("code", "status", "wanted"),
+    [
+        ("AccessDenied", 403, "storage-denied"),
+        ("InvalidAccessKeyId", 403, "storage-denied"),
+        ("QuotaExceeded", 403, "storage-full"),
+        ("XMinioAdminBucketQuotaExceeded", 400, "storage-full"),
+        ("XMinioStorageFull", 507, "storage-full"),
+    ],
+)
+def test_what_the_store_refuses_has_a_code_and_a_remedy(
+    s2: Path, way: tuple[Bucket, Proxy], code: str, status: int, wanted: str, only: str
+) -> None:
+    bucket, proxy = way
+    proxy.refuse = refusing(code, status, only=only)
+    done = bucket.convert(s2)
+    assert (done.code, done.error["code"]) == (6, wanted)
+    assert done.error["remedy"]
+    assert ("convert" in [event["stage"] for event in done.of("stage")]) == (only != ".lock"), "it is found out early"
+    assert bucket.keys() - {"out/tile.zarr.log.jsonl"} == set()
+    assert left_in(bucket.scratch) == []
+    assert "not-a-secret" not in done.stdout
+
+
+def test_a_store_that_is_busy_for_a_while(s2: Path, way: tuple[Bucket, Proxy]) -> None:
+    bucket, proxy = way
+    busy = iter(range(20))
+    proxy.refuse = lambda method, path: (
+        (503, "SlowDown") if is_data(method, path) and next(busy, None) is not None else None
+    )
+    assert bucket.convert(s2).result["skipped"] is False
+
+
+def test_nobody_answers(s2: Path, bucket: Bucket, unused_url: str) -> None:
+    options = {**bucket.options, "client_kwargs": {"endpoint_url": unused_url}}
+    done = run(s2, bucket.address(), "--groups", R60M, env={**bucket.env, "FSSPEC_S3": json.dumps(options)})
+    assert (done.code, done.error["code"]) == (6, "storage-failed")
+    assert "AWS_ENDPOINT_URL" in done.error["remedy"]
+
+
+def test_what_arrived_is_compared_with_what_was_sent(s2: Path, bucket: Bucket, tmp_path: Path) -> None:
+    store = upload.open_store(bucket.address())
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    files = {name: tmp_path / name for name in ("a", "b")}
+    sent = store.run(upload._described(files))
+    store.put(files, lambda count: None)
+    upload._compare(bucket.output(), store.listing(), sent)
+    store.write("b", b"c")
+    with pytest.raises(StorageFailed, match="other bytes of b"):
+        upload._compare(bucket.output(), store.listing(), sent)
+    store.write("b", b"longer")
+    with pytest.raises(StorageFailed, match="has b with 6 bytes"):
+        upload._compare(bucket.output(), store.listing(), sent)
+    store.write("b", b"b")
+    store.write("more", b"")
+    with pytest.raises(StorageFailed, match="has more"):
+        upload._compare(bucket.output(), store.listing(), sent)
+    store.remove(["more", "a", "a"])
+    with pytest.raises(StorageFailed, match="lacks a"):
+        upload._compare(bucket.output(), store.listing(), sent)
+
+
+def test_something_that_appears_meanwhile_is_not_replaced(s2: Path, way: tuple[Bucket, Proxy]) -> None:
+    bucket, proxy = way
+    proxy.holds = lambda method, path: method == "PUT" and path.endswith(".lock")
+    process = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
+    assert proxy.held.acquire(timeout=60)
+    bucket.write("out/tile.zarr/zarr.json", b"{}")
+    proxy.go_on.set()
+    done = finish(process, Path("."), timeout=60)
+    assert (done.code, done.error["code"]) == (2, "output-exists")
+    assert bucket.read("out/tile.zarr/zarr.json") == b"{}"
+
+
+def test_the_log_of_several_runs(s2: Path, bucket: Bucket) -> None:
+    bucket.convert(s2, "--run-id", "one")
+    bucket.convert(s2, "--run-id", "two")
+    log = [parse(line) for line in bucket.read("out/tile.zarr.log.jsonl").decode().splitlines()]
+    assert [event["id"] for event in log if event is not None and event.type == "run"] == ["one", "two"]
+    assert [event.type for event in log if event is not None and event.type in ("result", "error")] == [
+        "result",
+        "error",
+    ]
+
+
+def test_a_log_of_ones_own_stays_on_this_machine(s2: Path, bucket: Bucket, tmp_path: Path) -> None:
+    bucket.convert(s2, "--log", tmp_path / "log.jsonl")
+    assert bucket.beside() == {"out/tile.zarr.manifest.json"}
+    assert (tmp_path / "log.jsonl").stat().st_size
+
+
+def test_scratch_space_that_is_named(s2: Path, bucket: Bucket, tmp_path: Path) -> None:
+    done = bucket.convert(s2, "--scratch", tmp_path / "named", TMPDIR="/nowhere")
+    assert done.result["skipped"] is False
+    assert left_in(tmp_path / "named") == []
+
+
+def test_a_product_may_not_be_its_own_output(s2: Path, bucket: Bucket) -> None:
+    bucket.s3.put(str(s2), f"{bucket.name}/in/tile.zarr", recursive=True)
+    done = run(bucket.address("in/tile.zarr"), bucket.address("in/tile.zarr/out"), "--groups", R60M, env=bucket.env)
+    assert (done.code, done.error["code"]) == (2, "invalid-request")
+    made = run(bucket.address("in/tile.zarr"), bucket.address("out.zarr"), "--groups", R60M, env=bucket.env)
+    assert made.result["bytes_read"] > 0
