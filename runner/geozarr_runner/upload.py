@@ -13,7 +13,7 @@ uploads every object, the root's `zarr.json` last: until then no reader finds a 
 
 An output that is replaced goes before the new one comes: first its root, then its objects. A reader who opens it in
 between is told that nothing is there, never shown a mixture; one who had opened the old one before finds its chunks
-missing or replaced, as with every object store. A run that fails in that moment leaves nothing.
+missing or replaced, as with every object store. A run that fails in that moment leaves no output.
 
 Two runs for one output are kept apart by the lock. Where the store knows conditional writes (S3's `If-None-Match`,
 `ifGenerationMatch`) only one of them can make it; elsewhere two that begin in the same moment both believe to have it,
@@ -400,7 +400,7 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
     OutputBusy
         Another run took the lock meanwhile.
     StorageFailed
-        And its kinds. Nothing of either output is left.
+        And its kinds. Neither output is left.
     """
     output, store = space.target, open_store(space.target.address)
     files = _files(space.writing)
@@ -434,13 +434,12 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
         store.write(ROOT, files[ROOT].read_bytes())
         went(sizes[ROOT])
     except BaseException:
-        # A lock that another run has by now means that the objects are that one's.
+        # A lock that another run has by now means that the objects are that one's. The manifest stays: what was on its
+        # way may still arrive, and is then known to be nobody's.
         with suppress(GeozarrError):
             space.lock.confirm()
             store.remove([ROOT])
             store.remove({*gone, *manifest})
-            if store.is_empty():  # else it tells the next run that what is there may be removed
-                _beside(output).remove([f"{output.name}{MANIFEST}"])
         raise
     return sum(sizes.values())
 
@@ -524,13 +523,15 @@ class Lock:
 
     def _take(self) -> None:
         seen, since = None, time.monotonic()
-        while not self._write(only_new=True):
+        while True:
             content = self._store.read(self._key)
+            if content is None and self._write(only_new=True):
+                return
             found = _record(content)
-            if content is None:
-                continue
             if found.get("run") == self.run:  # the first try arrived, though its answer did not
                 return
+            if content is None:
+                continue
             if found.get("place") == self._place or (
                 seen == content and time.monotonic() - since > SECONDS_WITHOUT_A_SIGN
             ):
@@ -549,8 +550,7 @@ class Lock:
         except StorageFailed as error:
             if not only_new or "NotImplemented" not in _code(error.__cause__):
                 raise
-            # Such a store cannot say no: look first, and find out by `confirm` who came last.
-            return self._store.read(self._key) is None and self._store.write(self._key, content)
+            return self._store.write(self._key, content)  # such a store cannot say no: `confirm` tells who came last
 
     def _give_signs(self) -> None:
         while not self._ended.wait(SECONDS_BETWEEN_SIGNS):

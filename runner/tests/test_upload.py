@@ -49,6 +49,7 @@ class Bucket:
         """A client that remembers nothing."""
         return s3fs.S3FileSystem(**self.options, use_listings_cache=False, skip_instance_cache=True)
 
+    @property
     def keys(self) -> set[str]:
         """Every key of the bucket."""
         return {path.removeprefix(f"{self.name}/") for path in self.s3.find(self.name)}
@@ -61,7 +62,7 @@ class Bucket:
 
     def beside(self, key: str = "out/tile.zarr") -> set[str]:
         """What is there and no object of an output."""
-        return {each for each in self.keys() if not each.startswith(f"{key}/")}
+        return {each for each in self.keys if not each.startswith(f"{key}/")}
 
     def convert(self, product: object, *arguments: object, key: str = "out/tile.zarr", **env: str) -> Run:
         return run(product, self.address(key), "--groups", R60M, *arguments, env={**self.env, **env})
@@ -222,7 +223,7 @@ def test_what_is_there_is_in_the_way_kept_or_replaced(s2: Path, bucket: Bucket) 
     replaced = run(s2, bucket.address(), "--groups", R10M, "--if-exists", "overwrite", env=bucket.env)
     assert replaced.result["groups"] == [R10M]
     manifest = json.loads(bucket.read("out/tile.zarr.manifest.json"))
-    assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys() - bucket.beside()
+    assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys - bucket.beside()
     assert manifest["replaces"] == []
     assert R60M[1:] not in zarr.open_group(upload.open_store(bucket.address()).for_zarr(), mode="r")
     assert bucket.beside() == {"out/tile.zarr.manifest.json", "out/tile.zarr.log.jsonl"}
@@ -233,7 +234,7 @@ def test_what_no_run_has_written_is_not_touched(s2: Path, bucket: Bucket, if_exi
     bucket.write("out/tile.zarr/mine.txt", b"mine")
     refused = bucket.convert(s2, "--if-exists", if_exists)
     assert (refused.code, refused.error["code"]) == (2, "output-exists")
-    assert bucket.keys() == {"out/tile.zarr/mine.txt"}
+    assert bucket.keys == {"out/tile.zarr/mine.txt"}
 
 
 # Ended in the middle
@@ -256,11 +257,11 @@ def test_killed_while_it_uploads_the_next_run_uses_what_is_there(s2: Path, way: 
     assert proxy.held.acquire(timeout=60)
     until(lambda: len(uploads(proxy, bucket)) > 5)
     process.kill()
-    finish(process, Path("."))
-    there = {key.removeprefix("out/tile.zarr/") for key in bucket.keys() if key.startswith("out/tile.zarr/")}
+    finish(process, Path())
+    there = {key.removeprefix("out/tile.zarr/") for key in bucket.keys if key.startswith("out/tile.zarr/")}
     assert there
     assert "zarr.json" not in there
-    assert "out/.tile.zarr.lock" in bucket.keys()
+    assert "out/.tile.zarr.lock" in bucket.keys
     assert left_in(bucket.scratch)
 
     proxy.holds = lambda method, path: False
@@ -284,12 +285,19 @@ def test_interrupted_while_it_uploads_it_leaves_nothing(
     process = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
     assert proxy.held.acquire(timeout=60)
     process.send_signal(number)
-    done = finish(process, Path("."), timeout=60)
+    done = finish(process, Path(), timeout=60)
     assert (done.code, done.error["code"]) == (7, "interrupted")
-    proxy.go_on.set()
-    assert bucket.keys() == {"out/tile.zarr.log.jsonl"}
+    # The manifest stays, since what was on its way may still arrive.
+    assert bucket.keys == {"out/tile.zarr.log.jsonl", "out/tile.zarr.manifest.json"}
     assert left_in(bucket.scratch) == []
     assert b'"interrupted"' in bucket.read("out/tile.zarr.log.jsonl")
+    proxy.holds = lambda method, path: False
+    proxy.go_on.set()
+    until(lambda: bucket.keys - bucket.beside())
+    done = run(s2, bucket.address(), "--groups", R10M, env=bucket.env)
+    assert done.result["groups"] == [R10M]
+    manifest = json.loads(bucket.read("out/tile.zarr.manifest.json"))
+    assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys - bucket.beside()
 
 
 def test_killed_while_it_replaces_nothing_is_mixed(s2: Path, way: tuple[Bucket, Proxy]) -> None:
@@ -298,15 +306,15 @@ def test_killed_while_it_replaces_nothing_is_mixed(s2: Path, way: tuple[Bucket, 
     proxy.holds = is_data
     process = start(s2, bucket.address(), "--groups", R10M, "--if-exists", "overwrite", env=bucket.env)
     assert proxy.held.acquire(timeout=60)
-    assert "out/tile.zarr/zarr.json" not in bucket.keys()
+    assert "out/tile.zarr/zarr.json" not in bucket.keys
     process.kill()
-    finish(process, Path("."))
+    finish(process, Path())
     proxy.holds = lambda method, path: False
     proxy.go_on.set()
     done = bucket.convert(s2)
     assert done.result["groups"] == [R60M]
     manifest = json.loads(bucket.read("out/tile.zarr.manifest.json"))
-    assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys() - bucket.beside()
+    assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys - bucket.beside()
 
 
 # Two at once
@@ -320,7 +328,7 @@ def test_two_runs_on_one_machine(s2: Path, way: tuple[Bucket, Proxy]) -> None:
     second = bucket.convert(s2)
     assert (second.code, second.error["code"], second.error["given"]) == (2, "output-busy", bucket.address())
     proxy.go_on.set()
-    assert finish(first, Path("."), timeout=60).result["groups"] == [R60M]
+    assert finish(first, Path(), timeout=60).result["groups"] == [R60M]
 
 
 def test_two_runs_on_two_machines(s2: Path, way: tuple[Bucket, Proxy], tmp_path: Path) -> None:
@@ -334,7 +342,7 @@ def test_two_runs_on_two_machines(s2: Path, way: tuple[Bucket, Proxy], tmp_path:
     assert (second.code, second.error["code"], second.error["given"]) == (2, "output-busy", bucket.address())
     assert left_in(tmp_path / "elsewhere") == []
     proxy.go_on.set()
-    assert finish(first, Path("."), timeout=60).result["groups"] == [R60M]
+    assert finish(first, Path(), timeout=60).result["groups"] == [R60M]
 
 
 @pytest.fixture
@@ -358,7 +366,7 @@ def test_a_lock_without_signs_of_life_is_taken_over(bucket: Bucket, tmp_path: Pa
         with pytest.raises(OutputBusy), Lock(bucket.output(), folder(tmp_path / "b")).held():
             pass
         lock.confirm()
-    assert bucket.keys() == set()
+    assert bucket.keys == set()
 
 
 @pytest.mark.usefixtures("quick")
@@ -374,25 +382,27 @@ def test_who_has_the_scratch_space_needs_not_wait(bucket: Bucket, tmp_path: Path
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("refuses", [True, False])
-def test_where_a_store_knows_no_conditions_the_later_one_wins(
+def test_where_a_store_knows_no_conditions_the_first_gives_up(
     way: tuple[Bucket, Proxy], tmp_path: Path, refuses: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says so, or does as if there were none."""
+    """It says so, or does as if there were none: then two that begin at once both write."""
     bucket, proxy = way
     monkeypatch.setitem(fsspec.config.conf, "s3", bucket.options)
     proxy.without_conditions = not refuses
-    if refuses:
-        conditional = iter([True] * 3)
-        proxy.refuse = lambda method, path: (
-            (501, "NotImplemented") if method == "PUT" and next(conditional, 0) else None
-        )
-    first = Lock(bucket.output(), folder(tmp_path / "a"))
+    conditional = iter(range(3 if refuses else 0))
+    proxy.refuse = lambda method, path: (
+        (501, "NotImplemented") if method == "PUT" and next(conditional, None) is not None else None
+    )
+    first, second = (Lock(bucket.output(), folder(tmp_path / name)) for name in ("a", "b"))
     with first.held():
         first.confirm()
-        with Lock(bucket.output(), folder(tmp_path / "b")).held() as second:
-            second.confirm()
-            with pytest.raises(OutputBusy):
-                first.confirm()
+        with pytest.raises(OutputBusy), Lock(bucket.output(), folder(tmp_path / "c")).held():
+            pass
+        second._write()
+        second.confirm()
+        with pytest.raises(OutputBusy):
+            first.confirm()
+    second.confirm()
 
 
 # Refused
@@ -429,7 +439,8 @@ def test_what_the_store_refuses_has_a_code_and_a_remedy(
     assert (done.code, done.error["code"]) == (6, wanted)
     assert done.error["remedy"]
     assert ("convert" in [event["stage"] for event in done.of("stage")]) == (only != ".lock"), "it is found out early"
-    assert bucket.keys() - {"out/tile.zarr.log.jsonl"} == set()
+    assert bucket.keys - bucket.beside() == set()
+    assert "out/.tile.zarr.lock" not in bucket.keys
     assert left_in(bucket.scratch) == []
     assert "not-a-secret" not in done.stdout
 
@@ -480,7 +491,7 @@ def test_something_that_appears_meanwhile_is_not_replaced(s2: Path, way: tuple[B
     assert proxy.held.acquire(timeout=60)
     bucket.write("out/tile.zarr/zarr.json", b"{}")
     proxy.go_on.set()
-    done = finish(process, Path("."), timeout=60)
+    done = finish(process, Path(), timeout=60)
     assert (done.code, done.error["code"]) == (2, "output-exists")
     assert bucket.read("out/tile.zarr/zarr.json") == b"{}"
 
