@@ -18,6 +18,7 @@ from geozarr_nb.settings import Settings
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
 from geozarr_runner.store import local_path, redact
+from geozarr_runner.upload import RemoteOutput, output_place, root_document, scratch_folder
 
 if TYPE_CHECKING:
     import pystac
@@ -192,31 +193,42 @@ def _limit_of_container() -> float:
 
 
 def check_space(settings: Settings, output: str | os.PathLike[str], estimate: Estimate | None) -> Iterator[Finding]:
-    """Check every folder that a run writes to."""
-    target = local_path(os.fspath(output))
-    if target is None:
-        yield Finding(
-            "output folder",
-            "problem",
-            f"{redact(os.fspath(output))} is not on this machine",
-            "a run writes to a folder and renames it when it is verified",
-            "choose a folder of this machine, and copy the result",
-        )
-        return
+    """Check every folder that a run writes to, and the object store where it writes to one."""
     needed = estimate.output_bytes if estimate else OUTPUT_OF_A_TILE
     staging = estimate.staging_bytes if estimate else 0
+    # A tile's size is a guess about what will be asked for, an estimate is not.
+    lacking: Verdict = "problem" if estimate else "warning"
+    state = _folder(
+        "state folder", settings.state_dir, SPACE_FOR_STATE, "jobs are kept here, so that they outlive a session"
+    )
+    given = os.fspath(output)
+    target = local_path(given)
+    if target is None:
+        yield _store(given)
+        folder = scratch_folder(Path(settings.scratch).expanduser() if settings.scratch else None)
+        why = "the narrowed input, and the output until it is uploaded, are kept here during a run"
+        yield _folder("scratch folder", folder, needed + staging, why, lacking)
+        yield state
+        return
     # The output's own folder may already be there (if_exists="overwrite"); what is written goes beside it.
     folder = target if target.is_dir() and not (target / "zarr.json").exists() else target.parent
     scratch = Path(settings.scratch).expanduser().absolute() if settings.scratch else folder
     together = scratch == folder
-    # A tile's size is a guess about what will be asked for, an estimate is not.
-    lacking: Verdict = "problem" if estimate else "warning"
     yield _folder("output folder", folder, needed + (staging if together else 0), "the output is written here", lacking)
     if not together:
         yield _folder("scratch folder", scratch, staging, "the narrowed input is kept here during a run", lacking)
-    yield _folder(
-        "state folder", settings.state_dir, SPACE_FOR_STATE, "jobs are kept here, so that they outlive a session"
-    )
+    yield state
+
+
+def _store(output: str) -> Finding:
+    """Look at an output's place in an object store; whether it can be written is known when a run does."""
+    why = "the output is uploaded there"
+    try:
+        place = output_place(output)
+        is_there = isinstance(place, RemoteOutput) and root_document(place) is not None
+    except GeozarrError as error:
+        return Finding("object store", "problem", f"{error.message}: {redact(output)}", why, error.remedy)
+    return Finding("object store", "ok", f"{place}: {'an output is' if is_there else 'nothing is'} there", why)
 
 
 def _folder(name: str, folder: Path, needed: int, why: str, lacking: Verdict = "problem") -> Finding:

@@ -133,25 +133,14 @@ def is_address(text: str) -> bool:
 
 
 def scratch_folder(scratch: Path | None) -> Path:
-    """Return where a run for an object store keeps what is not finished.
-
-    Raises
-    ------
-    StorageDenied
-        Someone else has made it.
-    """
+    """Return where a run for an object store keeps what is not finished; it need not be there yet."""
     if scratch is not None:
-        return scratch
+        return scratch.absolute()
     given = os.environ.get("TMPDIR")
     base = Path(given) if given else FOR_LARGE_FILES
     if not os.access(base, os.W_OK):
         base = Path(tempfile.gettempdir())
-    own = base / f"geozarr-{os.getuid()}"
-    with folders.storage_errors(own):
-        own.mkdir(mode=0o700, exist_ok=True)
-        if own.is_symlink() or own.stat().st_uid != os.getuid():
-            raise StorageDenied("this folder is someone else's", given=own, remedy="name another one: scratch=...")
-    return own
+    return base.absolute() / f"geozarr-{os.getuid()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +352,7 @@ def workspace(output: RemoteOutput, scratch: Path | None = None, *, staging: str
         And its kinds: the lock cannot be written.
     """
     stand_in = _stand_in(output, scratch)
+    _make(stand_in.parent)
     with ExitStack() as stack:
         try:
             space = stack.enter_context(folders.workspace(stand_in, staging=staging))
@@ -453,10 +443,12 @@ def log_file(output: RemoteOutput, scratch: Path | None) -> Path:
     """
     stand_in = _stand_in(output, scratch)
     path = stand_in.with_name(f"{stand_in.name}.log.jsonl")
+    _make(path.parent)
+    said = None
+    with suppress(StorageFailed):  # whether the store can be used is found out by what comes next
+        said = read_beside(output, LOG)
     with folders.storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(StorageFailed):  # whether the store can be used is found out by what comes next
-            path.write_bytes(read_beside(output, LOG) or b"")
+        path.write_bytes(said or b"")
     return path
 
 
@@ -581,7 +573,21 @@ class _Counter(Callback):  # type: ignore[misc]  # fsspec has no types
 def _stand_in(output: RemoteOutput, scratch: Path | None) -> Path:
     """Return the path that stands for an output in scratch space: the same for each run."""
     digest = hashlib.sha256(output.address.encode()).hexdigest()[:16]
-    return scratch_folder(scratch).absolute() / f"{digest}.zarr"
+    return scratch_folder(scratch) / f"{digest}.zarr"
+
+
+def _make(folder: Path) -> None:
+    """Make a folder for intermediate files, for this user alone.
+
+    Raises
+    ------
+    StorageDenied
+        Someone else has made it.
+    """
+    with folders.storage_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.name.startswith("geozarr-") and (folder.is_symlink() or folder.stat().st_uid != os.getuid()):
+            raise StorageDenied("this folder is someone else's", given=folder, remedy="name another one: scratch=...")
 
 
 def _place(scratch: Path) -> str:

@@ -399,9 +399,14 @@ def the_product_as_the_output(at: Scene) -> Arguments:
     return [at.product, at.product, "--if-exists", "overwrite"]
 
 
-@case("invalid-request", 2, "path on this machine")
-def an_object_store(at: Scene) -> Arguments:
-    return [at.product, "s3://bucket/out.zarr"]
+@case("invalid-request", 2, "path on this machine, or an address in an object store")
+def a_web_server(at: Scene) -> Arguments:
+    return [at.product, "https://host/out.zarr"]
+
+
+@case("invalid-request", 2, "cannot be the address of an output")
+def a_whole_bucket(at: Scene) -> Arguments:
+    return [at.product, "s3://bucket"]
 
 
 @case("invalid-request", 2, "no name")

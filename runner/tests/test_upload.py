@@ -47,7 +47,7 @@ class Bucket:
     @property
     def s3(self) -> Any:
         """A client that remembers nothing."""
-        return s3fs.S3FileSystem(**self.options, use_listings_cache=False, skip_instance_cache=True)
+        return s3fs.S3FileSystem(**self.options, use_listings_cache=False)
 
     @property
     def keys(self) -> set[str]:
@@ -419,15 +419,15 @@ def refusing(code: str, status: int, *, only: str = "") -> Any:
     return lambda method, path: (status, code) if method == "PUT" and only in path else None
 
 
-@pytest.mark.parametrize("only", [".lock", "/c/0/0"])
 @pytest.mark.parametrize(
-    ("code", "status", "wanted"),
+    ("code", "status", "wanted", "only"),
     [
-        ("AccessDenied", 403, "storage-denied"),
-        ("InvalidAccessKeyId", 403, "storage-denied"),
-        ("QuotaExceeded", 403, "storage-full"),
-        ("XMinioAdminBucketQuotaExceeded", 400, "storage-full"),
-        ("XMinioStorageFull", 507, "storage-full"),
+        ("AccessDenied", 403, "storage-denied", ".lock"),
+        ("AccessDenied", 403, "storage-denied", "/c/0/0"),
+        ("InvalidAccessKeyId", 403, "storage-denied", ".lock"),
+        ("QuotaExceeded", 403, "storage-full", "/c/0/0"),
+        ("XMinioAdminBucketQuotaExceeded", 400, "storage-full", ".lock"),
+        ("XMinioStorageFull", 507, "storage-full", "zarr.json"),
     ],
 )
 def test_what_the_store_refuses_has_a_code_and_a_remedy(

@@ -295,7 +295,7 @@ def test_a_secret_in_the_address_is_used_and_left_nowhere(place: Place, sample: 
         (None, {"groups": [GROUP, "nope"], "validate_groups": True}, "groups-missing"),
         (None, {"backend": "moon"}, "invalid-request"),
         (None, {"if_exists": "perhaps"}, "invalid-request"),
-        (None, {"output": "s3://bucket/a.zarr"}, "invalid-request"),
+        (None, {"output": "https://host/a.zarr"}, "invalid-request"),
     ],
 )
 def test_what_cannot_run_is_refused_at_once(

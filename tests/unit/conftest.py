@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+import s3fs
 import zarr
 
 from geozarr_nb.sample import sample_product
+from tests.s3_server import s3_server
+
+type Options = dict[str, Any]
 
 CONVERTER = Path(sysconfig.get_path("scripts")) / "eopf-geozarr"
 REFLECTANCE = "measurements/reflectance"
@@ -85,6 +93,23 @@ def _narrowed(product: Path, view: Path, names: tuple[str, ...]) -> Path:
         shutil.copytree(product / REFLECTANCE / name, view / REFLECTANCE / name)
     zarr.consolidate_metadata(str(view), zarr_format=2)
     return view
+
+
+@pytest.fixture(scope="session")
+def s3_options() -> Iterator[Options]:
+    """With these fsspec reaches an S3-compatible server; its buckets are shared by the session."""
+    with s3_server() as options:
+        yield options
+
+
+@pytest.fixture
+def bucket(s3_options: Options, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a bucket of the test's own, which this process and others find."""
+    name = f"b{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]}"
+    s3fs.S3FileSystem(**s3_options).mkdir(name)
+    monkeypatch.setitem(fsspec.config.conf, "s3", s3_options)
+    monkeypatch.setenv("FSSPEC_S3", json.dumps(s3_options))
+    return f"s3://{name}"
 
 
 @pytest.fixture

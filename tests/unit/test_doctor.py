@@ -165,10 +165,23 @@ def test_state_folder_that_is_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert found(doctor(), "state folder").verdict == "problem"
 
 
-def test_output_that_is_not_on_this_machine() -> None:
-    finding = found(doctor(output="s3://user:secret@bucket/a.zarr"), "output folder")
+@pytest.mark.parametrize("output", ["s3://user:secret@bucket/a.zarr", "https://user:secret@host/a.zarr"])
+def test_output_that_can_be_nowhere(output: str) -> None:
+    finding = found(doctor(output=output), "object store")
     assert finding.verdict == "problem"
-    assert "secret" not in finding.found
+    assert "secret" not in finding.found + finding.remedy
+
+
+def test_output_in_an_object_store(product: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is not finished lies in scratch space, which is where the space is needed."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    diagnosis = doctor(product, f"{bucket}/a.zarr")
+    assert found(diagnosis, "object store").found == f"{bucket}/a.zarr: nothing is there"
+    assert str(tmp_path) in found(diagnosis, "scratch folder").found
+    assert "output folder" not in [finding.name for finding in diagnosis.findings]
+    assert diagnosis.ok, diagnosis
+    missing = found(doctor(product, "s3://no-such-bucket/a.zarr"), "object store")
+    assert (missing.verdict, missing.remedy) == ("problem", "make it, or correct the address")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +243,6 @@ def test_reads_as_text_html_and_json(tmp_path: Path) -> None:
 
 
 def test_every_finding_says_why_and_every_bad_one_what_to_do(tmp_path: Path) -> None:
-    for finding in doctor(tmp_path / "none.zarr", "s3://bucket/a.zarr").findings:
+    for finding in doctor(tmp_path / "none.zarr", "https://host/a.zarr").findings:
         assert finding.why
         assert bool(finding.remedy) == (finding.verdict != "ok")

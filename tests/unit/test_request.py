@@ -164,7 +164,7 @@ def _nothing(tmp_path: Path) -> None:
         (_file, {"output": "file/out.zarr"}, StorageFailed),
         (_nothing, {"groups": ["r60"]}, GroupsMissing),
         (_nothing, {"groups": [R60, "nope"], "validate_groups": True}, GroupsMissing),
-        (_nothing, {"output": "s3://bucket/out.zarr"}, InvalidRequest),
+        (_nothing, {"output": "s3://bucket"}, InvalidRequest),
         (_nothing, {"output": "/"}, InvalidRequest),
         (_nothing, {"if_exists": "replace"}, InvalidRequest),
         (_nothing, {"groups": [3]}, InvalidRequest),

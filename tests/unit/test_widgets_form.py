@@ -298,7 +298,7 @@ def test_the_shell_line_names_the_cluster_that_the_settings_mean() -> None:
         ("Time limit", "0", "time_limit is no time in seconds above 0"),
         ("Time limit", "inf", "time_limit is no time in seconds above 0"),
         ("Claim", "No Name", "No Name"),
-        ("Output", "s3://bucket/out.zarr", "s3://bucket/out.zarr"),
+        ("Output", "https://host/out.zarr", "https://host/out.zarr"),
     ],
 )
 def test_what_a_cluster_cannot_take_is_said_as_one_types(

@@ -36,6 +36,7 @@ OUTPUTS = {
     "./out//a.zarr/": "pvc://claim/out/a.zarr",
     "/data/out/a.zarr": "pvc://claim/out/a.zarr",
     "pvc://other/out/a.zarr": "pvc://other/out/a.zarr",
+    "s3://bucket//out/a.zarr/": "s3://bucket/out/a.zarr",
     "with blanks; $(x) {{y}}.zarr": "pvc://claim/with blanks; $(x) {{y}}.zarr",
 }
 
@@ -47,7 +48,7 @@ def test_an_output_has_one_address(given: str, wanted: str) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["", "/", "/data", "/data/", "/home/me/a.zarr", "~/a.zarr", "../a.zarr", "a/../../b", "s3://b/a.zarr", "pvc://"],
+    ["", "/", "/data", "/data/", "/home/me/a.zarr", "~/a.zarr", "../a.zarr", "a/../../b", "https://b/a.zarr", "pvc://"],
 )
 def test_what_is_no_place_on_a_claim_is_refused(given: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -75,6 +76,18 @@ def test_every_value_is_a_parameter_of_the_template() -> None:
     assert (given["cpu"], given["time_limit"]) == ("500m", "60")
     assert given["groups"] == "/g/r10m,/g/r20m"
     assert (given["pvc_name"], given["output_zarr"]) == ("claim", "out/a.zarr")
+
+
+def test_an_output_in_an_object_store_needs_a_claim_all_the_same() -> None:
+    away = replace(REQUEST, output="s3://bucket/out/a.zarr")
+    given = values(manifest(away, "job", 1, Settings(), 0))
+    assert (given["pvc_name"], given["output_zarr"]) == ("geozarr-pvc", "s3://bucket/out/a.zarr")
+    there = replace(away, source="pvc://claim/in/a.zarr", shown="pvc://claim/in/a.zarr")
+    given = values(manifest(there, "job", 1, Settings(), 0))
+    assert (given["pvc_name"], given["stac_url"]) == ("claim", "/data/in/a.zarr")
+    workflow = {**manifest(away, "job", 1, Settings(), 0)}
+    del workflow["metadata"]["annotations"]
+    assert Attempt(workflow).request.output == away.output
 
 
 def test_defaults_agree_with_the_template() -> None:
