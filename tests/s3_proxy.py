@@ -31,18 +31,18 @@ class Proxy:
 
 
 @contextmanager
-def s3_proxy(options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Proxy]]:
+def s3_proxy(options: dict[str, Any], host: str = "127.0.0.1") -> Iterator[tuple[dict[str, Any], Proxy]]:
     """Yield the options with which fsspec takes this way to a server, and what happens on it."""
     target = urlsplit(options["client_kwargs"]["endpoint_url"])
     assert target.hostname is not None
     assert target.port is not None
     proxy = Proxy(target.hostname, target.port)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
+    server = ThreadingHTTPServer((host, 0), _handler(proxy))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        endpoint = f"http://127.0.0.1:{server.server_port}"
+        endpoint = f"http://{host}:{server.server_port}"
         yield {**options, "client_kwargs": {**options["client_kwargs"], "endpoint_url": endpoint}}, proxy
     finally:
         proxy.go_on.set()
