@@ -352,7 +352,7 @@ def workspace(output: RemoteOutput, scratch: Path | None = None, *, staging: str
         And its kinds: the lock cannot be written.
     """
     stand_in = _stand_in(output, scratch)
-    _make(stand_in.parent)
+    _make_scratch(scratch)
     with ExitStack() as stack:
         try:
             space = stack.enter_context(folders.workspace(stand_in, staging=staging))
@@ -390,7 +390,7 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
     OutputBusy
         Another run took the lock meanwhile.
     StorageFailed
-        And its kinds. Neither output is left.
+        And its kinds. Neither output is left, except where the old one's root could not be removed.
     """
     output, store = space.target, open_store(space.target.address)
     files = _files(space.writing)
@@ -406,12 +406,12 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
         done += count
         progress(done, sum(sizes.values()), "bytes")
 
-    space.lock.confirm()
     gone = sorted(there.keys() - manifest.keys())
-    try:
-        _write_manifest(output, manifest, replaces=gone)
-        if ROOT in there:
-            store.remove([ROOT])
+    space.lock.confirm()
+    _write_manifest(output, manifest, replaces=gone)
+    if ROOT in there:
+        store.remove([ROOT])
+    try:  # from here on the old output is none any more
         store.remove(gone)
         # What a killed run has uploaded of the same output is not sent again.
         same = [key for key in files if key in there and key != ROOT and there[key] == manifest[key]]
@@ -443,7 +443,7 @@ def log_file(output: RemoteOutput, scratch: Path | None) -> Path:
     """
     stand_in = _stand_in(output, scratch)
     path = stand_in.with_name(f"{stand_in.name}.log.jsonl")
-    _make(path.parent)
+    _make_scratch(scratch)
     said = None
     with suppress(StorageFailed):  # whether the store can be used is found out by what comes next
         said = read_beside(output, LOG)
@@ -576,17 +576,18 @@ def _stand_in(output: RemoteOutput, scratch: Path | None) -> Path:
     return scratch_folder(scratch) / f"{digest}.zarr"
 
 
-def _make(folder: Path) -> None:
-    """Make a folder for intermediate files, for this user alone.
+def _make_scratch(scratch: Path | None) -> None:
+    """Make the folder for intermediate files, for this user alone.
 
     Raises
     ------
     StorageDenied
         Someone else has made it.
     """
+    folder = scratch_folder(scratch)
     with folders.storage_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.name.startswith("geozarr-") and (folder.is_symlink() or folder.stat().st_uid != os.getuid()):
+        if scratch is None and (folder.is_symlink() or folder.stat().st_uid != os.getuid()):
             raise StorageDenied("this folder is someone else's", given=folder, remedy="name another one: scratch=...")
 
 

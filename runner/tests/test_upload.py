@@ -445,6 +445,28 @@ def test_what_the_store_refuses_has_a_code_and_a_remedy(
     assert "not-a-secret" not in done.stdout
 
 
+@pytest.mark.parametrize(("method", "ending"), [("PUT", ".manifest.json"), ("DELETE", "zarr.json")])
+def test_what_cannot_be_replaced_stays_as_it_is(s2: Path, way: tuple[Bucket, Proxy], method: str, ending: str) -> None:
+    bucket, proxy = way
+    bucket.convert(s2)
+    there = bucket.keys
+    proxy.refuse = lambda did, path: (403, "AccessDenied") if did == method and path.endswith(ending) else None
+    done = run(s2, bucket.address(), "--groups", R10M, "--if-exists", "overwrite", env=bucket.env)
+    assert (done.code, done.error["code"]) == (6, "storage-denied")
+    assert bucket.keys == there
+    assert bucket.convert(s2, "--if-exists", "skip").result["skipped"] is True
+
+
+def test_scratch_space_that_is_someone_elses(
+    s2: Path, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    upload.scratch_folder(None).symlink_to(tmp_path / "theirs")
+    done = bucket.convert(s2)
+    assert (done.code, done.error["code"]) == (6, "storage-denied")
+    assert list((tmp_path / "theirs").iterdir()) == []
+
+
 def test_a_store_that_is_busy_for_a_while(s2: Path, way: tuple[Bucket, Proxy]) -> None:
     bucket, proxy = way
     busy = iter(range(20))
