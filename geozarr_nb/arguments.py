@@ -164,6 +164,14 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         help="what to do when OUTPUT is there: refuse, keep it if it was made from the same request, or replace it "
         "once the new one is verified",
     )
+    parser.add_argument(
+        "--archive",
+        type=truth,
+        nargs="?",
+        const=True,
+        metavar="true|false",
+        help="pack the finished output as OUTPUT.tar.gz beside it too, with its checksum in .tar.gz.sha256",
+    )
     parser.add_argument("--scratch", metavar="DIR", help="folder for intermediate files (default: beside OUTPUT)")
     parser.add_argument("--image", metavar="I", help="the runner's image on a cluster (default: $GEOZARR_IMAGE)")
     parser.add_argument(

@@ -84,6 +84,7 @@ def _submitted(options: argparse.Namespace) -> Job:
         groups=options.groups,
         validate_groups=options.validate_groups,
         if_exists=options.if_exists,
+        archive=options.archive,
         backend=options.backend,
         dask_cluster=options.dask_cluster,
         verbose=options.verbose,

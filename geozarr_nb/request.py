@@ -52,6 +52,8 @@ class Request:
         What to do when the output is there: "error", "skip" (when it was made from the same request), "overwrite".
     scratch
         Folder for intermediate files; empty for beside the output.
+    archive
+        True: the finished output is packed as one file beside it too.
     identity
         Hash of what determines the result: the address without what is volatile in it, the output and the groups.
     """
@@ -66,6 +68,7 @@ class Request:
     dask_cluster: bool = False
     verbose: bool = False
     scratch: str = ""
+    archive: bool = False
     identity: str = ""
 
     @classmethod
@@ -80,6 +83,7 @@ class Request:
         dask_cluster: bool = False,
         verbose: bool = False,
         scratch: str | os.PathLike[str] | None = None,
+        archive: bool | None = None,
         settings: Settings,
         locate: Callable[[str | os.PathLike[str]], str] | None = None,
     ) -> Request:
@@ -119,6 +123,7 @@ class Request:
             dask_cluster=dask_cluster,
             verbose=verbose,
             scratch=_scratch(scratch, settings),
+            archive=settings.archive if archive is None else archive,
             identity=_identity(source, target, chosen),
         )
 
@@ -147,7 +152,8 @@ class Request:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Request:
         """Read what `to_json` wrote."""
-        values = {name: document[name] for name in cls.__dataclass_fields__}
+        # One that was stored by an earlier version knows less.
+        values = {name: document[name] for name in cls.__dataclass_fields__ if name in document or name != "archive"}
         return cls(**{**values, "source": values["source"] or "", "groups": tuple(values["groups"])})
 
     def check(self, product: Product, *, path: str | os.PathLike[str] | None = None) -> bool:
@@ -161,7 +167,8 @@ class Request:
         Returns
         -------
         bool
-            True when `if_exists` is "skip" and the output is there, made from the same request.
+            True when `if_exists` is "skip" and the output is there, made from the same request, with its archive if
+            that is asked for.
 
         Raises
         ------
@@ -169,6 +176,7 @@ class Request:
             And their kinds, as the run would.
         """
         from geozarr_runner import preflight
+        from geozarr_runner.archive import existing
         from geozarr_runner.events import Reporter
 
         output = os.fspath(path or self.output)
@@ -179,6 +187,7 @@ class Request:
                 groups=self.groups,
                 validate_groups=self.validate_groups,
                 if_exists=self.if_exists,
+                archive=self.archive,
             ),
             Reporter(StringIO()),
         )
@@ -193,7 +202,7 @@ class Request:
                 given=output,
                 remedy="choose a folder that you may write to, or have the permission given",
             )
-        return plan.done
+        return plan.done and (not self.archive or existing(plan.output) is not None)
 
     def check_output(self, product: Product, root: bytes | None) -> bool:
         """Do the part of `check` that looks at an output that is there, from its root's document alone.

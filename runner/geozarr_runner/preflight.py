@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geozarr_runner import publish
+from geozarr_runner import archive, publish
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.groups import GroupReport, normalise, report
@@ -40,6 +40,7 @@ class Request:
     verbose: bool = False
     identity: str | None = None
     within: Path | None = None
+    archive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Path], 
     for sentence in found.warnings:
         reporter.warning("no-effect", sentence)
     done = _look_at_output(output, product, found.found, request)
+    if request.archive:
+        archive.check_name(output, if_exists=request.if_exists)
     if not done:
         _look_at_space(output)
     profile = profile_of(product)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner import convert, machine, publish
+from geozarr_runner.archive import Archive, discard, existing, offer, pack
 from geozarr_runner.diagnose import diagnose
-from geozarr_runner.errors import ConverterFailed, ConverterKilled, VerificationFailed
+from geozarr_runner.errors import ConverterFailed, ConverterKilled, StorageFailed, VerificationFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.layout import written
 from geozarr_runner.parts import join, split
@@ -38,7 +39,14 @@ class Result:
     skipped: bool
 
 
-def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_refused: bool = False) -> Result:
+def run(
+    request: Request,
+    reporter: Reporter,
+    log: Path | None = None,
+    *,
+    log_refused: bool = False,
+    artifact: Path | None = None,
+) -> Result:
     """Do one conversion.
 
     Parameters
@@ -48,6 +56,8 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
         `<output>.log.jsonl`.
     log_refused
         Keep also what became of a request that is refused, where a log file has a place of its own.
+    artifact
+        Where Argo's executor looks for the archive.
 
     Raises
     ------
@@ -68,7 +78,12 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
     with reporter.stage("preflight"):
         plan = preflight(request, reporter, keep if log_refused else lambda _: None)
     if plan.done:
-        _report_result(reporter, plan, request, bytes_read=0, start=start)
+        archive = existing(plan.output) if request.archive else None
+        if request.archive and archive is None:
+            with publish.workspace(plan.output, request.scratch, staging=plan.staging) as space:
+                archive = _pack(space, reporter)
+        _offer(archive, artifact, reporter)
+        _report_result(reporter, plan, request, bytes_read=0, start=start, archive=archive)
         return Result(plan.output, plan.groups, skipped=True)
     command = convert.find_converter()
     shares = _shares(request, plan)
@@ -92,9 +107,29 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
         with reporter.stage("publish"):
             record = _provenance(plan, request, made.verified, started)
             publish.record_provenance(space.writing, record)
+            if request.if_exists == "overwrite":
+                discard(plan.output)
             publish.publish(space, overwrite=request.if_exists == "overwrite")
-    _report_result(reporter, plan, request, bytes_read=made.bytes_read, start=start)
+        archive = _pack(space, reporter) if request.archive else None
+    _offer(archive, artifact, reporter)
+    _report_result(reporter, plan, request, bytes_read=made.bytes_read, start=start, archive=archive)
     return Result(plan.output, plan.groups, skipped=False)
+
+
+def _pack(space: publish.Workspace, reporter: Reporter) -> Archive:
+    """Make the archive of an output that is there; what goes wrong leaves the output as it is."""
+    try:
+        with reporter.stage("archive") as progress:
+            return pack(space, progress)
+    except StorageFailed as failure:
+        failure.message = f"the output is there and verified, its archive is not: {failure.message}"
+        failure.remedy += '; then the same with if_exists="skip" makes the archive alone'
+        raise
+
+
+def _offer(archive: Archive | None, artifact: Path | None, reporter: Reporter) -> None:
+    if archive is not None and artifact is not None and offer(archive, artifact):
+        reporter.message("the archive goes to the artifact repository too")
 
 
 def _has_place_for_a_log(output: Path) -> bool:
@@ -243,7 +278,9 @@ def _provenance(plan: Plan, request: Request, verified: Verified, started: datet
     }
 
 
-def _report_result(reporter: Reporter, plan: Plan, request: Request, *, bytes_read: int, start: float) -> None:
+def _report_result(
+    reporter: Reporter, plan: Plan, request: Request, *, bytes_read: int, start: float, archive: Archive | None
+) -> None:
     reporter.emit(
         "result",
         path=str(plan.output),
@@ -254,6 +291,7 @@ def _report_result(reporter: Reporter, plan: Plan, request: Request, *, bytes_re
         seconds=round(time.monotonic() - start, 3),
         versions=versions(),
         identity=request.identity,
+        archive=archive and {"path": str(archive.path), "bytes": archive.bytes, "sha256": archive.sha256},
     )
 
 

@@ -10,7 +10,7 @@ import re
 import shlex
 
 _NAMES = (
-    "bands|cpu|groups|if_exists|image|level|memory|output|overwrite|scratch|size|source|stretch|strict|time_limit"
+    "archive|bands|cpu|groups|if_exists|image|level|memory|output|overwrite|scratch|size|source|stretch|strict|time_limit"
     "|timeout|validate_groups"
 )
 _POSITIONAL = ("output", "source")
