@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -211,7 +212,11 @@ class Job:
                 given=state.request.output,
                 remedy='to convert it again, submit it with if_exists="overwrite"',
             )
-        self._backend.retry(self.name, self._request)
+        request = self._request
+        if state.request.archive and state.request.if_exists == "error":
+            # What failed may be the archive alone: its output is there then, and not in the way.
+            request = replace(request or state.request, if_exists="skip")
+        self._backend.retry(self.name, request)
         return self
 
     def raise_for_status(self) -> Job:

@@ -415,6 +415,27 @@ def test_a_job_that_has_no_result(sample: Path, tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "got.zarr").exists()
 
 
+def test_an_archive_that_failed_is_made_by_a_retry(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOZARR_STATE_DIR", str(tmp_path / "state"))
+    in_the_way = tmp_path / "out.zarr.tar.gz"
+    job = gz.submit(sample, tmp_path / "out.zarr", groups=[GROUP], archive=True)
+    until(lambda: job.stage == "convert")
+    in_the_way.mkdir()
+    state = job.wait(timeout=60).state
+    assert (state.status, state.stage) == ("Failed", "archive")
+    assert state.failure is not None
+    assert (state.failure.code, "the output is there and verified" in state.reason) == ("storage-failed", True)
+    before = (tmp_path / "out.zarr").stat().st_ino
+    in_the_way.rmdir()
+    again = job.retry().wait(timeout=60).raise_for_status().result
+    assert again is not None
+    assert again["skipped"]
+    assert again["archive"]["bytes"] == in_the_way.stat().st_size
+    assert (tmp_path / "out.zarr").stat().st_ino == before
+
+
 def test_an_output_that_was_not_packed(sample: Path, made: Path, tmp_path: Path, distant: Distant) -> None:
     distant.filesystem.rm(f"{distant.root}{SUFFIX}")
     with pytest.raises(ArchiveMissing, match=r"(?s)archive=False.*archive=True") as caught:
@@ -485,9 +506,7 @@ def test_a_silent_store_is_told_with_what_is_kept(
         raise TimeoutError("no answer")
 
     monkeypatch.setattr("geozarr_runner.store.ATTEMPTS", 1)
-    download_root = distant.read
     distant.fault = lambda path: fault(path) if "/c/" in path else None
     with pytest.raises(ProductUnreachable) as caught:
         download(distant.job, tmp_path / "got.zarr", progress=False)
     assert module.KEPT in caught.value.remedy
-    assert download_root is distant.read
