@@ -65,7 +65,7 @@ class Job:
 
     @property
     def stage(self) -> str | None:
-        """What the run is doing: preflight, stage, convert, verify or publish."""
+        """What the run is doing: preflight, stage, convert, verify, publish, or archive where one was asked for."""
         return self.state.stage
 
     @property

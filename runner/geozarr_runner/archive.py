@@ -15,14 +15,15 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from geozarr_runner.errors import OutputExists
-from geozarr_runner.events import Progress
+from geozarr_runner.errors import OutputExists, StorageFull
+from geozarr_runner.events import Progress, human_bytes
 from geozarr_runner.publish import Workspace, storage_errors
 
 SUFFIX = ".tar.gz"
@@ -116,6 +117,14 @@ def pack(space: Workspace, progress: Progress) -> Archive:
     """
     path, unfinished = archive_path(space.output), space.folder / "archive.tar.gz"
     with storage_errors(unfinished):
+        # Others write to the same volume: it is not filled up in vain.
+        needed, usage = sum(size or 0 for _, size in _entries(space.output)), shutil.disk_usage(space.folder)
+        if usage.total and usage.free < needed:  # some mounts do not tell their size
+            raise StorageFull(
+                f"it needs {human_bytes(needed)}, and {human_bytes(usage.free)} are free",
+                given=path,
+                remedy="make space there",
+            )
         with unfinished.open("wb") as file:
             sha256 = write_archive(space.output, file, progress)
             file.flush()

@@ -12,13 +12,24 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from geozarr_runner import archive as module
-from geozarr_runner.archive import archive_path, check_name, checksum_in, checksum_path, existing, offer, write_archive
-from geozarr_runner.errors import OutputExists
+from geozarr_runner.archive import (
+    archive_path,
+    check_name,
+    checksum_in,
+    checksum_path,
+    existing,
+    offer,
+    pack,
+    write_archive,
+)
+from geozarr_runner.errors import OutputExists, StorageFull
 from geozarr_runner.events import describe, human_bytes
+from geozarr_runner.publish import workspace
 from runner.tests.support import R60M, RUNNER, Run, beside, environment, run, until
 
 MB = 1 << 20
@@ -249,6 +260,19 @@ def test_a_full_disk_leaves_the_output_and_says_how_to_go_on(done: Run, s2: Path
     assert not archive_path(output).exists()
     assert not [name for name in beside(output) if name.startswith(".")]
     assert files(output) == files(done.output)
+
+
+def test_a_disk_with_too_little_space_is_not_filled(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = sum(map(len, files(store).values())) - 1
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(total=10 * free, free=free))
+    with workspace(store) as space, pytest.raises(StorageFull, match="are free"):
+        pack(space, lambda *_: None)
+    assert beside(store) == {"out.zarr"}
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(total=10 * free, free=free + 1))
+    with workspace(store) as space:
+        assert pack(space, lambda *_: None).path == archive_path(store)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
