@@ -58,6 +58,7 @@ def download(
     if archive is None:
         archive = target.name.endswith((SUFFIX, ".tgz"))
     url = location(job)
+    _refuse_within(target, url)
     _refuse_existing(target, url, archive=archive, overwrite=overwrite)
     with storage_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,7 @@ class _Output(_Wanted):
         root = self._store.read(ROOT)
         if root is None:
             raise InvalidRequest(
-                "the output of this job is no longer there", given=redact(url), remedy="convert it again: job.retry()"
+                "the output of this job is no longer there", given=redact(url), remedy="submit the same once more"
             )
         self._root = root
         self.name = f"output-{hashlib.sha256(root).hexdigest()[:16]}"
@@ -207,6 +208,16 @@ def _target(path: str | os.PathLike[str]) -> Path:
             remedy='give a path: "out/product.zarr"',
         )
     return Path(os.path.normpath(target))
+
+
+def _refuse_within(target: Path, url: str) -> None:
+    source = local_path(url)
+    if source is not None and (target == source or source in target.parents or target in source.parents):
+        raise InvalidRequest(
+            "this is the output itself, or one lies in the other",
+            given=target,
+            remedy="choose a path beside it; or use the output where it is",
+        )
 
 
 def _refuse_existing(target: Path, url: str, *, archive: bool, overwrite: bool) -> None:

@@ -1,8 +1,8 @@
 """A finished output as one file beside it, `NAME.tar.gz`, with its checksum in `NAME.tar.gz.sha256`.
 
-The file's bytes are a function of the output's: entries in the order of their names, without times, owners and modes of
-their own, in a gzip stream without a name and a time. Two runs differ all the same, as an output's record of how it was
-made has their times in it.
+The file's bytes are a function of the output's name and bytes: entries in the order of their names, without times,
+owners and modes of their own, in a gzip stream without a name and a time. Two runs differ all the same, as an output's
+record of how it was made has their times in it.
 
 It is written where everything unfinished lies, and has its name only when it is whole. The checksum is there first and
 goes last: whoever sees an archive can check it. It goes before another output takes the place of the one that it is of.

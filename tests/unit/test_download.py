@@ -366,6 +366,14 @@ def test_a_path_that_is_none(converted: Job, path: str) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("where", [".", "below", ".."])
+def test_the_output_itself_is_not_fetched_into(converted: Job, made: Path, where: str) -> None:
+    before = files(made)
+    with pytest.raises(InvalidRequest, match="the output itself"):
+        converted.download(made / where, progress=False, overwrite=True)
+    assert files(made) == before
+
+
 def test_two_at_once_are_kept_apart(converted: Job, tmp_path: Path) -> None:
     with claimed(tmp_path / "got.zarr"), pytest.raises(OutputBusy):
         converted.download(tmp_path / "got.zarr", progress=False)
