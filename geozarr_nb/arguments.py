@@ -94,6 +94,19 @@ def build_parser(commands: Mapping[str, Command], version: str) -> argparse.Argu
     opened.add_argument("--no-strict", dest="strict", action="store_false", help="open a Zarr that is no GeoZarr too")
     _add_json(opened)
 
+    download = add(
+        "download",
+        "fetch a job's output or archive to this machine",
+        "download s2a-msil2a-20251008-1a2b3c4d out.tar.gz",
+    )
+    _add_job(download)
+    download.add_argument("path", metavar="PATH", help="the folder to make; a name that ends with .tar.gz: the archive")
+    download.add_argument(
+        "--archive", type=truth, nargs="?", const=True, metavar="true|false", help="whatever PATH ends with"
+    )
+    download.add_argument("--overwrite", action="store_true", help="replace what has this name, once all is there")
+    _add_json(download)
+
     preview = add("preview", "draw an output", "preview out/r20m.zarr r20m.png --bands b8a b04 b03")
     _add_output(preview)
     preview.add_argument("file", metavar="FILE", nargs="?", default="preview.png", help="a .png, .jpg or .webp")
@@ -166,6 +179,14 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="what to do when OUTPUT is there: refuse, keep it if it was made from the same request, or replace it "
         "once the new one is verified",
+    )
+    parser.add_argument(
+        "--archive",
+        type=truth,
+        nargs="?",
+        const=True,
+        metavar="true|false",
+        help="pack the finished output as OUTPUT.tar.gz beside it too, with its checksum in .tar.gz.sha256",
     )
     parser.add_argument("--scratch", metavar="DIR", help="folder for intermediate files (default: beside OUTPUT)")
     parser.add_argument("--image", metavar="I", help="the runner's image on a cluster (default: $GEOZARR_IMAGE)")

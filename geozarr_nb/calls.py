@@ -114,6 +114,7 @@ def submit(
     groups: Groups | None = None,
     validate_groups: bool | None = None,
     if_exists: IfExists = "error",
+    archive: bool | None = None,
     backend: str | None = None,
     dask_cluster: bool = False,
     verbose: bool = False,
@@ -144,6 +145,10 @@ def submit(
     if_exists
         "error"; "skip" keeps an output that was made from the same request; "overwrite" replaces it once the new one
         is verified.
+    archive
+        True: pack the finished output as `<output>.tar.gz` beside it too, with its SHA-256 in `.tar.gz.sha256`. On a
+        cluster it is also the artifact `geozarr` of the job's Workflow, where Argo has an artifact repository. None:
+        the settings say (no). A job that is joined, as it is there already, is not changed by it.
     backend
         Where it runs: "local" or "argo", a cluster with Argo Workflows; None: the settings say ("local").
     dask_cluster
@@ -177,6 +182,7 @@ def submit(
         groups=groups,
         validate_groups=validate_groups,
         if_exists=if_exists,
+        archive=archive,
         dask_cluster=dask_cluster,
         verbose=verbose,
         scratch=_scratch(place, scratch),
@@ -201,6 +207,7 @@ def check(
     groups: Groups | None = None,
     validate_groups: bool | None = None,
     if_exists: IfExists = "error",
+    archive: bool | None = None,
     backend: str | None = None,
     image: str | None = None,
     memory: str | None = None,
@@ -212,7 +219,7 @@ def check(
 
     Parameters
     ----------
-    source, output, groups, validate_groups, if_exists, backend, image, memory, cpu, time_limit
+    source, output, groups, validate_groups, if_exists, archive, backend, image, memory, cpu, time_limit
         As for `submit`.
     look
         Look at the place too: whether the output is there, whether it can be written, whether the cluster has what a
@@ -236,6 +243,7 @@ def check(
         groups=groups,
         validate_groups=validate_groups,
         if_exists=if_exists,
+        archive=archive,
         settings=settings,
         locate=place.locate,
     )
@@ -253,6 +261,7 @@ def convert(
     groups: Groups | None = None,
     validate_groups: bool | None = None,
     if_exists: IfExists = "error",
+    archive: bool | None = None,
     backend: str | None = None,
     dask_cluster: bool = False,
     verbose: bool = False,
@@ -270,7 +279,7 @@ def convert(
 
     Parameters
     ----------
-    source, output, groups, validate_groups, if_exists, backend, dask_cluster, verbose, scratch
+    source, output, groups, validate_groups, if_exists, archive, backend, dask_cluster, verbose, scratch
         As for `submit`.
     image, memory, cpu, time_limit
         As for `submit`.
@@ -292,6 +301,7 @@ def convert(
         groups=groups,
         validate_groups=validate_groups,
         if_exists=if_exists,
+        archive=archive,
         backend=backend,
         dask_cluster=dask_cluster,
         verbose=verbose,
@@ -357,6 +367,7 @@ def submit_many(
     groups: Groups | None = None,
     validate_groups: bool | None = None,
     if_exists: IfExists = "skip",
+    archive: bool | None = None,
     backend: str | None = None,
     dask_cluster: bool = False,
     verbose: bool = False,
@@ -374,7 +385,7 @@ def submit_many(
     ----------
     requests
         For each a source as for `inspect`, or a dict of `submit`'s arguments.
-    groups, validate_groups, if_exists, dask_cluster, verbose, scratch
+    groups, validate_groups, if_exists, archive, dask_cluster, verbose, scratch
         As for `submit`, for all requests that do not have their own.
     backend
         As for `submit`.
@@ -396,6 +407,7 @@ def submit_many(
         "groups": list(groups) if isinstance(groups, Iterable) and not isinstance(groups, str) else groups,
         "validate_groups": validate_groups,
         "if_exists": if_exists,
+        "archive": archive,
         "dask_cluster": dask_cluster,
         "verbose": verbose,
         "scratch": scratch,

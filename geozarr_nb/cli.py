@@ -84,6 +84,7 @@ def _submitted(options: argparse.Namespace) -> Job:
         groups=options.groups,
         validate_groups=options.validate_groups,
         if_exists=options.if_exists,
+        archive=options.archive,
         backend=options.backend,
         dask_cluster=options.dask_cluster,
         verbose=options.verbose,
@@ -223,6 +224,15 @@ def _open(options: argparse.Namespace) -> None:
     print(f"\n{_line_of_python(output, options.level)}")
 
 
+def _download(options: argparse.Namespace) -> None:
+    job = _job(options)
+    path = job.download(options.path, archive=options.archive, progress=not options.json, overwrite=options.overwrite)
+    if options.json:
+        _print_json({"job": job.name, "path": str(path)})
+    else:
+        print(path)
+
+
 def _preview(options: argparse.Namespace) -> None:
     import geozarr_nb as gz
 
@@ -288,6 +298,7 @@ COMMANDS: dict[str, Command] = {
     "cancel": _cancel,
     "retry": _retry,
     "open": _open,
+    "download": _download,
     "preview": _preview,
     "doctor": _doctor,
     "sample": _sample,

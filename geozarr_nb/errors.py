@@ -13,6 +13,8 @@ OutputBusy          another job is writing this output
 JobNotFound         no job, or no set of jobs, has this name
 ConversionFailed    a job ended without a result; `code` and `exit_code` are the run's own
 WaitTimeout         waiting ended before the job did; the job goes on
+ArchiveMissing      an output was not packed as one file
+DownloadBroken      what was fetched is not what there is to fetch
 Product...          the product is missing, denied, unreachable or broken
 Storage...          something cannot be written
 ClusterUnreachable  no cluster is configured, or its API server does not answer
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from geozarr_nb.job import Job
 
 __all__ = [
+    "ArchiveMissing",
     "ClaimUnreadable",
     "ClusterDenied",
     "ClusterError",
@@ -63,6 +66,7 @@ __all__ = [
     "ConverterFailed",
     "ConverterKilled",
     "ConverterMissing",
+    "DownloadBroken",
     "ExitCode",
     "GeozarrError",
     "GroupsMissing",
@@ -99,6 +103,20 @@ class WaitTimeout(GeozarrError, TimeoutError):
 
     code = "wait-timeout"
     exit_code = ExitCode.INTERRUPTED
+    retryable = True
+
+
+class ArchiveMissing(InvalidRequest):
+    """An output has no archive: it was not asked for, or is of an output that was replaced."""
+
+    code = "archive-missing"
+
+
+class DownloadBroken(GeozarrError):
+    """What was fetched is not what there is to fetch; nothing of it has its final name."""
+
+    code = "download-broken"
+    exit_code = ExitCode.VERIFICATION_FAILED
     retryable = True
 
 

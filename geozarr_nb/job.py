@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from geozarr_nb.backends.base import Backend, Cursor, JobState, Progress
@@ -62,7 +65,7 @@ class Job:
 
     @property
     def stage(self) -> str | None:
-        """What the run is doing: preflight, stage, convert, verify or publish."""
+        """What the run is doing: preflight, stage, convert, verify, publish, or archive where one was asked for."""
         return self.state.stage
 
     @property
@@ -209,7 +212,11 @@ class Job:
                 given=state.request.output,
                 remedy='to convert it again, submit it with if_exists="overwrite"',
             )
-        self._backend.retry(self.name, self._request)
+        request = self._request
+        if state.request.archive and state.request.if_exists == "error":
+            # What failed may be the archive alone: its output is there then, and not in the way.
+            request = replace(request or state.request, if_exists="skip")
+        self._backend.retry(self.name, request)
         return self
 
     def raise_for_status(self) -> Job:
@@ -246,6 +253,55 @@ class Job:
                 f"{self.name} is {self.status}: there is nothing to open yet", remedy="wait for it: job.wait().open()"
             )
         return open_result(self.output, level=level, strict=strict)
+
+    def download(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        archive: bool | None = None,
+        progress: bool = True,
+        overwrite: bool = False,
+    ) -> Path:
+        """Fetch the result to this machine, check it, and give it its name only when it is complete.
+
+        A call that was interrupted, or whose connection broke, goes on where it was when it is made again: what it had
+        fetched lies in `.NAME.partial` beside the path. From a cluster's claim nothing has to be mounted.
+
+        Parameters
+        ----------
+        path
+            What is made: a folder, or a file for the archive.
+        archive
+            True: the output as one file, checked by its SHA-256; it was made if the job was submitted with it. False:
+            the folder, checked file by file for its size, and opened. None: the archive where the path ends with
+            `.tar.gz` or `.tgz`.
+        progress
+            False shows nothing.
+        overwrite
+            Replace what has this name, once the new one is complete and checked.
+
+        Returns
+        -------
+        pathlib.Path
+            The path, absolute.
+
+        Raises
+        ------
+        ConversionFailed
+            There is no result.
+        InvalidRequest
+            The job has not finished, or `path` cannot be used.
+        ArchiveMissing
+            The output was not packed.
+        OutputExists, OutputBusy
+            Something has this name, or is being written there.
+        StorageFailed, DownloadBroken, ProductUnreachable, ClusterError
+            And their kinds; what has arrived is kept.
+        """
+        from geozarr_nb.download import download
+
+        self.raise_for_status()
+        return download(self, path, archive=archive, progress=progress, overwrite=overwrite)
 
     def _come_back(self) -> str:
         found = f'geozarr_nb.get_job("{self.name}")'

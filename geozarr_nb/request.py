@@ -53,6 +53,8 @@ class Request:
         What to do when the output is there: "error", "skip" (when it was made from the same request), "overwrite".
     scratch
         Folder for intermediate files; empty for beside the output.
+    archive
+        True: the finished output is packed as one file beside it too.
     identity
         Hash of what determines the result: the address without what is volatile in it, the output and the groups.
     """
@@ -67,6 +69,7 @@ class Request:
     dask_cluster: bool = False
     verbose: bool = False
     scratch: str = ""
+    archive: bool = False
     identity: str = ""
 
     @classmethod
@@ -81,6 +84,7 @@ class Request:
         dask_cluster: bool = False,
         verbose: bool = False,
         scratch: str | os.PathLike[str] | None = None,
+        archive: bool | None = None,
         settings: Settings,
         locate: Callable[[str | os.PathLike[str]], str] | None = None,
     ) -> Request:
@@ -96,6 +100,7 @@ class Request:
         InvalidRequest
             An argument cannot be used.
         """
+        from geozarr_runner.archive import check_place
         from geozarr_runner.groups import normalise
         from geozarr_runner.store import local_path, redact
         from geozarr_runner.upload import output_place
@@ -109,6 +114,9 @@ class Request:
         output = output or f"{product.name}_geozarr.zarr"
         target = str(output_place(output)) if locate is None else locate(output)
         chosen = normalise(settings.groups if groups is None else groups)
+        archive = settings.archive if archive is None else archive
+        if archive:
+            check_place(target)
         return cls(
             source=source,
             shown=redact(source),
@@ -120,6 +128,7 @@ class Request:
             dask_cluster=dask_cluster,
             verbose=verbose,
             scratch=_scratch(scratch, settings),
+            archive=archive,
             identity=_identity(source, target, chosen),
         )
 
@@ -148,7 +157,8 @@ class Request:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Request:
         """Read what `to_json` wrote."""
-        values = {name: document[name] for name in cls.__dataclass_fields__}
+        # One that was stored by an earlier version knows less.
+        values = {name: document[name] for name in cls.__dataclass_fields__ if name in document or name != "archive"}
         return cls(**{**values, "source": values["source"] or "", "groups": tuple(values["groups"])})
 
     def check(self, product: Product, *, path: str | os.PathLike[str] | None = None) -> bool:
@@ -162,7 +172,8 @@ class Request:
         Returns
         -------
         bool
-            True when `if_exists` is "skip" and the output is there, made from the same request.
+            True when `if_exists` is "skip" and the output is there, made from the same request, with its archive if
+            that is asked for.
 
         Raises
         ------
@@ -170,6 +181,7 @@ class Request:
             And their kinds, as the run would.
         """
         from geozarr_runner import preflight
+        from geozarr_runner.archive import existing
         from geozarr_runner.events import Reporter
 
         output = os.fspath(path or self.output)
@@ -181,6 +193,7 @@ class Request:
                 validate_groups=self.validate_groups,
                 if_exists=self.if_exists,
                 scratch=Path(self.scratch) if self.scratch else None,
+                archive=self.archive,
             ),
             Reporter(StringIO()),
         )
@@ -197,7 +210,7 @@ class Request:
                 given=output,
                 remedy="choose a folder that you may write to, or have the permission given",
             )
-        return plan.done
+        return plan.done and (not self.archive or existing(plan.output) is not None)
 
     def check_output(self, product: Product, root: bytes | None) -> bool:
         """Do the part of `check` that looks at an output that is there, from its root's document alone.

@@ -9,6 +9,7 @@ output_zarr         GEOZARR_OUTPUT_ZARR       params.json                output 
 groups              GEOZARR_GROUPS            params.json                groups where none are given; empty or 0: the
                                                                          whole product, in the converter's own layout
 validate_groups     GEOZARR_VALIDATE_GROUPS   params.json                true: one missing group ends the run
+archive             GEOZARR_ARCHIVE           params.json, false         true: outputs are packed as one file too
 backend             GEOZARR_BACKEND           local                      where jobs run
 state_dir           GEOZARR_STATE_DIR         the platform's folder for  jobs, their events and logs
                                               state, /geozarr_nb
@@ -50,7 +51,11 @@ from typing import Any
 from geozarr_nb.errors import InvalidRequest
 
 PARAMETERS = ("stac_url", "output_zarr", "groups", "validate_groups")
-TEMPLATE_PARAMETERS = ("image", "pvc_name")  # the workflow template's own, which a file shared with it may set
+TEMPLATE_PARAMETERS = (
+    "image",
+    "pvc_name",
+    "archive",
+)  # the workflow template's own, which a file shared with it may set
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _PLACEHOLDER = re.compile(r"<[^<>]*>")
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -86,6 +91,7 @@ class Settings:
     memory: str = ""
     cpu: str = ""
     time_limit: float = 0.0
+    archive: bool = False
     mounts: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
 
@@ -213,8 +219,8 @@ def read_params(path: Path) -> dict[str, str]:
             remedy = f'write a string: "value": {json.dumps(_as_text(value))}'
             raise wrong(f"the value of {quoted} is no string", _line(text, quoted), remedy)
         found[name] = value
-        if name == "validate_groups" and value.strip().lower() not in TRUE + FALSE:
-            raise wrong(f"validate_groups is {value!r}", _line(text, quoted), 'write "true" or "false"')
+        if name in ("validate_groups", "archive") and value.strip().lower() not in TRUE + FALSE:
+            raise wrong(f"{name} is {value!r}", _line(text, quoted), 'write "true" or "false"')
     return found
 
 
@@ -309,6 +315,7 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "output_zarr": _text,
     "groups": _text,
     "validate_groups": _boolean,
+    "archive": _boolean,
     "backend": _text,
     "state_dir": _folder,
     "max_jobs": _count,

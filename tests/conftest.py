@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from benchmarks.server import ProductServer
 from tests.cluster.support import Namespace, fresh_namespace, missing_cluster, node_address
 
 INSTALLS_KERNELS = "make jupyter"
+
+
+def pytest_sessionstart() -> None:
+    """Let Ctrl-C reach what tests start: a shell has its background jobs ignore it, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

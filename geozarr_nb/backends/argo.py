@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
+from typing import Any
 
 from geozarr_nb.backends.base import Cursor, Failure, JobState, Progress, Status, changes
 from geozarr_nb.backends.digest import Digest
@@ -49,6 +50,7 @@ from geozarr_nb.errors import (
 )
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
+from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX
 from geozarr_runner.estimate import memory_needed
 from geozarr_runner.events import Event
 from geozarr_runner.product import Product
@@ -124,7 +126,7 @@ class ArgoBackend:
             root = self._read_file(f"{request.output}/zarr.json")
         except ClusterError:
             return False  # it cannot be looked at from here; the run itself will
-        return request.check_output(product, root)
+        return request.check_output(product, root) and (not request.archive or self._has_archive(address))
 
     def submit(self, request: Request) -> str:
         """See `Backend.submit`."""
@@ -330,7 +332,7 @@ class ArgoBackend:
             progress=said.digest.progress or _progress(attempt),
             reason=failure.message if failure else self._reason(attempt, status, closely=closely),
             failure=failure,
-            result={**result.fields, "path": attempt.request.output} if result else None,
+            result=_told(result, attempt.request) if result else None,
             started=pods[0].started if pods and status != "Pending" else None,
             finished=finished,
             log=f"{attempt.request.output}.log.jsonl" if pods and pods[0].has_begun else "",
@@ -461,6 +463,16 @@ class ArgoBackend:
                 self._said.popitem(last=False)
             return said
 
+    def _has_archive(self, output: Address) -> bool:
+        """Return whether an output has an archive that is not older than itself; see `geozarr_runner.archive`."""
+        files = files_of(output, self._settings)
+        try:
+            files.entry(f"{output.path}{SUFFIX}{CHECKSUM_SUFFIX}")
+            packed, made = (files.entry(f"{output.path}{end}").modified for end in (SUFFIX, "/zarr.json"))
+        except (FileNotFoundError, NotADirectoryError, ClusterError):
+            return False  # then the run looks again, and makes it if it is not there
+        return packed >= made
+
     def _read_file(self, address: str) -> bytes | None:
         parsed = Address.parse(address)
         try:
@@ -532,6 +544,14 @@ def _result(attempt: Attempt, digest: Digest) -> Event | None:
         return None
     outcome = digest.result_event or pod.outcome
     return outcome if outcome is not None and outcome.type == "result" else None
+
+
+def _told(result: Event, request: Request) -> dict[str, Any]:
+    """Return what a run said of its result, with addresses in place of the paths in its pod."""
+    told = {**result.fields, "path": request.output}
+    if archive := told.get("archive"):
+        told["archive"] = {**archive, "path": f"{request.output}{SUFFIX}"}
+    return told
 
 
 def _progress(attempt: Attempt) -> Progress | None:

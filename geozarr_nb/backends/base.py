@@ -176,7 +176,8 @@ class Backend(Protocol):
         Returns
         -------
         bool
-            True when `if_exists` is "skip" and the output is there, made from the same request.
+            True when `if_exists` is "skip" and the output is there, made from the same request, with its archive if
+            that is asked for.
 
         Raises
         ------

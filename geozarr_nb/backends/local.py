@@ -397,6 +397,8 @@ def _arguments(request: Request, job: JobFolder) -> list[str]:
     arguments += ["--if-exists", request.if_exists, "--identity", request.identity]
     if request.scratch:
         arguments += ["--scratch", request.scratch]
+    if request.archive:
+        arguments.append("--archive")
     if request.dask_cluster:
         arguments.append("--dask-cluster")
     if request.verbose:

@@ -102,6 +102,7 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         "validate_groups": _word(request.validate_groups),
         "if_exists": request.if_exists,
         "identity": request.identity,
+        "archive": _word(request.archive),
         "credentials": settings.credentials,
         "dask_cluster": _word(request.dask_cluster),
         "verbose": _word(request.verbose),
@@ -375,6 +376,7 @@ def _request_of(parameters: Mapping[str, str]) -> Request:
         groups=() if groups.strip() in ("", WHOLE_PRODUCT) else normalise(groups),
         validate_groups=parameters.get("validate_groups") == "true",
         if_exists="overwrite" if parameters.get("if_exists") == "overwrite" else "error",
+        archive=parameters.get("archive") == "true",
         identity=parameters.get("identity", ""),
     )
     return request if request.identity else replace(request, identity=request.derived_identity)

@@ -63,6 +63,8 @@ def argo_command(source: str, arguments: Mapping[str, Any], settings: gz.Setting
         values |= {"memory": memory, "memory_limit": memory}
     if cpu := arguments["cpu"] or settings.cpu:
         values["cpu"] = cpu
+    if settings.archive:
+        values["archive"] = "true"
     if seconds := arguments["time_limit"] or settings.time_limit:
         # One that is no number is refused elsewhere, and stands here as it was typed.
         values["time_limit"] = seconds if isinstance(seconds, str) else str(ceil(seconds))

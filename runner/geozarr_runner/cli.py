@@ -98,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--log", type=Path, metavar="FILE", help="keep everything there (default: OUTPUT.log.jsonl)")
     convert.add_argument("--identity", metavar="TEXT", help="kept in the output's record of how it was made")
+    _add_truth(
+        convert, "--archive", "pack the finished output as OUTPUT.tar.gz beside it, with its checksum in .tar.gz.sha256"
+    )
     _add_truth(convert, "--dask-cluster", "let the converter start dask workers")
     _add_truth(convert, "--verbose", "have the converter say more, and show its own lines too")
     _add_json(convert)
@@ -142,6 +145,12 @@ def _add_for_orchestrators(parser: argparse.ArgumentParser) -> None:
         "then in that file too",
     )
     group.add_argument("--within", type=Path, metavar="DIR", help="refuse a path as OUTPUT that does not lie below it")
+    group.add_argument(
+        "--artifact",
+        type=Path,
+        metavar="FILE",
+        help="link the archive there, where Argo has an artifact repository to put it into",
+    )
     group.add_argument("--outcome", type=Path, metavar="FILE", help="write the result or error there, as JSON")
     group.add_argument(
         "--termination-log", type=Path, metavar="FILE", help="write an error there, as one line: [code] message"
@@ -189,8 +198,9 @@ def _convert(options: argparse.Namespace) -> ExitCode:
             verbose=options.verbose,
             identity=options.identity or None,
             within=options.within,
+            archive=options.archive,
         )
-        run(request, reporter, options.log, log_refused=options.run_id is not None)
+        run(request, reporter, options.log, log_refused=options.run_id is not None, artifact=options.artifact)
     except GeozarrError as error:
         reporter.error(error)
         return error.exit_code

@@ -6,12 +6,14 @@ Every event has `v` (the schema's version), `time` (UTC, ISO 8601) and `type`:
 type      fields
 ========  =====================================================================================
 run       id: the first event of a run that was given one; an output's log file may hold several runs
-stage     stage (preflight, stage, convert, verify, publish), state (started, finished), seconds
+stage     stage (preflight, stage, convert, verify, publish, and archive where one was asked for), state (started,
+          finished), seconds
 progress  stage, done, total (null while unknown), unit (bytes, chunks, variables)
 message   text: one clean line for a person
 warning   code, message, remedy
 error     code, message, given, remedy, exit_code, retryable
-result    path, groups, skipped, bytes_read, bytes_written, seconds, versions, identity
+result    path, groups, skipped, bytes_read, bytes_written, seconds, versions, identity, archive (path, bytes, sha256;
+          null where none was asked for)
 log       source, text: a line of the converter's; in the log file, in the stream where that is asked for
 ========  =====================================================================================
 
@@ -33,8 +35,9 @@ from geozarr_runner.errors import GeozarrError
 from geozarr_runner.spelling import in_shell
 
 SCHEMA_VERSION = 1
+# Those of every run; "archive" is there only where one was asked for.
 STAGES = ("preflight", "stage", "convert", "verify", "publish")
-Stage = Literal["preflight", "stage", "convert", "verify", "publish"]
+Stage = Literal["preflight", "stage", "convert", "verify", "publish", "archive"]
 Unit = Literal["bytes", "chunks", "variables"]
 Progress = Callable[[int, int | None, Unit], None]
 SECONDS_BETWEEN_PROGRESS = 0.1
@@ -91,11 +94,18 @@ def describe(event: Event) -> str:
         case "stage" if event.get("state") == "finished":
             return f"{event['stage']}: done in {event['seconds']:.1f} s"
         case "result" if event.get("skipped"):
-            return f"{event['path']} is there already, made from the same request: nothing to do"
+            todo = "" if event.get("archive") else ": nothing to do"
+            return f"{event['path']} is there already, made from the same request{todo}{_archive(event)}"
         case "result":
-            return f"{event['path']}: {human_bytes(event['bytes_written'])} in {event['seconds']:.1f} s, verified"
+            size = human_bytes(event["bytes_written"])
+            return f"{event['path']}: {size} in {event['seconds']:.1f} s, verified{_archive(event)}"
         case _:
             return ""
+
+
+def _archive(event: Event) -> str:
+    found = event.get("archive")
+    return f"; as one file {found['path']}: {human_bytes(found['bytes'])}" if found else ""
 
 
 def amount(done: int, total: int | None, unit: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geozarr_runner import publish, upload
+from geozarr_runner import archive, publish, upload
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.groups import GroupReport, normalise, report
@@ -42,6 +42,7 @@ class Request:
     verbose: bool = False
     identity: str | None = None
     within: Path | None = None
+    archive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,8 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
     for sentence in found.warnings:
         reporter.warning("no-effect", sentence)
     done = _look_at_output(output, product, found.found, request)
+    if request.archive:
+        archive.check_name(output, if_exists=request.if_exists)
     if not done:
         _look_at_space(upload.scratch_folder(request.scratch) if isinstance(output, RemoteOutput) else output.parent)
     profile = profile_of(product)

@@ -178,6 +178,25 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
         _flush(space.output.parent)
 
 
+@contextmanager
+def claimed(output: Path) -> Iterator[None]:
+    """Lock a name in a folder that is there, against runs and everything else that writes it.
+
+    Raises
+    ------
+    OutputBusy
+        Something else holds the lock.
+    """
+    with storage_errors(output.parent):
+        lock = _lock(output)
+    if lock is None:
+        raise OutputBusy("something else is writing this", given=output, remedy="wait for it, or choose another name")
+    try:
+        yield
+    finally:
+        _unlock(output, lock)
+
+
 def discard_leftovers(output: str | os.PathLike[str], scratch: Path | None = None) -> bool:
     """Remove what a killed run left beside an output and in its scratch folder, never the output itself.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner import convert, machine, publish, upload
+from geozarr_runner.archive import Archive, discard, existing, offer, pack
 from geozarr_runner.diagnose import diagnose
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, StorageFailed, VerificationFailed
 from geozarr_runner.events import Reporter
@@ -39,7 +40,14 @@ class Result:
     skipped: bool
 
 
-def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_refused: bool = False) -> Result:
+def run(
+    request: Request,
+    reporter: Reporter,
+    log: Path | None = None,
+    *,
+    log_refused: bool = False,
+    artifact: Path | None = None,
+) -> Result:
     """Do one conversion.
 
     Parameters
@@ -49,6 +57,8 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
         `<output>.log.jsonl`, in an object store when the reporter closes.
     log_refused
         Keep also what became of a request that is refused, where a log file has a place of its own.
+    artifact
+        Where Argo's executor looks for the archive.
 
     Raises
     ------
@@ -73,7 +83,10 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
     with reporter.stage("preflight"):
         plan = preflight(request, reporter, keep if log_refused else lambda _: None)
     if plan.done:
-        _report_result(reporter, plan, request, bytes_read=0, bytes_written=_stored_bytes(plan.output), start=start)
+        archive = _archive_of(plan, request, reporter) if request.archive else None
+        _offer(archive, artifact, reporter)
+        size = _stored_bytes(plan.output)
+        _report_result(reporter, plan, request, bytes_read=0, bytes_written=size, start=start, archive=archive)
         return Result(plan.output, plan.groups, skipped=True)
     command = convert.find_converter()
     shares = _shares(request, plan)
@@ -101,8 +114,14 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
             if isinstance(space, upload.Workspace):
                 upload.publish(space, overwrite=request.if_exists == "overwrite", progress=progress)
             else:
+                if request.if_exists == "overwrite":
+                    discard(space.output)
                 publish.publish(space, overwrite=request.if_exists == "overwrite")
-    _report_result(reporter, plan, request, bytes_read=made.bytes_read, bytes_written=size, start=start)
+        archive = _pack(space, reporter) if request.archive else None
+    _offer(archive, artifact, reporter)
+    _report_result(
+        reporter, plan, request, bytes_read=made.bytes_read, bytes_written=size, start=start, archive=archive
+    )
     return Result(plan.output, plan.groups, skipped=False)
 
 
@@ -114,6 +133,28 @@ def _workspace(plan: Plan, request: Request) -> AbstractContextManager[publish.W
 
 def _stored_bytes(output: Output) -> int:
     return upload.stored_bytes(output) if isinstance(output, RemoteOutput) else folder_bytes(output)
+
+
+def _archive_of(plan: Plan, request: Request, reporter: Reporter) -> Archive:
+    """Return the archive of an output that is there already; it is made where there is none."""
+    with _workspace(plan, request) as space:
+        return existing(space.output) or _pack(space, reporter)
+
+
+def _pack(space: publish.Workspace, reporter: Reporter) -> Archive:
+    """Make the archive of an output that is there; what goes wrong leaves the output as it is."""
+    try:
+        with reporter.stage("archive") as progress:
+            return pack(space, progress)
+    except StorageFailed as failure:
+        failure.message = f"the output is there and verified, its archive is not: {failure.message}"
+        failure.remedy += '; then the same with if_exists="skip" makes the archive alone'
+        raise
+
+
+def _offer(archive: Archive | None, artifact: Path | None, reporter: Reporter) -> None:
+    if archive is not None and artifact is not None and offer(archive, artifact):
+        reporter.message("the archive goes to the artifact repository too")
 
 
 def _has_place_for_a_log(output: Path) -> bool:
@@ -263,7 +304,14 @@ def _provenance(plan: Plan, request: Request, verified: Verified, started: datet
 
 
 def _report_result(
-    reporter: Reporter, plan: Plan, request: Request, *, bytes_read: int, bytes_written: int, start: float
+    reporter: Reporter,
+    plan: Plan,
+    request: Request,
+    *,
+    bytes_read: int,
+    bytes_written: int,
+    start: float,
+    archive: Archive | None,
 ) -> None:
     reporter.emit(
         "result",
@@ -275,6 +323,7 @@ def _report_result(
         seconds=round(time.monotonic() - start, 3),
         versions=versions(),
         identity=request.identity,
+        archive=archive and {"path": str(archive.path), "bytes": archive.bytes, "sha256": archive.sha256},
     )
 
 

@@ -10,7 +10,7 @@ import re
 import shlex
 
 _NAMES = (
-    "bands|cpu|groups|if_exists|image|level|memory|output|overwrite|scratch|size|source|stretch|strict|time_limit"
+    "archive|bands|cpu|groups|if_exists|image|level|memory|output|overwrite|scratch|size|source|stretch|strict|time_limit"
     "|timeout|validate_groups"
 )
 _POSITIONAL = ("output", "source")
@@ -55,7 +55,7 @@ def _option(found: re.Match[str]) -> str:
     if name in _POSITIONAL:
         return " ".join(_words(value, name.upper()))
     option = name.replace("_", "-")
-    if value in ("True", "False") and name != "validate_groups":
+    if value in ("True", "False") and name not in ("archive", "validate_groups"):
         return f"--{option}" if value == "True" else f"--no-{option}"
     return " ".join([f"--{option}", *(_words(value, name.upper()) or ["0"])])
 

@@ -43,7 +43,8 @@ def script(tmp_path: Path) -> Script:
 def loaders(parent: int | None = None) -> list[int]:
     """Return the processes that load a converter, or have."""
     children = psutil.Process(parent).children()
-    return [child.pid for child in children if any(word.endswith("loaded.py") for word in child.cmdline())]
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child.pid for child in alive if any(word.endswith("loaded.py") for word in child.cmdline())]
 
 
 def lines_of(command: list[str]) -> list[str]:

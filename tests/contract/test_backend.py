@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 from itertools import groupby
 from pathlib import Path
@@ -107,6 +109,46 @@ def test_skip_finds_it_done_without_a_memory_of_the_job(place: Place) -> None:
     assert again.raise_for_status().result is not None
     assert again.result["skipped"] is True  # type: ignore[index]
     assert place.stamp("a") == before
+
+
+def test_an_output_is_packed_once_and_fetched(place: Place, tmp_path: Path) -> None:
+    job = place.submit("a", archive=True).wait(timeout=90).raise_for_status()
+    assert job.result is not None
+    told = job.result["archive"]
+    assert told["path"] == f"{job.output}.tar.gz"
+    assert place.leftovers("a") == ["a.zarr.tar.gz", "a.zarr.tar.gz.sha256"]
+    stages = [event["stage"] for event in job.events() if event.type == "stage" and event["state"] == "started"]
+    assert stages == [*STAGES, "archive"]
+    assert (job.stage, job.progress) == ("archive", (*[job.result["bytes_written"]] * 2, "bytes"))
+
+    archive = job.download(tmp_path / "got.tar.gz", progress=False)
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == told["sha256"]
+    assert archive.stat().st_size == told["bytes"]
+    folder = job.download(tmp_path / "got.zarr", progress=False)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) == job.result["bytes_written"]
+    assert gz.open(folder).identical(job.open())
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    assert gz.open(tmp_path / "unpacked" / "a.zarr").identical(job.open())
+
+    before = place.stamp("a")
+    again = place.submit("a", archive=True, if_exists="skip")
+    assert (again.status, again.state.attempt) == ("Succeeded", 1)
+    place.submit("a", if_exists="overwrite").wait(timeout=90).raise_for_status()
+    assert place.stamp("a") != before
+    assert place.leftovers("a") == []
+
+
+def test_what_is_there_is_packed_when_that_is_asked_for(place: Place) -> None:
+    job = place.submit("a").wait(timeout=60).raise_for_status()
+    assert job.result is not None
+    assert job.result["archive"] is None
+    before = place.stamp("a")
+    again = place.submit("a", archive=True, if_exists="skip").wait(timeout=60).raise_for_status()
+    assert again.result is not None
+    assert (again.name, again.state.attempt, again.result["skipped"]) == (job.name, 2, True)
+    assert again.result["archive"]["bytes"] > 0
+    assert (place.stamp("a"), place.leftovers("a")) == (before, ["a.zarr.tar.gz", "a.zarr.tar.gz.sha256"])
 
 
 def test_what_has_just_finished_can_be_overwritten(place: Place) -> None:

@@ -16,20 +16,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import fsspec
+import numpy as np
 import pytest
 import xarray as xr
 import zarr
 
 import geozarr_nb as gz
+from geozarr_nb import download as download_module
 from geozarr_nb.cluster import reader, volume
 from geozarr_nb.cluster.api import CLAIMS, EVENTS, PODS, TEMPLATES, Answer, Kind, Object
 from geozarr_nb.cluster.files import ClaimFileSystem
 from geozarr_nb.cluster.reader import Reader, pod_manifest, reader_of
 from geozarr_nb.cluster.volume import Address, Entry, Files, Mount, mounts_in, resolve
+from geozarr_nb.download import download
 from geozarr_nb.errors import (
     ClaimUnreadable,
     ClusterDenied,
@@ -43,6 +47,7 @@ from geozarr_nb.errors import (
 )
 from geozarr_nb.result import levels
 from geozarr_nb.settings import Settings
+from geozarr_runner.archive import write_archive
 from geozarr_runner.serve import Folder, Server
 from tests.unit.conftest import REFLECTANCE, Outputs
 
@@ -756,6 +761,64 @@ def test_those_who_wait_for_one_start_share_its_failure(files: Reader, cluster: 
 
 def test_an_entry_of_a_listing_is_as_the_server_tells_it(files: Reader) -> None:
     assert Entry("c", False, 2048, files.entry("a/c").modified) in files.entries("a")
+
+
+# Downloads
+
+
+@pytest.fixture
+def job(root: Path) -> Any:
+    """A job whose output, with its archive, is on the claim."""
+    store = root / "out" / "a.zarr"
+    (root / "out").unlink()
+    group = zarr.open_group(store, mode="w")
+    for name in ("b02", "b03"):
+        group.create_array(name, data=np.random.default_rng(1).integers(0, 9, (64, 64)), chunks=(16, 16))
+    with Path(f"{store}.tar.gz").open("wb") as file:
+        sha256 = write_archive(store, file, lambda *_: None)
+    Path(f"{store}.tar.gz.sha256").write_text(f"{sha256}  a.zarr.tar.gz\n")
+    return SimpleNamespace(name="job", status="Succeeded", output=f"pvc://{CLAIM}/out/a.zarr", reason="")
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(one.relative_to(path)): one.read_bytes() for one in (path, *path.rglob("*")) if one.is_file()}
+
+
+@pytest.mark.parametrize("name", ["got.zarr", "got.tar.gz"])
+@pytest.mark.parametrize("how", ["mount", "reader", "a reader that ends", "a cluster that is silent for long"])
+def test_an_output_is_fetched_however_its_claim_is_read(
+    name: str, how: str, job: Any, root: Path, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download_module, "BLOCK", 1000)
+    target = tmp_path / name
+    read = download_module._read
+    count = 0
+
+    def disturbed(*arguments: Any) -> bytes:
+        nonlocal count
+        count += 1
+        if count == 10 and how == "a reader that ends":
+            [pod] = cluster.servers
+            cluster.end(pod, {"phase": "Failed"})
+        if count == 10 and how.startswith("a cluster"):
+            cluster.refusals["get pods/proxy"] = unreachable
+        return read(*arguments)
+
+    monkeypatch.setattr(download_module, "_read", disturbed)
+    if how == "mount":
+        monkeypatch.setenv("GEOZARR_MOUNTS", f"{CLAIM}={root}")
+    if how.startswith("a cluster"):
+        monkeypatch.setattr(reader, "PATIENCE", 0.1)
+        with pytest.raises(ClusterUnreachable, match="goes on from there"):
+            download(job, target, progress=False)
+        assert not target.exists()
+        kept = sum(map(len, content(tmp_path / f".{name}.partial").values()))
+        assert kept >= 5000 if name == "got.tar.gz" else kept > 0
+        cluster.refusals.clear()
+    assert download(job, target, progress=False) == target
+    source = root / "out" / ("a.zarr" if name == "got.zarr" else "a.zarr.tar.gz")
+    assert content(target) == content(source)
+    assert bool(cluster.created) is (how != "mount")
 
 
 def until(condition: Callable[[], object], seconds: float = 10) -> None:

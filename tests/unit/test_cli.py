@@ -31,6 +31,22 @@ def test_what_a_pod_gets(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {given[name] for name in wanted} == {None}
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [([], None), (["--archive"], True), (["--archive", "true"], True), (["--archive=false"], False)],
+)
+def test_whether_it_is_packed(options: list[str], wanted: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def submit(source: str, output: str, **options: Any) -> gz.Job:
+        given.update(options)
+        raise gz.InvalidRequest("that is enough")
+
+    monkeypatch.setattr(gz, "submit", submit)
+    main(["convert", "p.zarr", "out.zarr", *options])
+    assert given["archive"] is wanted
+
+
 def test_an_amount_of_memory_that_is_none_is_refused_as_it_would_be_typed(
     sample: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

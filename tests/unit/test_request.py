@@ -57,6 +57,11 @@ def test_what_is_left_out_comes_from_the_settings(make: Make, tmp_path: Path) ->
     assert (request.validate_groups, request.scratch) == (True, str(tmp_path / "fast"))
 
 
+def test_an_archive_lies_beside_a_folder_only(make: Make) -> None:
+    with pytest.raises(InvalidRequest, match="leave archive out"):
+        make("s3://bucket/out.zarr", archive=True)
+
+
 def test_arguments_win_over_the_settings(make: Make, tmp_path: Path) -> None:
     settings = Settings(output_zarr="named.zarr", groups="a/b", validate_groups=True, scratch="fast")
     request = make("given.zarr", groups=R60, validate_groups=False, scratch="here", settings=settings)
@@ -88,7 +93,9 @@ def test_groups_written_otherwise_are_the_same_request(make: Make, groups: objec
 
 
 def test_what_does_not_change_the_result_does_not_change_the_identity(make: Make) -> None:
-    other = make(if_exists="overwrite", validate_groups=True, verbose=True, dask_cluster=True, scratch="s")
+    other = make(
+        if_exists="overwrite", validate_groups=True, verbose=True, dask_cluster=True, scratch="s", archive=True
+    )
     assert other.identity == make().identity
 
 
@@ -115,11 +122,17 @@ def test_the_name_can_be_a_name_in_kubernetes(make: Make, product: Product) -> N
 
 
 def test_a_request_survives_storage(make: Make) -> None:
-    request = make(validate_groups=True, scratch="s", if_exists="skip")
+    request = make(validate_groups=True, scratch="s", if_exists="skip", archive=True)
     back = Request.from_json(json.loads(json.dumps(request.to_json())))
     assert back == request
     assert back.source == request.source
     assert not back.withheld
+
+
+def test_a_request_of_an_earlier_version_is_read(make: Make) -> None:
+    stored = make().to_json()
+    del stored["archive"]
+    assert Request.from_json(stored) == make()
 
 
 def test_what_is_secret_in_an_address_is_neither_shown_nor_stored(make: Make) -> None:

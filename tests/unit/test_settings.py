@@ -43,6 +43,13 @@ def test_the_working_directorys_file_wins_over_the_packages(tmp_path: Path) -> N
     assert (settings.groups, settings.origins["groups"]) == ("a/b", str(path))
 
 
+def test_whether_outputs_are_packed_is_a_setting(tmp_path: Path) -> None:
+    assert Settings.load({}).archive is False
+    write(tmp_path / "params.json", {"name": "archive", "value": "true"})
+    assert Settings.load({}).archive is True
+    assert Settings.load({"GEOZARR_ARCHIVE": "false"}).archive is False
+
+
 def test_a_named_file_wins_over_the_working_directorys(tmp_path: Path) -> None:
     write(tmp_path / "params.json", {"name": "groups", "value": "a/b"})
     named = write(tmp_path / "other.json", {"name": "groups", "value": "c/d"})
@@ -70,6 +77,7 @@ def test_the_environment_wins_over_params_json(tmp_path: Path) -> None:
     ("variable", "value"),
     [
         ("GEOZARR_VALIDATE_GROUPS", "maybe"),
+        ("GEOZARR_ARCHIVE", "perhaps"),
         ("GEOZARR_MAX_JOBS", "0"),
         ("GEOZARR_MAX_JOBS", "two"),
         ("GEOZARR_POLL_INTERVAL", "-1"),
@@ -98,6 +106,7 @@ def test_a_variable_that_cannot_be_used_is_named(variable: str, value: str) -> N
         ('{"arguments": {"parameters": [\n\n{"name": "groups", "value": ["a", "b"]}]}}', 3, '"a,b"'),
         ('{"arguments": {"parameters": [\n{"name": "validate_groups", "value": false}]}}', 2, '"false"'),
         ('{"arguments": {"parameters": [\n{"name": "validate_groups", "value": "perhaps"}]}}', 2, "perhaps"),
+        ('{"arguments": {"parameters": [\n{"name": "archive", "value": "perhaps"}]}}', 2, "perhaps"),
         ('{"arguments": {\n"parameters": [\n"groups"]}}', 3, "without a name"),
         ('{"arguments": {\n"parameters": [{"value": "a"}]}}', 2, "without a name"),
     ],

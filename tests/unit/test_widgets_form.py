@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shlex
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +281,8 @@ def test_the_shell_line_has_what_a_submitted_job_has(output: str) -> None:
     assert shlex.split(by_setting) == words
     wanted = {entry["name"]: entry["value"] for entry in made["spec"]["arguments"]["parameters"]}
     assert said == {name: wanted[name] for name in said}
-    assert wanted.keys() - said.keys() == {"identity", "credentials", "dask_cluster", "verbose"}
+    assert wanted.keys() - said.keys() == {"archive", "identity", "credentials", "dask_cluster", "verbose"}
+    assert "-p archive=true" in argo_command(ADDRESS, arguments, replace(settings, archive=True))
 
 
 def test_the_shell_line_names_the_cluster_that_the_settings_mean() -> None:

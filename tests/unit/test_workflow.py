@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from geozarr_nb.backends import workflow as module
 from geozarr_nb.backends.workflow import Attempt, manifest, output_address, secret, workflow_name
 from geozarr_nb.cluster import manifests
 from geozarr_nb.errors import InvalidRequest
@@ -88,6 +89,16 @@ def test_an_output_in_an_object_store_needs_a_claim_all_the_same() -> None:
     workflow = {**manifest(away, "job", 1, Settings(), 0)}
     del workflow["metadata"]["annotations"]
     assert Attempt(workflow).request.output == away.output
+
+
+def test_an_archive_is_asked_for_and_found_again() -> None:
+    for wanted, word in ((True, "true"), (False, "false")):
+        request = replace(REQUEST, archive=wanted)
+        workflow = manifest(request, request.name, 1, Settings(), 0)
+        assert values(workflow)["archive"] == word
+        assert Attempt(workflow).request.archive is wanted
+        del workflow["metadata"]["annotations"][module.REQUEST]
+        assert Attempt(workflow).request.archive is wanted, "of one that was submitted without this package, too"
 
 
 def test_defaults_agree_with_the_template() -> None:

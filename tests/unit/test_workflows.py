@@ -60,7 +60,7 @@ def test_the_parameters_are_the_contract(parameters: dict[str, Any]) -> None:
     assert parameters.keys() == {
         *("image", "pvc_name", "stac_url", "output_zarr", "groups", "validate_groups"),
         *("if_exists", "identity", "credentials", "cpu", "memory", "memory_limit", "time_limit"),
-        *("dask_cluster", "verbose"),
+        *("archive", "dask_cluster", "verbose"),
     }
     assert all(entry["description"] for entry in parameters.values())
     assert all(isinstance(entry.get("value", ""), str) for entry in parameters.values()), "Argo takes texts only"
@@ -85,7 +85,7 @@ def test_its_defaults_are_those_of_the_settings(parameters: dict[str, Any], spec
 
 
 def test_choices_are_the_runners(parameters: dict[str, Any]) -> None:
-    for name in ("validate_groups", "dask_cluster", "verbose"):
+    for name in ("validate_groups", "archive", "dask_cluster", "verbose"):
         assert parameters[name]["enum"] == ["true", "false"]
         assert parameters[name]["value"] == "false"
     assert parameters["if_exists"]["enum"] == ["error", "skip", "overwrite"]
@@ -104,7 +104,8 @@ def test_every_parameter_is_used_and_every_use_is_a_parameter(parameters: dict[s
 
 def filled(argument: str) -> str:
     """An argument with something in its placeholders that its option takes."""
-    defaults = {"validate_groups": "true", "dask_cluster": "false", "verbose": "false", "retries": "error"}
+    choices = dict.fromkeys(("archive", "dask_cluster", "verbose"), "false")
+    defaults = {"validate_groups": "true", "retries": "error", **choices}
     found = re.search(r"\{\{=?(.*)\}\}", argument)
     if found is None:
         return argument
@@ -180,6 +181,7 @@ def test_volumes_and_scratch(spec: dict[str, Any], container: dict[str, Any]) ->
     mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
     assert mounts["/data"]["persistentVolumeClaim"]["claimName"] == "{{=workflow.parameters.pvc_name}}"
     assert "emptyDir" in mounts["/scratch"]
+    assert "emptyDir" in mounts["/outputs"]
     assert container["workingDir"] == "/data"
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
     assert variables["HOME"] == variables["TMPDIR"] == "/scratch"
@@ -195,6 +197,9 @@ def test_secrets_come_by_name_and_need_not_be_there(container: dict[str, Any]) -
 def test_what_stays_of_a_job(spec: dict[str, Any], template: dict[str, Any], container: dict[str, Any]) -> None:
     assert spec["podGC"] == {"strategy": "OnPodSuccess"}
     assert spec["ttlStrategy"] == {"secondsAfterCompletion": 7 * 24 * 3600}
+    [artifact] = template["outputs"]["artifacts"]
+    assert (artifact["name"], artifact["optional"], artifact["archive"]) == ("geozarr", True, {"none": {}})
+    assert f"--artifact={artifact['path']}" in container["args"]
     [outcome] = template["outputs"]["parameters"]
     assert outcome == {"name": "outcome", "valueFrom": {"path": "/scratch/outcome.json", "default": ""}}
     assert f"--outcome={outcome['valueFrom']['path']}" in container["args"]
