@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from geozarr_runner import convert, machine, publish
+from geozarr_runner import convert, item, machine, publish
 from geozarr_runner.diagnose import diagnose
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, VerificationFailed
 from geozarr_runner.events import Reporter
@@ -68,6 +68,7 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
     with reporter.stage("preflight"):
         plan = preflight(request, reporter, keep if log_refused else lambda _: None)
     if plan.done:
+        _complete(plan, reporter)
         _report_result(reporter, plan, request, bytes_read=0, start=start)
         return Result(plan.output, plan.groups, skipped=True)
     command = convert.find_converter()
@@ -92,9 +93,30 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
         with reporter.stage("publish"):
             record = _provenance(plan, request, made.verified, started)
             publish.record_provenance(space.writing, record)
+            with publish.storage_errors(space.item):
+                item.write(space.item, plan.product, space.writing, str(plan.output), record)
             publish.publish(space, overwrite=request.if_exists == "overwrite")
     _report_result(reporter, plan, request, bytes_read=made.bytes_read, start=start)
     return Result(plan.output, plan.groups, skipped=False)
+
+
+def _complete(plan: Plan, reporter: Reporter) -> None:
+    """Write the item of an output that has none: a run was killed just after the output got its name, or is an old one.
+
+    Not that of an output which cannot be written to: it is as it was, and that is what was asked for.
+    """
+    place = Path(item.address_of(plan.output))
+    record = publish.provenance(plan.output)
+    if place.exists() or record is None:
+        return
+    beside = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        item.write(beside, plan.product, plan.output, str(plan.output), record)
+        beside.replace(place)
+    except OSError as error:
+        reporter.warning("no-item", f"its STAC item cannot be written: {error.strerror}", f"have {place} made writable")
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _has_place_for_a_log(output: Path) -> bool:
