@@ -52,6 +52,9 @@ class Request:
         What to do when the output is there: "error", "skip" (when it was made from the same request), "overwrite".
     scratch
         Folder for intermediate files; empty for beside the output.
+    item
+        The address of the STAC item that the product was opened from, without user, password and query; empty where
+        it was opened by its own.
     identity
         Hash of what determines the result: the address without what is volatile in it, the output and the groups.
     """
@@ -66,6 +69,7 @@ class Request:
     dask_cluster: bool = False
     verbose: bool = False
     scratch: str = ""
+    item: str = field(default="", compare=False)
     identity: str = ""
 
     @classmethod
@@ -119,6 +123,7 @@ class Request:
             dask_cluster=dask_cluster,
             verbose=verbose,
             scratch=_scratch(scratch, settings),
+            item=redact(str(product.item.get("href") or "")),
             identity=_identity(source, target, chosen),
         )
 
@@ -147,7 +152,8 @@ class Request:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Request:
         """Read what `to_json` wrote."""
-        values = {name: document[name] for name in cls.__dataclass_fields__}
+        values = {"item": "", **document}  # which an earlier version did not store
+        values = {name: values[name] for name in cls.__dataclass_fields__}
         return cls(**{**values, "source": values["source"] or "", "groups": tuple(values["groups"])})
 
     def check(self, product: Product, *, path: str | os.PathLike[str] | None = None) -> bool:

@@ -11,7 +11,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,10 +132,10 @@ def _place(product: Product, result: Product) -> tuple[dict[str, Any] | None, li
         geometry = described.get("geometry")
         if isinstance(geometry, Mapping) and geometry.get("type") in ("Polygon", "MultiPolygon"):
             try:
-                points = np.asarray([point[:2] for point in _points(geometry["coordinates"])], float)
+                points = np.asarray([point[:2] for ring in _rings(geometry) for point in ring], float)
             except (KeyError, TypeError, ValueError, IndexError):
                 continue
-            if len(points) >= 4 and np.all(np.abs(points) <= (180, 90)):
+            if points.ndim == 2 and points.shape[1] == 2 and len(points) >= 4 and np.all(np.abs(points) <= (180, 90)):
                 return dict(geometry), [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
     box = product.bbox or _box_of(result)
     if box is None:
@@ -145,12 +145,10 @@ def _place(product: Product, result: Product) -> tuple[dict[str, Any] | None, li
     return {"type": "Polygon", "coordinates": [ring]}, list(box)
 
 
-def _points(coordinates: Any) -> Iterator[Sequence[float]]:
-    if isinstance(coordinates[0], int | float):
-        yield coordinates
-    else:
-        for part in coordinates:
-            yield from _points(part)
+def _rings(geometry: Mapping[str, Any]) -> list[Any]:
+    if geometry["type"] == "Polygon":
+        return list(geometry["coordinates"])
+    return [ring for polygon in geometry["coordinates"] for ring in polygon]
 
 
 def _box_of(result: Product) -> tuple[float, ...] | None:
