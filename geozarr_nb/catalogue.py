@@ -45,7 +45,7 @@ def read_item(output: str, source: str = "") -> pystac.Item:
         raise InvalidRequest(
             "the output has no STAC item beside it",
             given=redact(address),
-            remedy='convert it again with if_exists="skip": what is there is kept, and the item is written',
+            remedy='convert it again, with if_exists="overwrite"; or bring back the file, if somebody removed it',
         )
     with _read_as_stac(address):
         item = pystac.Item.from_dict(_parsed(raw, address))
