@@ -395,6 +395,8 @@ def _arguments(request: Request, job: JobFolder) -> list[str]:
     arguments += ["--if-exists", request.if_exists, "--identity", request.identity]
     if request.scratch:
         arguments += ["--scratch", request.scratch]
+    if request.item:
+        arguments += ["--derived-from", request.item]
     if request.dask_cluster:
         arguments.append("--dask-cluster")
     if request.verbose:

@@ -97,6 +97,7 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         "validate_groups": _word(request.validate_groups),
         "if_exists": request.if_exists,
         "identity": request.identity,
+        "derived_from": request.item,
         "credentials": settings.credentials,
         "dask_cluster": _word(request.dask_cluster),
         "verbose": _word(request.verbose),

@@ -92,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--log", type=Path, metavar="FILE", help="keep everything there (default: OUTPUT.log.jsonl)")
     convert.add_argument("--identity", metavar="TEXT", help="kept in the output's record of how it was made")
+    convert.add_argument(
+        "--derived-from", metavar="ADDRESS", help="the STAC item that INPUT comes from; the output's own links to it"
+    )
     _add_truth(convert, "--dask-cluster", "let the converter start dask workers")
     _add_truth(convert, "--verbose", "have the converter say more, and show its own lines too")
     _add_json(convert)
@@ -183,6 +186,7 @@ def _convert(options: argparse.Namespace) -> ExitCode:
             verbose=options.verbose,
             identity=options.identity or None,
             within=options.within,
+            derived_from=options.derived_from or None,
         )
         run(request, reporter, options.log, log_refused=options.run_id is not None)
     except GeozarrError as error:

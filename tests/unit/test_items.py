@@ -137,6 +137,8 @@ def test_a_catalogue_in_and_a_catalogue_out(catalogue: pystac.Catalog, sample: P
     [source] = top.get_links(pystac.RelType.DERIVED_FROM)
     assert source.href == str(tmp_path / "catalogue" / "top" / "top.json")
     assert source.resolve_stac_object().target.id == "top"
+    stored = json.loads((tmp_path / "top_geozarr.zarr.stac.json").read_text())
+    assert [link["href"] for link in stored["links"]] == [source.href]
 
     saved = jobs.collection(description="made in a test")
     assert saved.id == jobs.name
