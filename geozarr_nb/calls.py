@@ -13,6 +13,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.backends import open_backend
+from geozarr_nb.catalogue import expand
 from geozarr_nb.errors import GeozarrError, GroupsMissing, InvalidRequest, JobNotFound
 from geozarr_nb.job import Job
 from geozarr_nb.jobset import JobSet, Refused, SetFile, label_of
@@ -362,7 +363,7 @@ def watch_jobs(stop: threading.Event, backend: str | None = None) -> Iterator[Jo
 
 
 def submit_many(
-    requests: Iterable[Source | Mapping[str, Any]],
+    requests: Iterable[Source | Mapping[str, Any]] | str | os.PathLike[str] | Mapping[str, Any] | pystac.Catalog,
     *,
     groups: Groups | None = None,
     validate_groups: bool | None = None,
@@ -384,7 +385,8 @@ def submit_many(
     Parameters
     ----------
     requests
-        For each a source as for `inspect`, or a dict of `submit`'s arguments.
+        For each a source as for `inspect`, or a dict of `submit`'s arguments. Or a static STAC catalogue, collection
+        or `ItemCollection`, as its address, path, dict or pystac object: all items of it and of its children.
     groups, validate_groups, if_exists, archive, dask_cluster, verbose, scratch
         As for `submit`, for all requests that do not have their own.
     backend
@@ -397,7 +399,9 @@ def submit_many(
     Raises
     ------
     InvalidRequest
-        `requests` is a single one, or the name of the set or the settings cannot be used.
+        `requests` is a single one or no STAC, or the name of the set or the settings cannot be used.
+    ProductUnreachable
+        And its kinds: the catalogue, or what it links to, cannot be read.
     """
     settings = Settings.load()
     backend = backend or settings.backend
@@ -412,6 +416,7 @@ def submit_many(
         "verbose": verbose,
         "scratch": scratch,
     }
+    requests = expand(requests)
     if isinstance(requests, str | Mapping) or not isinstance(requests, Iterable):
         raise InvalidRequest(
             "this is a single request, and not a list of them",

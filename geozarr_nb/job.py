@@ -19,6 +19,7 @@ from geozarr_runner import html
 from geozarr_runner.events import Event, amount, describe
 
 if TYPE_CHECKING:
+    import pystac
     import xarray as xr
 
     # Not to be found at run time: jedi 0.20, which completes `job.` in a notebook, trips over a property whose type is
@@ -247,12 +248,36 @@ class Job:
         """
         from geozarr_nb.result import open as open_result
 
+        self._raise_for_no_result("open")
+        return open_result(self.output, level=level, strict=strict)
+
+    def item(self) -> pystac.Item:
+        """Return the result as a STAC item: where and when, its grids and bands, how and from what it was made.
+
+        Its hrefs are absolute. It lies beside the output, as `<output>.stac.json`.
+
+        Raises
+        ------
+        ConversionFailed
+            There is no result.
+        InvalidRequest
+            The job has not finished, or the output has no item.
+        ClusterError
+            A claim is not mounted here and cannot be read through its cluster either.
+        """
+        from geozarr_nb.catalogue import read_item
+
+        self._raise_for_no_result("item")
+        request = self.request
+        return read_item(self.output, request.item or request.shown)
+
+    def _raise_for_no_result(self, wanted: str) -> None:
         self.raise_for_status()
         if self.status != "Succeeded":
             raise InvalidRequest(
-                f"{self.name} is {self.status}: there is nothing to open yet", remedy="wait for it: job.wait().open()"
+                f"{self.name} is {self.status}: there is nothing to open yet",
+                remedy=f"wait for it: job.wait().{wanted}()",
             )
-        return open_result(self.output, level=level, strict=strict)
 
     def download(
         self,

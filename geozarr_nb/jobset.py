@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from geozarr_nb.backends.base import Backend, JobState, Status
 from geozarr_nb.errors import GeozarrError, InvalidRequest, JobNotFound, WaitTimeout
@@ -16,6 +16,9 @@ from geozarr_nb.job import Job, status_line
 from geozarr_runner import html
 from geozarr_runner.publish import storage_errors
 from geozarr_runner.store import redact
+
+if TYPE_CHECKING:
+    import pystac
 
 ROWS_SHOWN = 40
 LOOK_SHARE = 9  # seconds of pause for each second that a look took
@@ -161,6 +164,50 @@ class JobSet(Sequence[Job | Refused]):
                 remedy=refused[0].remedy,
             )
         return self
+
+    def items(self) -> pystac.ItemCollection:
+        """Return the results as STAC items with absolute hrefs; there is one for each job that has Succeeded.
+
+        Raises
+        ------
+        InvalidRequest, ClusterError
+            As `Job.item` does.
+        """
+        import pystac
+
+        return pystac.ItemCollection(self._items())
+
+    def collection(self, id: str | None = None, description: str | None = None) -> pystac.Collection:  # noqa: A002
+        """Return the results as a STAC collection, which `normalize_and_save` writes as a static catalogue.
+
+        Parameters
+        ----------
+        id
+            Its id; None is the name of the set.
+        description
+            What it is; None says how many products it came from.
+
+        Raises
+        ------
+        InvalidRequest
+            None of the jobs has Succeeded.
+
+        Examples
+        --------
+        >>> jobs.collection().normalize_and_save("catalogue", pystac.CatalogType.SELF_CONTAINED)
+        """
+        from geozarr_nb.catalogue import collection_of
+
+        items = self._items()
+        return collection_of(
+            items, id or self.name or "geozarr", description or f"{len(items)} products converted to GeoZarr"
+        )
+
+    def _items(self) -> list[pystac.Item]:
+        done = {entry.name: entry for entry, state in self._states() if state and state.status == "Succeeded"}
+        return [
+            job.item() for job in done.values() if isinstance(job, Job)
+        ]  # a request that is listed twice is one job
 
     def cancel(self) -> JobSet:
         """End every job that has not finished; those that wait first, so that none takes another's place."""

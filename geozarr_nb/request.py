@@ -55,6 +55,9 @@ class Request:
         Folder for intermediate files; empty for beside the output.
     archive
         True: the finished output is packed as one file beside it too.
+    item
+        The address of the STAC item that the product was opened from, without user, password and query; empty where
+        it was opened by its own.
     identity
         Hash of what determines the result: the address without what is volatile in it, the output and the groups.
     """
@@ -70,6 +73,7 @@ class Request:
     verbose: bool = False
     scratch: str = ""
     archive: bool = False
+    item: str = field(default="", compare=False)
     identity: str = ""
 
     @classmethod
@@ -129,6 +133,7 @@ class Request:
             verbose=verbose,
             scratch=_scratch(scratch, settings),
             archive=archive,
+            item=redact(str(product.item.get("href") or "")),
             identity=_identity(source, target, chosen),
         )
 
@@ -158,7 +163,8 @@ class Request:
     def from_json(cls, document: Mapping[str, Any]) -> Request:
         """Read what `to_json` wrote."""
         # One that was stored by an earlier version knows less.
-        values = {name: document[name] for name in cls.__dataclass_fields__ if name in document or name != "archive"}
+        later = {"archive": False, "item": ""}
+        values = {name: {**later, **document}[name] for name in cls.__dataclass_fields__}
         return cls(**{**values, "source": values["source"] or "", "groups": tuple(values["groups"])})
 
     def check(self, product: Product, *, path: str | os.PathLike[str] | None = None) -> bool:

@@ -103,6 +103,7 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         "if_exists": request.if_exists,
         "identity": request.identity,
         "archive": _word(request.archive),
+        "derived_from": request.item,
         "credentials": settings.credentials,
         "dask_cluster": _word(request.dask_cluster),
         "verbose": _word(request.verbose),

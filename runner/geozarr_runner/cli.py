@@ -101,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_truth(
         convert, "--archive", "pack the finished output as OUTPUT.tar.gz beside it, with its checksum in .tar.gz.sha256"
     )
+    convert.add_argument(
+        "--derived-from", metavar="ADDRESS", help="the STAC item that INPUT comes from; the output's own links to it"
+    )
     _add_truth(convert, "--dask-cluster", "let the converter start dask workers")
     _add_truth(convert, "--verbose", "have the converter say more, and show its own lines too")
     _add_json(convert)
@@ -199,6 +202,7 @@ def _convert(options: argparse.Namespace) -> ExitCode:
             identity=options.identity or None,
             within=options.within,
             archive=options.archive,
+            derived_from=options.derived_from or None,
         )
         run(request, reporter, options.log, log_refused=options.run_id is not None, artifact=options.artifact)
     except GeozarrError as error:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,8 @@ class Request:
     """What a run is asked to do; `product` in any form that `open_product` takes, `groups` in any of `normalise`.
 
     `output` is a path or an address in an object store; empty, it is `<product>_geozarr.zarr` in the working directory.
-    A path may not lie outside of `within`.
+    A path may not lie outside of `within`. `derived_from` is the address of the STAC item that the product comes from,
+    where `product` is not that itself.
     """
 
     product: Any
@@ -43,6 +44,7 @@ class Request:
     identity: str | None = None
     within: Path | None = None
     archive: bool = False
+    derived_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
         on_output(output)
     wanted = normalise(request.groups)
     product = open_product(request.product)
+    if request.derived_from and not product.item:
+        product = replace(product, item={"href": request.derived_from})
     if output is None:
         output = _output(request, f"{product.name.replace('/', '-')}_geozarr.zarr")
         on_output(output)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product as cartesian
 from pathlib import Path
@@ -180,6 +180,9 @@ class Product:
         Attributes of every group, those without arrays included.
     consolidated
         False where the metadata had to be collected by listing.
+    item
+        Of the STAC item that it was opened from: its `href` (where that is known), geometry and properties; empty
+        where it was opened by its own address.
     """
 
     url: str
@@ -190,6 +193,7 @@ class Product:
     parents: Mapping[str, Mapping[str, Any]] = field(repr=False)
     consolidated: bool
     identity: str
+    item: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -200,6 +204,11 @@ class Product:
     def store(self) -> Store:
         """The store that this was read from."""
         return Store(self.url)
+
+    @property
+    def discovery(self) -> Mapping[str, Any]:
+        """What the product says of itself as a STAC item: geometry, box, properties; empty where it does not."""
+        return _discovery(self.attributes)
 
     @property
     def when(self) -> str:
@@ -558,8 +567,9 @@ def _from_item(item: Mapping[str, Any], base: str | None) -> Product:
                 given=identity,
                 remedy="give the address of one of them: " + ", ".join(redact(root) for root in roots),
             )
-        return _from_store(preferred[0], identity)
-    return _from_store(next(iter(roots)), identity)
+        roots = {preferred[0]: ""}
+    described = {"href": base, "geometry": item.get("geometry"), "properties": item.get("properties")}
+    return replace(_from_store(next(iter(roots)), identity), item=described)
 
 
 def _zarr_root(href: str) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
+from geozarr_runner.item import address_of
 from geozarr_runner.store import local_path, redact, storage_failure
 
 PROVENANCE = "geozarr_runner"
@@ -55,6 +56,11 @@ class Workspace:
     def writing(self) -> Path:
         """The store that the converter writes."""
         return self.folder / "output.zarr"
+
+    @property
+    def item(self) -> Path:
+        """Where the output's STAC item is written."""
+        return self.folder / "output.stac.json"
 
     def clear(self) -> None:
         """Remove everything that was staged."""
@@ -153,28 +159,33 @@ def workspace(output: Path, scratch: Path | None = None, *, staging: str = "inpu
 
 
 def publish(space: Workspace, *, overwrite: bool) -> None:
-    """Give a verified output its final name; an old one stays until that moment.
+    """Give a verified output its final name, and its item the one beside it; an old one stays until that moment.
 
     Raises
     ------
     OutputExists
         Something took the name while the run was going, and it is not to be overwritten.
     """
+    item = Path(address_of(space.output))
     with storage_errors(space.output):
         _flush(space.writing)
-        if not os.path.lexists(space.output):
-            space.writing.rename(space.output)
-        elif not overwrite or not is_store(space.output):
+        taken = os.path.lexists(space.output)
+        if taken and not (overwrite and is_store(space.output)):
             raise OutputExists(
                 "something appeared under this name while the run was going",
                 given=space.output,
                 remedy='choose another output, or if_exists="overwrite"',
             )
+        item.unlink(missing_ok=True)  # a run that is killed now leaves an output without an item, never with another's
+        if not taken:
+            space.writing.rename(space.output)
         elif not _exchange(space.writing, space.output):
             # No atomic exchange here: for a moment the name is free, and a run killed in it is mended by the next.
             space.output.rename(retired(space.output))
             space.writing.rename(space.output)
             _remove(retired(space.output))
+        if space.item.exists():
+            space.item.replace(item)
         _flush(space.output.parent)
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from geozarr_runner import convert, machine, publish, upload
+from geozarr_runner import convert, item, machine, publish, upload
 from geozarr_runner.archive import Archive, discard, existing, offer, pack
 from geozarr_runner.diagnose import diagnose
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, StorageFailed, VerificationFailed
@@ -83,6 +83,7 @@ def run(
     with reporter.stage("preflight"):
         plan = preflight(request, reporter, keep if log_refused else lambda _: None)
     if plan.done:
+        _complete(plan, reporter)
         archive = _archive_of(plan, request, reporter) if request.archive else None
         _offer(archive, artifact, reporter)
         size = _stored_bytes(plan.output)
@@ -111,6 +112,8 @@ def run(
             record = _provenance(plan, request, made.verified, started)
             publish.record_provenance(space.writing, record)
             size = folder_bytes(space.writing)
+            with publish.storage_errors(space.item):
+                item.write(space.item, plan.product, space.writing, str(plan.output), record)
             if isinstance(space, upload.Workspace):
                 upload.publish(space, overwrite=request.if_exists == "overwrite", progress=progress)
             else:
@@ -155,6 +158,27 @@ def _pack(space: publish.Workspace, reporter: Reporter) -> Archive:
 def _offer(archive: Archive | None, artifact: Path | None, reporter: Reporter) -> None:
     if archive is not None and artifact is not None and offer(archive, artifact):
         reporter.message("the archive goes to the artifact repository too")
+
+
+def _complete(plan: Plan, reporter: Reporter) -> None:
+    """Write the item of an output that has none: a run was killed just after the output got its name, or is an old one.
+
+    Not that of an output which cannot be written to: it is as it was, and that is what was asked for.
+    """
+    if isinstance(plan.output, RemoteOutput):  # its item is there before its root is
+        return
+    place = Path(item.address_of(plan.output))
+    record = publish.provenance(plan.output)
+    if place.exists() or record is None:
+        return
+    beside = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        item.write(beside, plan.product, plan.output, str(plan.output), record)
+        beside.replace(place)
+    except OSError as error:
+        reporter.warning("no-item", f"its STAC item cannot be written: {error.strerror}", f"have {place} made writable")
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _has_place_for_a_log(output: Path) -> bool:

@@ -7,6 +7,7 @@ uploads every object, the root's `zarr.json` last: until then no reader finds a 
 
     <output>/...               the objects; those of a run that was killed are used again or removed by the next one
     <output>/zarr.json         written last: where it is, all is there
+    <output>.stac.json         its STAC item, written just before the root
     <output>.manifest.json     written first: size and MD5 of each object, so that it is known what may be removed
     <output>.log.jsonl         what runs said, uploaded as they end
     .<name>.lock               beside the output, while a run is at work
@@ -54,6 +55,7 @@ from geozarr_runner.errors import (
     StorageFull,
 )
 from geozarr_runner.events import Progress
+from geozarr_runner.item import SUFFIX as ITEM
 from geozarr_runner.store import Store, error_text, in_bounds, redact
 
 ROOT, MANIFEST, LOG = "zarr.json", ".manifest.json", ".log.jsonl"
@@ -392,7 +394,7 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
     StorageFailed
         And its kinds. Neither output is left, except where the old one's root could not be removed.
     """
-    output, store = space.target, open_store(space.target.address)
+    output, store, beside = space.target, open_store(space.target.address), _beside(space.target)
     files = _files(space.writing)
     manifest = store.run(_described(files))
     sizes = {key: entry.size for key, entry in manifest.items()}
@@ -412,6 +414,7 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
     if ROOT in there:
         store.remove([ROOT])
     try:  # from here on the old output is none any more
+        beside.remove([f"{output.name}{ITEM}"])
         store.remove(gone)
         # What a killed run has uploaded of the same output is not sent again.
         same = [key for key in files if key in there and key != ROOT and there[key] == manifest[key]]
@@ -421,6 +424,7 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
         space.lock.confirm()
         if gone:
             _write_manifest(output, manifest)
+        beside.write(f"{output.name}{ITEM}", space.item.read_bytes())
         store.write(ROOT, files[ROOT].read_bytes())
         went(sizes[ROOT])
     except BaseException:
@@ -429,6 +433,7 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
         with suppress(GeozarrError):
             space.lock.confirm()
             store.remove([ROOT])
+            beside.remove([f"{output.name}{ITEM}"])
             store.remove({*gone, *manifest})
         raise
     return sum(sizes.values())

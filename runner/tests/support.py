@@ -89,8 +89,8 @@ def until[T](condition: Callable[[], T], seconds: float = 30) -> T:
 
 
 def beside(output: Path) -> set[str]:
-    """What lies in the output's folder, its log file aside."""
-    return {entry.name for entry in output.parent.iterdir()} - {f"{output.name}.log.jsonl"}
+    """What lies in the output's folder, its log file and its item aside."""
+    return {entry.name for entry in output.parent.iterdir()} - {f"{output.name}.log.jsonl", f"{output.name}.stac.json"}
 
 
 # --- products --------------------------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(s2: Path, products: Path, tmp
     assert {path for path, count in requests.items() if count and not path.endswith(".zmetadata")} == {
         key for key in keys if (products / key[1:]).exists()
     }
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out.zarr.log.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out.zarr.log.jsonl", "out.zarr.stac.json"]
 
 
 def test_killed_twenty_times_it_ends_as_if_undisturbed(s2: Path, products: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_killed_twenty_times_it_ends_as_if_undisturbed(s2: Path, products: Path,
     assert len(set(stages)) > 3, "the moments were no different ones"
     assert done.result["bytes_written"] > 0
     assert contents(output) == contents(undisturbed.output)
-    assert sorted(path.name for path in folder.iterdir()) == ["out.zarr", "out.zarr.log.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == ["out.zarr", "out.zarr.log.jsonl", "out.zarr.stac.json"]
 
 
 def fetched(server: ProductServer, name: str) -> set[str]:

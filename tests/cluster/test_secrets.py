@@ -74,5 +74,5 @@ def test_an_odd_name_arrives_as_it_is(place: ClusterPlace) -> None:
     job = gz.submit(place.sample, output, groups=[GROUP]).wait(timeout=90).raise_for_status()
     assert job.result is not None
     assert job.result["path"] == output
-    assert sorted(place.files()) == sorted([name, f"{name}.log.jsonl"])
+    assert sorted(place.files()) == sorted([name, f"{name}.log.jsonl", f"{name}.stac.json"])
     assert "pwned" not in place.volume.names(".")

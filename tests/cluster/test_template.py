@@ -422,7 +422,7 @@ def test_runs_that_were_cut_off_run_again(own: Namespace, holding: ProductServer
         # Whether Argo sees the end of a pod that is deleted, or only that it is gone, is a matter of luck.
         assert before["phase"] in {"lost": ["Error"], "interrupted": ["Failed"], "deleted": ["Failed", "Error"]}[name]
         assert after["phase"] == "Succeeded"
-        assert left(volume, name) == [f"{name}.zarr", f"{name}.zarr.log.jsonl"]
+        assert left(volume, name) == [f"{name}.zarr", f"{name}.zarr.log.jsonl", f"{name}.zarr.stac.json"]
         told = events(volume, f"{name}.zarr")
         assert len({event["id"] for event in told if event["type"] == "run"}) == 2
         assert [event["type"] for event in told].count("result") == 1

@@ -57,7 +57,11 @@ class Place(ABC):
     def leftovers(self, name: str) -> list[str]:
         """Return what lies beside an output and belongs to it, except for its log."""
         own = f"{name}.zarr"
-        return [found for found in self.files() if own in found and found not in (own, f"{own}.log.jsonl")]
+        return [
+            found
+            for found in self.files()
+            if own in found and found not in (own, f"{own}.log.jsonl", f"{own}.stac.json")
+        ]
 
     @abstractmethod
     def product(self, path: str | Path) -> str:

@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
@@ -68,6 +69,15 @@ class TestSucceeded:
         tree = converted.open()
         assert GROUP in tree.groups
         tree.close()
+
+    def test_item(self, converted: Job) -> None:
+        item = converted.item()
+        assert item.get_self_href() == f"{converted.output}.stac.json"
+        assert item.assets["product"].href == converted.output
+        assert [link.href for link in item.get_links("derived_from")] == [converted.request.shown]
+        assert item.properties["geozarr:request"] == converted.request.identity
+        group = xr.open_zarr(item.assets[GROUP[1:]].href, consolidated=False)
+        assert group.b02[:4, :4].values.tolist() == converted.open()[GROUP].b02[:4, :4].values.tolist()
 
     def test_nothing_more_happens_to_it(self, converted: Job) -> None:
         state = converted.state

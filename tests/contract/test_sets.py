@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pystac
 import pytest
+import xarray as xr
 
 import geozarr_nb as gz
 from geozarr_nb.errors import InvalidRequest, JobNotFound
@@ -66,6 +69,30 @@ def test_common_groups_that_can_be_read_only_once_are_for_all(place: Place) -> N
     sources = [{"source": place.sample, "output": place.output(name)} for name in "ab"]
     jobs = gz.submit_many(sources, groups=iter([GROUP])).cancel()
     assert [job.request.groups for job in jobs.jobs] == [(GROUP,)] * 2
+
+
+def test_a_static_catalogue_is_its_items(place: Place, tmp_path: Path) -> None:
+    catalogue = pystac.Catalog("c", "products")
+    for name in "ab":
+        item = pystac.Item(name, None, None, datetime(2025, 10, 8, tzinfo=UTC), {})
+        item.add_asset("product", pystac.Asset(place.sample))
+        catalogue.add_item(item)
+    catalogue.normalize_and_save(str(tmp_path / "catalogue"), pystac.CatalogType.SELF_CONTAINED)
+    jobs = gz.submit_many(tmp_path / "catalogue" / "catalog.json", groups=[GROUP]).cancel()
+    assert [job.output.rpartition("/")[2] for job in jobs.jobs] == ["a_geozarr.zarr", "b_geozarr.zarr"]
+    assert [job.request.item for job in jobs.jobs] == [str(tmp_path / f"catalogue/{name}/{name}.json") for name in "ab"]
+
+
+def test_results_are_a_collection(place: Place, tmp_path: Path) -> None:
+    sources = [{"source": place.sample, "output": place.output(name)} for name in "ab"]
+    jobs = gz.submit_many(sources, groups=[GROUP]).wait(timeout=120)
+    assert [item.id for item in jobs.items()] == ["S2A_SAMPLE_a", "S2A_SAMPLE_b"]
+    jobs.collection(id="mine").normalize_and_save(str(tmp_path / "saved"), pystac.CatalogType.SELF_CONTAINED)
+    opened = pystac.Collection.from_file(str(tmp_path / "saved" / "collection.json"))
+    for item, name in zip(opened.get_items(), "ab", strict=True):
+        assert item.assets["product"].get_absolute_href() == place.output(name)
+        dataset = xr.open_zarr(item.assets[GROUP[1:]].get_absolute_href(), consolidated=False)
+        assert float(dataset.b02[:8, :8].mean()) > 0
 
 
 def test_a_single_request_is_no_list(place: Place) -> None:

@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"doctor", "calls"}),
     frozenset({"display"}),
     frozenset({"jobset"}),
-    frozenset({"job", "download", "result", "preview", "scene", "sample", "_sample"}),
+    frozenset({"job", "download", "result", "catalogue", "preview", "scene", "sample", "_sample"}),
     frozenset({"backends"}),
     frozenset({"cluster"}),
     frozenset({"request"}),

@@ -15,7 +15,7 @@ from geozarr_runner.cli import _parser
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
-FREE = ("stac_url", "output_zarr", "groups", "identity")
+FREE = ("stac_url", "output_zarr", "groups", "identity", "derived_from")
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def parameters(spec: dict[str, Any]) -> dict[str, Any]:
 def test_the_parameters_are_the_contract(parameters: dict[str, Any]) -> None:
     assert parameters.keys() == {
         *("image", "pvc_name", "stac_url", "output_zarr", "groups", "validate_groups"),
-        *("if_exists", "identity", "credentials", "cpu", "memory", "memory_limit", "time_limit"),
+        *("if_exists", "identity", "derived_from", "credentials", "cpu", "memory", "memory_limit", "time_limit"),
         *("archive", "dask_cluster", "verbose"),
     }
     assert all(entry["description"] for entry in parameters.values())
