@@ -12,6 +12,7 @@
 # make audit      is something known against what we pin? (asks the network)
 #
 # On a cluster (NAMESPACE, CLUSTER, IMAGE, CONTEXT, JOB):
+# make k3d           a k3d cluster on this machine, with k3d $(K3D_VERSION) where there is none
 # make build         the runner's image, with docker, podman or buildah
 # make load-k3d      takes it into the k3d cluster (into kind: scripts/image load-kind IMAGE CLUSTER)
 # make argo-install  Argo Workflows $(ARGO_VERSION), from ARGO_MANIFEST
@@ -47,14 +48,15 @@ JOB ?=
 ARGO_VERSION ?= v3.6.5
 ARGO_NAMESPACE ?= argo
 ARGO_TIMEOUT ?= 180s
+K3D_VERSION ?= v5.7.5
 # An address or a file.
 ARGO_MANIFEST ?= https://github.com/argoproj/argo-workflows/releases/download/$(ARGO_VERSION)/install.yaml
 
 .PHONY: help setup jupyter notebooks docs demo test lint bench lock clean
-.PHONY: wheels chart check-version check-wheels release-notes supply licences sbom audit
-.PHONY: build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
+.PHONY: wheels chart check-version check-wheels release-notes publish push-chart supply licences sbom audit
+.PHONY: k3d build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
 help:
-	@sed -n '/^SHELL/q; s/^# \{0,1\}//; s/$$(ARGO_VERSION)/$(ARGO_VERSION)/; p' Makefile
+	@sed -n '/^SHELL/q; s/^# \{0,1\}//; s/$$(ARGO_VERSION)/$(ARGO_VERSION)/; s/$$(K3D_VERSION)/$(K3D_VERSION)/; p' Makefile
 
 setup: $(VENV)/.ready
 
@@ -165,6 +167,15 @@ check-version:
 
 release-notes:
 	@scripts/release notes $(VERSION)
+
+publish:
+	@scripts/release publish $(VERSION)
+
+push-chart:
+	@scripts/release push-chart $(VERSION) $(CHARTS)
+
+k3d:
+	@scripts/image k3d $(CLUSTER) $(K3D_VERSION)
 
 build:
 	@scripts/image build $(IMAGE) $(BUILD_OPTIONS)
