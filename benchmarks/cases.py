@@ -13,11 +13,14 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Measurement, measure, stored_bytes
 from benchmarks.results import Goal, Result, Row
 from geozarr_runner.layout import NOT_COPIED
+
+if TYPE_CHECKING:
+    from geozarr_nb.sample import SampleKind
 
 HERE = Path(__file__).parent
 GROUP = "/measurements/reflectance/r20m"
@@ -28,6 +31,7 @@ LATENCY = 0.03
 BANDWIDTH = 25e6
 TIMEOUT = 3600.0
 STORED = "downloaded, to what is stored"
+FULL: Mapping[SampleKind, int] = {"s2-l2a": 10980, "s1-grd": 26064, "s3-olci": 4865}  # pixels of a real product
 METADATA = (".zmetadata", "zarr.json")  # read before anything is estimated
 MEGABYTE = 1e6
 
@@ -59,15 +63,15 @@ class Bench:
     size: int
     repeat: int
 
-    def product(self, size: int | None = None) -> Path:
+    def product(self, size: int | None = None, kind: SampleKind = "s2-l2a") -> Path:
         """Return a sample product of `size`, made at the first call and kept; remove `data` to have it made again."""
         size = size or self.size
-        path = self.data / f"s2-l2a-{size}.zarr"
+        path = self.data / f"{kind}-{size}.zarr"
         if not path.exists():
             from geozarr_nb.sample import sample_product
 
             self.data.mkdir(parents=True, exist_ok=True)
-            sample_product(path, size=size)
+            sample_product(path, size=size, kind=kind)
         return path
 
     @contextlib.contextmanager
@@ -240,6 +244,32 @@ def _http(bench: Bench, name: str, what: str, groups: Sequence[str], goals: Mapp
     return Result(name, title, ("ours", "converter"), rows, bench.repeat)
 
 
+def kinds(bench: Bench) -> Result:
+    """Convert a product of each kind in its full size: what a job takes."""
+    rows: list[Row] = []
+    for kind, size in FULL.items():
+        product = bench.product(size, kind)
+        for groups in ([GROUP], []) if kind == "s2-l2a" else ([],):
+            with Served(product.parent, latency=LATENCY, bandwidth=BANDWIDTH) as server:
+                runs, counts = [], []
+                for _ in range(bench.repeat):
+                    server.reset()
+                    runs.append(convert(bench, ours(groups), f"{server.url}/{product.name}"))
+                    counts.append(server.counts())
+            label = f"{kind}, {GROUP}" if groups else f"{kind}, whole"
+            rows += [
+                Row(f"{label}: wall time", "s", median(runs, lambda run: run.wall)),
+                Row(f"{label}: processor time", "s", median(runs, lambda run: run.user + run.system)),
+                Row(f"{label}: peak memory", "bytes", median(runs, lambda run: run.peak_rss)),
+                Row(f"{label}: downloaded", "bytes", statistics.median(count["bytes"] for count in counts)),
+                Row(f"{label}: written", "bytes", median(runs, lambda run: run.bytes_written)),
+            ]
+    title = (
+        f"what a job takes: full products over HTTP, {LATENCY * 1000:.0f} ms, {BANDWIDTH / 1e6:.0f} MB/s a connection"
+    )
+    return Result("kinds", title, ("ours", ""), rows, bench.repeat)
+
+
 def _parts(product: Path, groups: Sequence[str]) -> list[str]:
     """Return the groups that the converter copies, as paths below the product."""
     if groups:
@@ -334,4 +364,5 @@ CASES = {
     "estimate": Case(estimate),
     "http": Case(http_group, slow=True),
     "http-whole": Case(http_whole, slow=True),
+    "kinds": Case(kinds, slow=True),
 }
