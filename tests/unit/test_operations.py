@@ -1,0 +1,85 @@
+"""What docs/operations.md says agrees with manifests, chart, Makefile and the measured figures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.results import load
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+TARGETS = set(" ".join(re.findall(r"^([a-z0-9 -]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)).split())
+
+
+def part(heading: str) -> str:
+    [found] = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of a table below its head."""
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines[2:]]
+
+
+def test_every_value_that_is_named_is_one_of_the_charts() -> None:
+    values: dict[str, Any] = yaml.safe_load((ROOT / "charts" / "geozarr" / "values.yaml").read_text())
+    named = set(re.findall(r"\b((?:job|claim|rbac)\.[A-Za-z]+)\b", PAGE)) | {"parallelism"}
+    assert len(named) > 8
+    for name in named:
+        first, _, rest = name.partition(".")
+        assert first in values, name
+        assert not rest or rest in values[first], name
+
+
+def test_every_target_that_is_named_is_there() -> None:
+    named = " ".join(re.findall(r"`make ([a-z0-9 -]+)", PAGE)).split()
+    assert {"template", "pvc", "audit"} <= set(named) <= TARGETS
+
+
+def test_every_permission_is_explained() -> None:
+    """Each resource of a role is in the table, with what it is for; the verbs are there where they are few."""
+    text = "\n".join(" ".join(row) for row in rows(part("Who may do what")))
+    documents = yaml.safe_load_all((ROOT / "workflows" / "rbac.yaml").read_text())
+    for role in (one for one in documents if one["kind"] == "Role"):
+        assert f"`{role['metadata']['name']}`" in text
+        for rule in role["rules"]:
+            for resource in rule["resources"]:
+                assert f"`{resource}`" in text, resource
+
+
+def test_what_kubernetes_is_given_is_yaml() -> None:
+    found = [
+        one["kind"]
+        for block in re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+        for one in yaml.safe_load_all(block)
+    ]
+    assert found == ["ResourceQuota", "LimitRange", "CronJob"]
+
+
+def shown(value: float, unit: str) -> str:
+    if unit == "s":
+        return f"{value:.0f} s"
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+
+
+NAMES = {
+    "Sentinel-2 L2A, group `/measurements/reflectance/r20m`": "s2-l2a, /measurements/reflectance/r20m",
+    "Sentinel-2 L2A, whole tile": "s2-l2a, whole",
+    "Sentinel-1 GRD, whole scene": "s1-grd, whole",
+    "Sentinel-3 OLCI, whole frame": "s3-olci, whole",
+}
+FIGURES = ("downloaded", "written", "peak memory", "processor time", "wall time")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_job_takes_is_what_was_measured(name: str) -> None:
+    measured = {row.figure: row for row in load(ROOT / "benchmarks" / "results.json")["kinds"].rows}
+    [row] = [cells for cells in rows(part("How much a job takes")) if cells[0] == name]
+    found = [measured[f"{NAMES[name]}: {figure}"] for figure in FIGURES]
+    assert row[1:] == [shown(each.value, each.unit) for each in found]
