@@ -12,6 +12,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,30 +245,28 @@ def _http(bench: Bench, name: str, what: str, groups: Sequence[str], goals: Mapp
     return Result(name, title, ("ours", "converter"), rows, bench.repeat)
 
 
-def kinds(bench: Bench) -> Result:
-    """Convert a product of each kind in its full size: what a job takes."""
+def cost(kind: SampleKind, bench: Bench) -> Result:
+    """Convert a product of a kind in its full size: what a job takes."""
     rows: list[Row] = []
-    for kind, size in FULL.items():
-        product = bench.product(size, kind)
-        for groups in ([GROUP], []) if kind == "s2-l2a" else ([],):
-            with Served(product.parent, latency=LATENCY, bandwidth=BANDWIDTH) as server:
-                runs, counts = [], []
-                for _ in range(bench.repeat):
-                    server.reset()
-                    runs.append(convert(bench, ours(groups), f"{server.url}/{product.name}"))
-                    counts.append(server.counts())
-            label = f"{kind}, {GROUP}" if groups else f"{kind}, whole"
-            rows += [
-                Row(f"{label}: wall time", "s", median(runs, lambda run: run.wall)),
-                Row(f"{label}: processor time", "s", median(runs, lambda run: run.user + run.system)),
-                Row(f"{label}: peak memory", "bytes", median(runs, lambda run: run.peak_rss)),
-                Row(f"{label}: downloaded", "bytes", statistics.median(count["bytes"] for count in counts)),
-                Row(f"{label}: written", "bytes", median(runs, lambda run: run.bytes_written)),
-            ]
-    title = (
-        f"what a job takes: full products over HTTP, {LATENCY * 1000:.0f} ms, {BANDWIDTH / 1e6:.0f} MB/s a connection"
-    )
-    return Result("kinds", title, ("ours", ""), rows, bench.repeat)
+    product = bench.product(FULL[kind], kind)
+    for groups in ([GROUP], []) if kind == "s2-l2a" else ([],):
+        with Served(product.parent, latency=LATENCY, bandwidth=BANDWIDTH) as server:
+            runs, downloaded = [], []
+            for _ in range(bench.repeat):
+                server.reset()
+                runs.append(convert(bench, ours(groups), f"{server.url}/{product.name}"))
+                downloaded.append(server.counts()["bytes"])
+        what = f"`{GROUP}`" if groups else "whole"
+        rows += [
+            Row(f"{what}: wall time", "s", median(runs, lambda run: run.wall)),
+            Row(f"{what}: processor time", "s", median(runs, lambda run: run.user + run.system)),
+            Row(f"{what}: peak memory", "bytes", median(runs, lambda run: run.peak_rss)),
+            Row(f"{what}: downloaded", "bytes", statistics.median(downloaded)),
+            Row(f"{what}: written", "bytes", median(runs, lambda run: run.bytes_written)),
+        ]
+    conditions = f"{LATENCY * 1000:.0f} ms, {BANDWIDTH / 1e6:.0f} MB/s a connection"
+    title = f"what a job takes: {kind}, {FULL[kind]} pixels, over HTTP: {conditions}"
+    return Result(f"cost-{kind}", title, ("ours", ""), rows, bench.repeat)
 
 
 def _parts(product: Path, groups: Sequence[str]) -> list[str]:
@@ -364,5 +363,5 @@ CASES = {
     "estimate": Case(estimate),
     "http": Case(http_group, slow=True),
     "http-whole": Case(http_whole, slow=True),
-    "kinds": Case(kinds, slow=True),
+    **{f"cost-{kind}": Case(partial(cost, kind), slow=True) for kind in FULL},
 }

@@ -249,3 +249,40 @@ def test_what_is_missing_is_told_with_what_to_do(
     done = desk.run(*arguments, **environ)
     assert (done.returncode, done.stderr) == (1, said)
     assert desk.calls == []
+
+
+# -- wheels, as whoever gets them will use them ------------------------------------------------------------------------
+
+
+def check_wheels(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    script = ROOT / "scripts" / "check-wheels"
+    return subprocess.run(
+        [script, folder], capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environ}
+    )
+
+
+def test_without_wheels_nothing_is_checked(tmp_path: Path) -> None:
+    missing = check_wheels(tmp_path / "none")
+    assert (missing.returncode, missing.stderr) == (
+        1,
+        f"check-wheels: there is no folder {tmp_path / 'none'}: make wheels\n",
+    )
+    (tmp_path / "geozarr_nb-1.0-py3-none-any.whl").touch()
+    one = check_wheels(tmp_path)
+    assert (one.returncode, one.stderr) == (
+        1,
+        f"check-wheels: {tmp_path} has not one wheel of each distribution: make wheels\n",
+    )
+
+
+def test_wheels_that_cannot_be_installed_end_with_what_to_do(tmp_path: Path) -> None:
+    for name in ("geozarr_nb", "geozarr_runner"):
+        (tmp_path / f"{name}-1.0-py3-none-any.whl").write_text("no wheel")
+    work = tmp_path / "work"
+    work.mkdir()
+    done = check_wheels(tmp_path, TMPDIR=str(work))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "check-wheels: they could not be installed: pip's own words are above: where a download failed, run it again"
+    )
+    assert list(work.iterdir()) == [], "nothing of it stays"
