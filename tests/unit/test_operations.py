@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +87,30 @@ def test_what_a_job_takes_is_what_was_measured(name: str) -> None:
     [row] = [cells for cells in rows(part("How much a job takes")) if cells[0] == name]
     found = [measured[f"{what}: {figure}"] for figure in FIGURES]
     assert row[1:] == [shown(each.value, each.unit) for each in found]
+
+
+def test_only_what_is_old_is_swept(tmp_path: Path) -> None:
+    """The command of the page, on files of this machine."""
+    [block] = [each for each in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) if "CronJob" in each]
+    [container] = yaml.safe_load(block)["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    days = {
+        "old.zarr": 91,
+        "old.zarr.log.jsonl": 91,
+        "team/old.zarr": 91,
+        ".killed.zarr.partial": 8,
+        "young.zarr": 89,
+        "young.zarr.log.jsonl": 89,
+        ".running.zarr.partial": 6,
+        "notes.txt": 400,
+    }
+    for name, age in days.items():
+        inside = tmp_path / name / "old.zarr"
+        inside.mkdir(parents=True)
+        for path, old in ((inside, 400), (inside.parent, age)):
+            os.utime(path, (time.time() - old * 24 * 3600,) * 2)
+    command = [tmp_path if each == "/data" else each for each in [*container["command"], *container["args"]]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    gone = {name for name in days if not (tmp_path / name).exists()}
+    assert gone == {"old.zarr", "old.zarr.log.jsonl", "team/old.zarr", ".killed.zarr.partial"}
+    assert {str(Path(line).relative_to(tmp_path)) for line in done.stdout.splitlines()} >= gone
+    assert (tmp_path / "young.zarr" / "old.zarr").is_dir()
