@@ -9,10 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
-
-from benchmarks.results import load
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -63,30 +60,6 @@ def test_what_kubernetes_is_given_is_yaml() -> None:
         for one in yaml.safe_load_all(block)
     ]
     assert found == ["ResourceQuota", "LimitRange", "CronJob"]
-
-
-def shown(value: float, unit: str) -> str:
-    if unit == "s":
-        return f"{value:.0f} s"
-    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
-
-
-NAMES = {
-    "Sentinel-2 L2A, group `/measurements/reflectance/r20m`": ("s2-l2a", "`/measurements/reflectance/r20m`"),
-    "Sentinel-2 L2A, whole tile": ("s2-l2a", "whole"),
-    "Sentinel-1 GRD, whole scene": ("s1-grd", "whole"),
-    "Sentinel-3 OLCI, whole frame": ("s3-olci", "whole"),
-}
-FIGURES = ("downloaded", "written", "peak memory", "processor time", "wall time")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_a_job_takes_is_what_was_measured(name: str) -> None:
-    kind, what = NAMES[name]
-    measured = {row.figure: row for row in load(ROOT / "benchmarks" / "results.json")[f"cost-{kind}"].rows}
-    [row] = [cells for cells in rows(part("How much a job takes")) if cells[0] == name]
-    found = [measured[f"{what}: {figure}"] for figure in FIGURES]
-    assert row[1:] == [shown(each.value, each.unit) for each in found]
 
 
 def test_only_what_is_old_is_swept(tmp_path: Path) -> None:
