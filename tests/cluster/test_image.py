@@ -152,7 +152,7 @@ def test_nothing_in_it_gives_rights_or_is_everybodys_to_change(box: Box) -> None
     assert int(box.bash(seen)) > 2_000
     gives_rights = "find / -xdev -type f -perm /6000 2>/dev/null; true"
     assert box.bash(gives_rights) == ""
-    writable = "find / -xdev -not -type l -perm -0002 -not '(' -type d -perm -1000 ')' 2>/dev/null; true"
+    writable = "find / -xdev '(' -type f -o -type d -not -perm -1000 ')' -perm -0002 2>/dev/null; true"
     assert box.bash(writable) == ""
     # And what runs is root's, whoever runs it.
     assert box.bash("find /opt /usr -xdev -not -user root 2>/dev/null; true") == ""
