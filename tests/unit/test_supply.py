@@ -252,3 +252,10 @@ def test_only_a_whole_answer_is_good_news(case: str, tmp_path: Path) -> None:
     done = run("audit.py", tmp_path / "pins.txt", PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stdout) == (code, said)
     assert ("the service does not know 1 of 1: a" in done.stderr) == (code == 2)
+
+
+def test_make_writes_both_beside_the_rest_of_a_release() -> None:
+    make = ["make", "--no-print-directory", "--dry-run", "--assume-old=supply", "licences", "sbom", "audit"]
+    said = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for recipe in ("contents.py licences >dist/licences.md", "contents.py sbom >dist/sbom.json", "scripts/audit.py"):
+        assert recipe in said
