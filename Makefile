@@ -7,8 +7,12 @@
 # make notebooks  executes the tutorials and writes them back; NOTEBOOKS=notebooks/3_on_a_cluster.ipynb for that one
 # make docs       the documentation with the tutorials, into docs/_build/html
 # make wheels chart  what a release consists of besides the image, in dist/
+# make check-wheels  installs the wheels into an empty environment and converts with them
+# make licences sbom  what the image holds, as a table and as a CycloneDX document, in dist/
+# make audit      is something known against what we pin? (asks the network)
 #
 # On a cluster (NAMESPACE, CLUSTER, IMAGE, CONTEXT, JOB):
+# make k3d           a k3d cluster on this machine, with k3d $(K3D_VERSION) where there is none
 # make build         the runner's image, with docker, podman or buildah
 # make load-k3d      takes it into the k3d cluster (into kind: scripts/image load-kind IMAGE CLUSTER)
 # make argo-install  Argo Workflows $(ARGO_VERSION), from ARGO_MANIFEST
@@ -44,14 +48,15 @@ JOB ?=
 ARGO_VERSION ?= v3.6.5
 ARGO_NAMESPACE ?= argo
 ARGO_TIMEOUT ?= 180s
+K3D_VERSION ?= v5.7.5
 # An address or a file.
 ARGO_MANIFEST ?= https://github.com/argoproj/argo-workflows/releases/download/$(ARGO_VERSION)/install.yaml
 
 .PHONY: help setup jupyter notebooks docs demo test lint bench lock clean
-.PHONY: wheels chart check-version release-notes
-.PHONY: build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
+.PHONY: wheels chart check-version check-wheels release-notes publish push-chart supply licences sbom audit
+.PHONY: k3d build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
 help:
-	@sed -n '/^SHELL/q; s/^# \{0,1\}//; s/$$(ARGO_VERSION)/$(ARGO_VERSION)/; p' Makefile
+	@sed -n '/^SHELL/q; s/^# \{0,1\}//; s/$$(ARGO_VERSION)/$(ARGO_VERSION)/; s/$$(K3D_VERSION)/$(K3D_VERSION)/; p' Makefile
 
 setup: $(VENV)/.ready
 
@@ -67,6 +72,24 @@ jupyter: $(VENV)/.jupyter
 $(VENV)/.jupyter: $(VENV)/.ready requirements/jupyter.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/jupyter.txt
 	@touch $@
+
+# What lists the image's contents and asks about them; what the product needs is pinned alike here too.
+supply: $(VENV)/.supply
+
+$(VENV)/.supply: $(VENV)/.ready requirements/supply.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/supply.txt
+	@touch $@
+
+licences: supply
+	@mkdir -p dist
+	$(BIN)/python scripts/contents.py licences >dist/licences.md
+
+sbom: supply
+	@mkdir -p dist
+	$(BIN)/python scripts/contents.py sbom >dist/sbom.json
+
+audit: supply
+	$(BIN)/python scripts/audit.py
 
 notebooks: jupyter
 	$(BIN)/python scripts/execute_notebooks.py $(NOTEBOOKS)
@@ -123,6 +146,8 @@ lock:
 		runner/pyproject.toml pyproject.toml --no-emit-package geozarr-runner -o requirements/dev.txt
 	$(PIN) --constraints requirements/dev.txt --extra notebook --extra jupyter --extra docs \
 		pyproject.toml --no-emit-package geozarr-runner -o requirements/jupyter.txt
+	$(PIN) --constraints requirements/dev.txt --constraints requirements/jupyter.txt --extra supply \
+		pyproject.toml --no-emit-package geozarr-runner --no-emit-package pip -o requirements/supply.txt
 	$(PIN) --constraints requirements/dev.txt --extra convert runner/pyproject.toml -o requirements/runner.txt
 	echo hatchling | $(PIN) --constraints requirements/dev.txt - -o requirements/build.txt
 
@@ -134,11 +159,23 @@ chart:
 	rm -f dist/geozarr-*.tgz
 	helm package charts/geozarr --destination dist
 
+check-wheels:
+	@scripts/check-wheels dist
+
 check-version:
 	@scripts/release check $(VERSION)
 
 release-notes:
 	@scripts/release notes $(VERSION)
+
+publish:
+	@scripts/release publish $(VERSION)
+
+push-chart:
+	@scripts/release push-chart $(VERSION) $(CHARTS)
+
+k3d:
+	@scripts/image k3d $(CLUSTER) $(K3D_VERSION)
 
 build:
 	@scripts/image build $(IMAGE) $(BUILD_OPTIONS)

@@ -12,12 +12,16 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Measurement, measure, stored_bytes
 from benchmarks.results import Goal, Result, Row
 from geozarr_runner.layout import NOT_COPIED
+
+if TYPE_CHECKING:
+    from geozarr_nb.sample import SampleKind
 
 HERE = Path(__file__).parent
 GROUP = "/measurements/reflectance/r20m"
@@ -28,6 +32,7 @@ LATENCY = 0.03
 BANDWIDTH = 25e6
 TIMEOUT = 3600.0
 STORED = "downloaded, to what is stored"
+FULL: Mapping[SampleKind, int] = {"s2-l2a": 10980, "s1-grd": 26064, "s3-olci": 4865}  # pixels of a real product
 METADATA = (".zmetadata", "zarr.json")  # read before anything is estimated
 MEGABYTE = 1e6
 
@@ -59,15 +64,15 @@ class Bench:
     size: int
     repeat: int
 
-    def product(self, size: int | None = None) -> Path:
+    def product(self, size: int | None = None, kind: SampleKind = "s2-l2a") -> Path:
         """Return a sample product of `size`, made at the first call and kept; remove `data` to have it made again."""
         size = size or self.size
-        path = self.data / f"s2-l2a-{size}.zarr"
+        path = self.data / f"{kind}-{size}.zarr"
         if not path.exists():
             from geozarr_nb.sample import sample_product
 
             self.data.mkdir(parents=True, exist_ok=True)
-            sample_product(path, size=size)
+            sample_product(path, size=size, kind=kind)
         return path
 
     @contextlib.contextmanager
@@ -240,6 +245,30 @@ def _http(bench: Bench, name: str, what: str, groups: Sequence[str], goals: Mapp
     return Result(name, title, ("ours", "converter"), rows, bench.repeat)
 
 
+def cost(kind: SampleKind, bench: Bench) -> Result:
+    """Convert a product of a kind in its full size: what a job takes."""
+    rows: list[Row] = []
+    product = bench.product(FULL[kind], kind)
+    for groups in ([GROUP], []) if kind == "s2-l2a" else ([],):
+        with Served(product.parent, latency=LATENCY, bandwidth=BANDWIDTH) as server:
+            runs, downloaded = [], []
+            for _ in range(bench.repeat):
+                server.reset()
+                runs.append(convert(bench, ours(groups), f"{server.url}/{product.name}"))
+                downloaded.append(server.counts()["bytes"])
+        what = f"`{GROUP}`" if groups else "whole"
+        rows += [
+            Row(f"{what}: wall time", "s", median(runs, lambda run: run.wall)),
+            Row(f"{what}: processor time", "s", median(runs, lambda run: run.user + run.system)),
+            Row(f"{what}: peak memory", "bytes", median(runs, lambda run: run.peak_rss)),
+            Row(f"{what}: downloaded", "bytes", statistics.median(downloaded)),
+            Row(f"{what}: written", "bytes", median(runs, lambda run: run.bytes_written)),
+        ]
+    conditions = f"{LATENCY * 1000:.0f} ms, {BANDWIDTH / 1e6:.0f} MB/s a connection"
+    title = f"what a job takes: {kind}, {FULL[kind]} pixels, over HTTP: {conditions}"
+    return Result(f"cost-{kind}", title, ("ours", ""), rows, bench.repeat)
+
+
 def _parts(product: Path, groups: Sequence[str]) -> list[str]:
     """Return the groups that the converter copies, as paths below the product."""
     if groups:
@@ -334,4 +363,5 @@ CASES = {
     "estimate": Case(estimate),
     "http": Case(http_group, slow=True),
     "http-whole": Case(http_whole, slow=True),
+    **{f"cost-{kind}": Case(partial(cost, kind), slow=True) for kind in FULL},
 }

@@ -1,14 +1,17 @@
 """What the pages take from elsewhere in the repository, so that they cannot say anything else than it does.
 
-`.. error-codes::` lists every error with its code, exit code and meaning, `.. exit-codes::` what a run ends with.
+`.. error-codes::` lists every error with its code, exit code and meaning, `.. exit-codes::` what a run ends with,
+`.. job-costs::` what jobs took in the benchmarks.
 The tutorials are copied to where Sphinx looks for pages, as they are.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import shutil
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,6 +95,43 @@ class ExitCodes(Table):
         return [(str(int(code)), [code.name], codes[code] or "") for code in ExitCode]
 
 
+class JobCosts(Table):
+    """What a job takes, for each kind of product, as it was measured; what was not is left out."""
+
+    head = ("product", "read", "written", "peak memory", "processor", "time")
+    figures = ("downloaded", "written", "peak memory", "processor time", "wall time")
+    # Each by the benchmark of its kind, else by another that has most of its figures.
+    kinds: ClassVar[Mapping[str, tuple[tuple[str, str], ...]]] = {
+        "Sentinel-2 L2A, group `/measurements/reflectance/r20m`": (
+            ("cost-s2-l2a", "`/measurements/reflectance/r20m`: "),
+            ("http", ""),
+        ),
+        "Sentinel-2 L2A, whole tile": (("cost-s2-l2a", "whole: "), ("http-whole", "")),
+        "Sentinel-1 GRD, whole scene": (("cost-s1-grd", "whole: "),),
+        "Sentinel-3 OLCI, whole frame": (("cost-s3-olci", "whole: "),),
+    }
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return a row for each choice that was measured."""
+        path = Path(self.env.srcdir).parent / "benchmarks" / "results.json"
+        self.env.note_dependency(path)
+        results = {result["name"]: result["rows"] for result in json.loads(path.read_text())}
+        found = []
+        for kind, sources in self.kinds.items():
+            case, prefix = next(((case, prefix) for case, prefix in sources if case in results), ("", ""))
+            if case:
+                values = {row["figure"]: shown(row["value"], row["unit"]) for row in results[case]}
+                found.append((kind, *(values.get(f"{prefix}{figure}", "") for figure in self.figures)))
+        return found
+
+
+def shown(value: float, unit: str) -> str:
+    """Return a figure as a person plans with it: two digits are enough."""
+    if unit == "s":
+        return f"{value:.0f} s"
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+
+
 def copy_tutorials(app: Sphinx) -> None:
     """Have the folder `tutorials` hold the repository's notebooks, and no others; git passes over it."""
     folder = Path(app.srcdir, "tutorials")
@@ -109,4 +149,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", copy_tutorials)
     app.add_directive("error-codes", ErrorCodes)
     app.add_directive("exit-codes", ExitCodes)
+    app.add_directive("job-costs", JobCosts)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -146,6 +146,18 @@ def test_nothing_outside_its_volumes_can_be_written(box: Box) -> None:
     assert box.bash(tried).split() == ["/data", "/scratch"]
 
 
+def test_nothing_in_it_gives_rights_or_is_everybodys_to_change(box: Box) -> None:
+    """Folders that only root may enter hide nothing that this user could run."""
+    seen = "find / -xdev -type f -perm -0004 2>/dev/null | wc -l"
+    assert int(box.bash(seen)) > 2_000
+    gives_rights = "find / -xdev -type f -perm /6000 2>/dev/null; true"
+    assert box.bash(gives_rights) == ""
+    writable = "find / -xdev '(' -type f -o -type d -not -perm -1000 ')' -perm -0002 2>/dev/null; true"
+    assert box.bash(writable) == ""
+    # And what runs is root's, whoever runs it.
+    assert box.bash("find /opt /usr -xdev -not -user root 2>/dev/null; true") == ""
+
+
 def test_no_compiler_installer_cache_or_test_of_ours_is_in_it(box: Box) -> None:
     assert box.bash("type -P gcc cc g++ c++ clang ld strip make hatchling /opt/venv/bin/pip; true") == ""
     assert box.bash("ls /var/lib/apt/lists /var/cache/pip /root/.cache /build 2>/dev/null | grep -v : | xargs") == ""

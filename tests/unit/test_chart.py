@@ -159,6 +159,19 @@ def test_values_that_make_no_sense_are_refused_by_name(given: str, said: str) ->
     assert said in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("memory", "limit", "fits"),
+    [
+        *(("2Gi", "2Gi", True), ("1.5Gi", "1600Mi", True), ("8Gi", "8589934592", True), ("7900M", "", True)),
+        *(("16Gi", "", False), ("2G", "2000000k", True), ("2Gi", "2G", False), ("1Ti", "999Gi", False)),
+    ],
+)
+def test_more_memory_than_the_limit_is_refused(memory: str, limit: str, fits: bool) -> None:
+    done = helm("template", "geozarr", str(CHART), "--set-string", f"job.memory={memory},job.memoryLimit={limit}")
+    assert (done.returncode == 0) == fits, done.stderr
+    assert fits or f"job.memory {memory} is more than job.memoryLimit {limit or '8Gi'}" in done.stderr
+
+
 def test_the_packed_chart_holds_the_manifests_and_nothing_for_the_whole_cluster(tmp_path: Path) -> None:
     done = helm("package", str(CHART), "--destination", str(tmp_path))
     assert done.returncode == 0, done.stderr

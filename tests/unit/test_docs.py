@@ -109,6 +109,22 @@ def test_every_tutorial_is_there_with_what_it_printed(pages: Path) -> None:
         assert page.count('<img alt="../_images/') == pictures
 
 
+def test_what_jobs_took_is_there_as_it_was_measured(pages: Path) -> None:
+    page = text(pages, "operations")
+    results = {
+        result["name"]: result["rows"] for result in json.loads((ROOT / "benchmarks" / "results.json").read_text())
+    }
+    for case, name in (
+        ("cost-s3-olci", "Sentinel-3 OLCI, whole frame"),
+        ("cost-s1-grd", "Sentinel-1 GRD, whole scene"),
+    ):
+        seconds = {row["figure"]: row["value"] for row in results.get(case, ()) if row["unit"] == "s"}
+        assert (name in page) == bool(seconds)
+        if seconds:
+            assert f" {seconds['whole: processor time']:.0f} s {seconds['whole: wall time']:.0f} s " in page
+    assert re.search(r"Sentinel-2 L2A, group /measurements/reflectance/r20m \d+ MB [\d.]+ GB [\d.]+ GB ", page)
+
+
 def test_the_troubleshooting_and_the_changelog_are_there(pages: Path) -> None:
     assert "no workflow controller is installed" in text(pages, "troubleshooting")
     first = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)

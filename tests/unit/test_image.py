@@ -306,11 +306,32 @@ def test_an_image_that_was_not_built_is_told_with_how_to_build_it(desk: Desk) ->
     assert done.stderr == "load-k3d: docker has no image mine:1: make build IMAGE=mine:1\n"
 
 
+def test_k3d_makes_a_cluster_or_starts_the_one_that_is_there(desk: Desk) -> None:
+    desk.put("k3d")
+    assert desk.image("k3d", "mine", "v5.0.0").returncode == 0
+    assert desk.calls == ["k3d cluster create mine --wait"]
+    desk.put("k3d", "[ $2 != list ] || echo 'mine 1/1 0/0 true'")
+    assert desk.image("k3d", "mine", "v5.0.0").returncode == 0
+    assert desk.calls[1:] == ["k3d cluster start mine --wait"]
+
+
+def test_k3d_is_fetched_in_that_version_where_it_is_missing(desk: Desk) -> None:
+    desk.put("curl", "echo 'echo installed $TAG >&2; exit 1'")
+    done = desk.image("k3d", "mine", "v5.0.0")
+    assert [call for call in desk.calls if call.endswith("/k3d-io/k3d/v5.0.0/install.sh")]
+    assert done.stderr.splitlines()[0] == "installed v5.0.0"
+    desk.put("curl", "exit 6")
+    assert "k3d is not installed, and could not be had: install k3d (https://k3d.io)" in desk.image(
+        "k3d", "mine", "v5.0.0"
+    ).stderr  # fmt: skip
+
+
 def test_make_has_both_with_one_default_each(desk: Desk) -> None:
     def recipe(*arguments: str) -> str:
         make = ["make", "--no-print-directory", "--dry-run", *arguments]
         return subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
     assert recipe("build") == f"scripts/image build {IMAGE}"
+    assert re.fullmatch(r"scripts/image k3d geozarr v\d+\.\d+\.\d+", recipe("k3d"))
     assert recipe("load-k3d") == f"scripts/image load-k3d {IMAGE} geozarr"
     assert recipe("load-k3d", "IMAGE=a:b", "CLUSTER=c") == "scripts/image load-k3d a:b c"

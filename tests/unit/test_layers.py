@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,3 +99,12 @@ def test_a_wrong_arrow_is_seen(tmp_path: Path) -> None:
     wrong = tmp_path / "settings.py"
     wrong.write_text("def f():\n    from geozarr_nb.job import Job\n")
     assert layer_of(next(part(name, 1) for name in imports(wrong))) < layer_of("settings")
+
+
+def test_the_page_on_architecture_has_modules_in_this_order() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    [table] = re.findall(r"^\| module .*?(?=\n\n)", text, flags=re.MULTILINE | re.DOTALL)
+    *rows, runner = [line.split("|")[1:3] for line in table.splitlines()[2:]]
+    order = [[layer_of(name) for name in re.findall(r"`(\w+)`", names)] for names, _ in rows]
+    assert order == sorted(order)
+    assert [name for name in re.findall(r"`(\w+)`", runner[1]) if not (RUNNER / f"{name}.py").exists()] == []

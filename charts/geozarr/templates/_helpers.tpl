@@ -11,3 +11,11 @@
 {{- define "geozarr.set" -}}
 {{- if .value }}{{ $_ := set .in .name .value }}{{ end }}
 {{- end }}
+
+{{/* Bytes of a quantity, as 2Gi, 500M or 1073741824. */}}
+{{- define "geozarr.bytes" -}}
+{{- $text := toString . }}
+{{- $units := dict "" 1 "k" 1e3 "K" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15
+    "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 }}
+{{- mulf (regexFind "^[0-9.]+" $text | float64) (get $units (regexFind "[A-Za-z]*$" $text)) | int64 }}
+{{- end }}

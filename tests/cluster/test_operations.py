@@ -1,0 +1,94 @@
+"""What docs/operations.md says of quotas and of clearing up, done as it is written there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.support import IMAGE, ClusterPlace, FolderVolume, Namespace, fresh_namespace
+from tests.contract.support import until
+from tests.places import empty, make_place
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+DAY = 24 * 3600
+
+pytestmark = pytest.mark.cluster
+
+
+def manifest(kind: str, **replaced: str) -> str:
+    """Return the page's YAML that has an object of a kind."""
+    [found] = [
+        each
+        for each in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+        if f"kind: {kind}" in each
+    ]
+    for before, after in replaced.items():
+        assert before in found
+        found = found.replace(before, after)
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Namespace]:
+    """A namespace of its own: a quota would be felt by others."""
+    with fresh_namespace() as made:
+        yield made
+
+
+@pytest.fixture
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ClusterPlace]:
+    made = make_place(request, "argo", tmp_path, namespace)
+    assert isinstance(made, ClusterPlace)
+    for name, value in made.settings.items():
+        monkeypatch.setenv(name, value)
+    yield made
+    empty(made)
+
+
+def test_a_job_runs_within_a_quota_and_one_that_does_not_fit_says_of_what(
+    place: ClusterPlace, namespace: Namespace
+) -> None:
+    namespace.kubectl("apply", "-f", "-", given=manifest("ResourceQuota"))
+    assert place.submit("a").wait(timeout=90).status == "Succeeded"
+    large = place.submit("b", cpu="9")
+    until(lambda: "quota" in large.reason)
+    assert "requests.cpu" in large.reason
+    large.cancel()
+    namespace.kubectl("delete", "-f", "-", given=manifest("ResourceQuota"))
+
+
+def test_what_is_old_is_swept_and_nothing_else(place: ClusterPlace, namespace: Namespace) -> None:
+    assert place.submit("new").wait(timeout=90).status == "Succeeded"
+    assert isinstance(place.volume, FolderVolume), "the test changes times of files"
+    folder = place.volume.root / place.folder
+    for name, days in {
+        "old.zarr": 91,
+        "young.zarr": 89,
+        ".killed.zarr.partial": 8,
+        ".running.zarr.partial": 6,
+    }.items():
+        (folder / name / "inside.zarr").mkdir(parents=True)
+        for path in (folder / name / "inside.zarr", folder / name):
+            os.chown(path, 1000, 1000)
+            os.utime(path, (time.time() - days * DAY,) * 2)
+    os.utime(folder / "young.zarr" / "inside.zarr", (0, 0))
+    (folder / "old.zarr.log.jsonl").touch()
+    os.utime(folder / "old.zarr.log.jsonl", (0, 0))
+
+    namespace.kubectl("apply", "-f", "-", given=manifest("CronJob", **{"eopf-geozarr:dev": IMAGE}))
+    namespace.kubectl("create", "job", "sweep", "--from=cronjob/geozarr-sweep")
+    namespace.kubectl("wait", "--for=condition=Complete", "job/sweep", "--timeout=60s", seconds=70)
+    said = namespace.kubectl("logs", "job/sweep").split()
+    gone = ("old.zarr", ".killed.zarr.partial", "old.zarr.log.jsonl")
+    assert sorted(said) == sorted(f"/data/{place.folder}/{name}" for name in gone)
+    assert set(place.files()) == {"new.zarr", "new.zarr.log.jsonl", "young.zarr", ".running.zarr.partial"}
+    assert (folder / "young.zarr" / "inside.zarr").is_dir()
+    assert json.loads(place.volume.text(f"{place.path('new')}/zarr.json"))["node_type"] == "group"
