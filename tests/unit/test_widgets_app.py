@@ -11,7 +11,7 @@ import pytest
 import geozarr_nb as gz
 from geozarr_nb.widgets import App, Monitor
 from tests.contract.support import until
-from tests.unit.widgets_support import R60M, SECONDS, button, shown
+from tests.unit.widgets_support import R60M, SECONDS, button, inside, shown
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +87,15 @@ def test_its_headings_are_in_the_order_of_the_work(sample: Path) -> None:
     app = gz.ui(str(sample))
     text = shown(app)
     assert text.index("1. Product") < text.index("2. Output") < text.index("3. Jobs") < text.index("4. Result")
+    app.close()
+
+
+def test_any_front_end_of_ipywidgets_can_show_it(sample: Path) -> None:
+    app = gz.ui(str(sample))
+    assert app.wait(SECONDS)
+    everything = [*inside(app), *(each.layout for each in inside(app))]
+    # Neither a front end's extension of ours, nor `Output`, which loses what threads write.
+    assert {each._model_module for each in everything} == {"@jupyter-widgets/base", "@jupyter-widgets/controls"}
     app.close()
 
 
