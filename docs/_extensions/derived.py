@@ -1,7 +1,7 @@
 """What the pages take from elsewhere in the repository, so that they cannot say anything else than it does.
 
 `.. error-codes::` lists every error with its code, exit code and meaning, `.. exit-codes::` what a run ends with.
-The tutorials are copied to where Sphinx looks for pages, as they are.
+The tutorials are copied to where Sphinx looks for pages; their pictures are where they lie from there.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def copy_tutorials(app: Sphinx) -> None:
         if old.name not in notebooks:
             old.unlink()
     for name, notebook in notebooks.items():
-        shutil.copy2(notebook, folder / name)  # with its time: a page of an unchanged notebook is not built again
+        page = folder / name
+        page.write_text(notebook.read_text().replace("](../docs/", "](../"))
+        shutil.copystat(notebook, page)  # with its time: a page of an unchanged notebook is not built again
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
