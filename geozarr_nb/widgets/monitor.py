@@ -308,6 +308,7 @@ class _Row:
     def __init__(self, monitor: Monitor) -> None:
         self.name = ""
         self._choose = button("", "")
+        self._choose.layout.min_width = "15em"  # most names fit: what is said of jobs stands below each other
         self._content = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 20em"))
         self.view = flow(self._choose, self._content)
         self._choose.on_click(lambda _: setattr(monitor, "selected", self.name))

@@ -22,8 +22,8 @@ from tests.browser.ui import Ui
 from tests.contract.support import until
 
 ARTIFACTS = Path(os.environ.get("GEOZARR_SCREENSHOTS") or Path(__file__).parent / "artifacts")
-SECONDS_TO_LOAD = 60
-SECONDS_TO_ANSWER = 30
+SECONDS_TO_LOAD = 120
+SECONDS_TO_ANSWER = 60
 # High enough for the whole form: what a notebook has scrolled away is in no picture.
 WIDE, NARROW = (1000, 3400), (500, 4000)
 OUTPUT = ".jp-OutputArea-output"

@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Locator, Page, expect
 
-SECONDS_TO_CONVERT = 90
+SECONDS_TO_CONVERT = 240
 MOST_TABS = 60
 PIXELS_OF_A_LINE = 14
 ENDED = ("Succeeded", "Failed", "Error")

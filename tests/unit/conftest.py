@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,14 @@ class Outputs:
     whole: Path
     radar: Path
     swath: Path
+
+
+@pytest.fixture(autouse=True)
+def _no_widgets_are_left() -> Iterator[None]:
+    """Close what a test that failed has left open: it would go on watching the jobs of the tests after it."""
+    yield
+    if "ipywidgets" in sys.modules:
+        sys.modules["ipywidgets"].Widget.close_all()
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ def status(app: App | Monitor) -> str:
     return "" if state is None else state.status
 
 
+@pytest.mark.timeout(600)
 def test_from_a_product_to_its_picture(sample: Path, tmp_path: Path) -> None:
     app = gz.ui(str(sample), "out.zarr", groups=["r60m"])
     assert app.wait(SECONDS)
@@ -50,7 +51,7 @@ def test_from_a_product_to_its_picture(sample: Path, tmp_path: Path) -> None:
     until(lambda: name in monitor.states)
     monitor.selected = name
     button(monitor, "Run again").click()
-    until(lambda: status(monitor) == "Succeeded", seconds=90)
+    until(lambda: status(monitor) == "Succeeded", seconds=240)
     until(lambda: any("verified" in line for line in monitor.log))
     assert "attempt 2" in shown(monitor)
     assert f'gz.get_job("{name}").open()' in shown(monitor).replace("&quot;", '"')
