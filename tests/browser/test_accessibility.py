@@ -17,6 +17,13 @@ def test_nothing_hinders_anybody(lab: Lab, product: Path) -> None:
     ui.wait_until_ready()
     assert notebook.barriers() == []
 
+    ui.backend.select_option("a cluster with Argo Workflows")
+    expect(ui.claim).to_be_visible()
+    expect(ui.text("the jobs cannot be seen now")).to_be_visible()
+    notebook.picture("no-cluster", ui.whole)
+    assert notebook.barriers() == []
+
+    ui.backend.select_option("this machine")
     ui.groups.fill("measurements/reflectance/r60")
     expect(ui.suggestion(R60M)).to_be_visible()
     assert notebook.barriers() == []

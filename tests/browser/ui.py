@@ -86,6 +86,16 @@ class Ui:
         return self.button("Convert")
 
     @property
+    def backend(self) -> Locator:
+        """The menu that says where the job runs."""
+        return self._page.get_by_role("combobox", name="Runs on", exact=True)
+
+    @property
+    def claim(self) -> Locator:
+        """The field for a cluster's claim."""
+        return self._field("Claim")
+
+    @property
     def python_code(self) -> Locator:
         """The same as code."""
         return self._page.get_by_label("Python code", exact=True)
