@@ -18,7 +18,7 @@ from geozarr_nb.widgets.feed import Feed, Subscriber, Tail
 from geozarr_nb.widgets.fields import menu
 from geozarr_nb.widgets.pages import Pages
 from geozarr_nb.widgets.panel import BORDER, MONOSPACE, Panel, button, change, code, facts, flow, lines, status
-from geozarr_nb.widgets.row import SIGNS, Pace, row
+from geozarr_nb.widgets.row import SIGNS, Pace, advice, row
 from geozarr_nb.widgets.viewer import Viewer
 
 ROWS = 15
@@ -281,8 +281,7 @@ class Monitor(Panel):
             "Groups": ", ".join(state.request.groups) or "the whole product",
             "Output": state.request.output,
             "Reason": state.reason,
-            "Given": state.failure.given if state.failure else "",
-            "Remedy": state.failure.remedy if state.failure else "",
+            **advice(state),
         }
         opened = f'import geozarr_nb as gz\ntree = gz.get_job("{state.name}"{self._spelled}).open()'
         is_there = state.status == "Succeeded"

@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 
 SECONDS_TO_CONVERT = 240
 MOST_TABS = 60
-PIXELS_OF_A_LINE = 14
+PIXELS_WITHIN_A_LINE = 10
 ENDED = ("Succeeded", "Failed", "Error")
 
 # Whether the last letter of an element can be seen in it.
@@ -158,12 +158,12 @@ class Ui:
     def tab_to(self, place: Locator, most: int = MOST_TABS) -> None:
         """Press Tab until this has the focus; all on the way has a name, and comes in the order in which it is seen."""
         focused = self._page.locator(":focus")
-        before = (0.0, 0.0)
+        before = None
         for _ in range(most):
             self._page.keyboard.press("Tab")
             expect(focused).to_have_accessible_name(re.compile(r"\w"))
-            after = _reading_order(focused)
-            assert after > before, f"the focus goes back: {focused.aria_snapshot()}"
+            after = _middle(focused)
+            assert before is None or _is_read_before(before, after), f"the focus goes back: {focused.aria_snapshot()}"
             before = after
             if place.evaluate("element => element === document.activeElement"):
                 return
@@ -185,8 +185,14 @@ class Ui:
         return self._page.get_by_label(label, exact=True).and_(self._page.get_by_role("textbox"))
 
 
-def _reading_order(element: Locator) -> tuple[float, float]:
-    """Return what is smaller for what is read earlier: the line, and how far right in it."""
+def _middle(element: Locator) -> tuple[float, float]:
+    """Return how far right an element is, and how far down."""
     box = element.bounding_box()
     assert box is not None
-    return round((box["y"] + box["height"] / 2) / PIXELS_OF_A_LINE), box["x"]
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def _is_read_before(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Return whether one place is in a line above another's, or in the same one and to the left of it."""
+    down = other[1] - one[1]
+    return down > PIXELS_WITHIN_A_LINE or (abs(down) <= PIXELS_WITHIN_A_LINE and other[0] > one[0])
