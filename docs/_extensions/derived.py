@@ -2,7 +2,7 @@
 
 `.. error-codes::` lists every error with its code, exit code and meaning, `.. exit-codes::` what a run ends with,
 `.. job-costs::` what jobs took in the benchmarks.
-The tutorials are copied to where Sphinx looks for pages, as they are.
+The tutorials are copied to where Sphinx looks for pages; their pictures are where they lie from there.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def copy_tutorials(app: Sphinx) -> None:
         if old.name not in notebooks:
             old.unlink()
     for name, notebook in notebooks.items():
-        shutil.copy2(notebook, folder / name)  # with its time: a page of an unchanged notebook is not built again
+        page = folder / name
+        page.write_text(notebook.read_text().replace("](../docs/", "](../"))
+        shutil.copystat(notebook, page)  # with its time: a page of an unchanged notebook is not built again
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import geozarr_nb as gz
 from geozarr_nb.widgets.background import SEEN, Worker, sentence
 from geozarr_runner.events import human_bytes
 from geozarr_runner.groups import normalise
+from geozarr_runner.store import redact
 
 SECONDS_AFTER_A_TICK = 0.4
 # Measured on two cores: the start of the converter, what it writes, and a remote product over one good line.
@@ -91,6 +92,21 @@ class Choice(traitlets.HasTraits):
     def wanted(self) -> list[str]:
         """The groups as every call takes them: empty for the whole product."""
         return [] if self.whole else list(self.groups)
+
+    @property
+    def address(self) -> str:
+        """How the source is named in a field where it can be typed."""
+        source = self.source
+        if source is None or isinstance(source, str):
+            return source or ""
+        if isinstance(source, dict):
+            return f"STAC item {source.get('id', '')}"
+        return redact(str(getattr(source, "url", None) or getattr(source, "id", None) or source))
+
+    @property
+    def is_begun(self) -> bool:
+        """There is something that can be right or wrong; before, what is missing is no fault."""
+        return self.error is not None or self.report is not None
 
     @property
     def problems(self) -> list[str]:

@@ -13,17 +13,20 @@ import traitlets
 import geozarr_nb as gz
 from geozarr_nb.widgets.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.choice import Choice
+from geozarr_nb.widgets.fields import menu, product_field, text_field, tick, whole_product
 from geozarr_nb.widgets.lines import CLAIM, argo_command, python_call
-from geozarr_nb.widgets.panel import WIDE, Panel, change, code, flow, forget, lines, status
+from geozarr_nb.widgets.panel import Panel, change, code, flow, forget, lines, status
 from geozarr_runner.groups import normalise
 from geozarr_runner.store import redact
 
 BACKENDS = {"this machine": "local", "a cluster with Argo Workflows": "argo"}
 IF_EXISTS = {
-    "is an error": "error",
-    "is kept, if it was made from the same request": "skip",
-    "is replaced, once the new one is verified": "overwrite",
+    "that is an error": "error",
+    "keep it, if it was made from the same request": "skip",
+    "replace it, once the new one is verified": "overwrite",
 }
+
+TEMPLATES = "the template's own"
 
 
 class Form(Panel):
@@ -71,36 +74,30 @@ class Form(Panel):
         self._checker, self._submitter = Worker("check"), Worker("submit")
         self._submitted: dict[str, Any] | None = None
         self._proposed = ""
-        self._source = _text("Product", "https://... or a path", "Address of a Zarr store or a STAC item", wide=True)
-        self._source.continuous_update = False
-        self._groups = _text("Groups", "paths, with commas between them", "Paths of the groups to convert", wide=True)
-        self._whole = ipywidgets.Checkbox(
-            description="the whole product, in the converter's own layout",
-            indent=False,
-            tooltip="Converts everything; the groups are then passed over",
-            layout=ipywidgets.Layout(width="auto"),
+        self._groups = text_field(
+            "Groups", "paths, with commas between them", "Paths of the groups to convert", wide=True
         )
-        self._output = _text("Output", "path of the GeoZarr", "Path of the GeoZarr that will be written", wide=True)
-        self._backend = _menu("Runs on", BACKENDS, "Where the conversion runs")
-        self._if_exists = _menu("Output there", IF_EXISTS, "What happens when the output is there already")
-        self._validate = ipywidgets.Checkbox(
-            description="a missing group ends the run",
-            indent=False,
-            tooltip="Without it a missing group is left out, as long as one is left",
-            layout=ipywidgets.Layout(width="auto"),
+        self._output = text_field(
+            "Output", "path of the GeoZarr", "Path of the GeoZarr that will be written", wide=True
         )
-        self._claim = _text("Claim", self._settings.pvc_name, "Persistent volume claim that the output is written to")
-        self._image = _text("Image", "the template's own", "Image that the conversion runs in")
-        self._memory = _text("Memory", "the template's own", "Memory of the job's pod, 12Gi say")
-        self._cpu = _text("Cores", "the template's own", "Cores that are kept for the job's pod, 2 or 500m say")
-        self._time = _text("Time limit", "the template's own", "Seconds that a try may take, 28800 say")
+        self._backend = menu("Runs on", BACKENDS.items(), "Where the conversion runs")
+        self._if_exists = menu("If it exists", IF_EXISTS.items(), "What happens when the output is there already")
+        self._validate = tick(
+            "a missing group ends the run", "Without it a missing group is left out, as long as one is left"
+        )
+        claim = self._settings.pvc_name
+        self._claim = text_field("Claim", claim, "Persistent volume claim that the output is written to")
+        self._image = text_field("Image", TEMPLATES, "Image that the conversion runs in")
+        self._memory = text_field("Memory", TEMPLATES, "Memory of the job's pod, 12Gi say")
+        self._cpu = text_field("Cores", TEMPLATES, "Cores that are kept for the job's pod, 2 or 500m say")
+        self._time = text_field("Time limit", TEMPLATES, "Seconds that a try may take, 28800 say")
         self._cluster = flow(self._claim, self._image, self._memory, self._cpu, self._time)
         self._submit = ipywidgets.Button(
             description="Convert", button_style="primary", disabled=True, tooltip="Submits the conversion once"
         )
         self._state = ipywidgets.HTML()
         self._python, self._argo = ipywidgets.HTML(), ipywidgets.HTML()
-        product = [self._source, self._whole] if own else []
+        product = [product_field(self.choice), whole_product(self.choice)] if own else []
         head = (*product, self._groups, self._output, flow(self._backend, self._if_exists, self._validate))
         tail = (flow(self._submit, self._state), self._python, self._argo)
         self._parts = {"local": (*head, *tail), "argo": (*head, self._cluster, *tail)}
@@ -120,9 +117,7 @@ class Form(Panel):
         self.children = self._parts[self.backend]
 
     def _connect(self) -> None:
-        self._source.observe(self._give_source, "value")
         self._groups.observe(self._give_groups, "value")
-        self._whole.observe(lambda event: setattr(self.choice, "whole", event["new"]), "value")
         self._backend.observe(lambda _: change(self, children=self._parts[self.backend]), "value")
         for field in (self._output, self._backend, self._if_exists, self._validate, *self._cluster.children):
             field.observe(self._check, "value")
@@ -254,10 +249,6 @@ class Form(Panel):
 
     # From the widgets to the choice, and back
 
-    def _give_source(self, event: dict[str, Any]) -> None:
-        if event["new"] != self.choice.source:
-            self.choice.source = event["new"].strip()
-
     def _give_groups(self, event: dict[str, Any]) -> None:
         groups = normalise(event["new"], {})
         if groups != tuple(self.choice.groups):
@@ -265,13 +256,10 @@ class Form(Panel):
 
     def _follow_choice(self, _: Any) -> None:
         choice = self.choice
-        if isinstance(choice.source, str):
-            change(self._source, value=choice.source)
         # What is being typed is left as it is: it need not be spelled as the choice spells it.
         if normalise(self._groups.value, {}) != tuple(choice.groups):
             change(self._groups, value=", ".join(choice.groups))
         change(self._groups, disabled=bool(choice.whole))
-        change(self._whole, value=bool(choice.whole))
         if choice.product is not None and self._output.value in ("", self._proposed):
             self._proposed = f"{choice.product.name}_geozarr.zarr"
             change(self._output, value=self._proposed)
@@ -313,7 +301,8 @@ class Form(Panel):
 
     def _paint(self) -> None:
         change(self._submit, disabled=not self.ready)
-        change(self._state, value=status(lines(self.problems, "Problem") + lines([self._verdict()])))
+        mark = "Problem" if self.choice.is_begun or self.refusal is not None else ""
+        change(self._state, value=status(lines(self.problems, mark) + lines([self._verdict()])))
         change(self._python, value=self.code and lines(["The same in a cell:"]) + code(self.code, "Python code"))
         shell = self.command and lines(["The same with Argo's client:"]) + code(self.command, "Shell command")
         if shell and "://" not in self._address:
@@ -331,17 +320,6 @@ class Form(Panel):
         if self.job is not None and self._submitted == {"product": self.choice.product, **self.arguments}:
             return f"Submitted as {self.job.name}; to submit again, change something"
         return "Checking ..." if self.choice.product is not None and not self.problems else "Not ready yet"
-
-
-def _text(label: str, placeholder: str, tooltip: str, *, wide: bool = False) -> ipywidgets.Text:
-    layout = ipywidgets.Layout(width=WIDE) if wide else ipywidgets.Layout()
-    return ipywidgets.Text(description=label, placeholder=placeholder, tooltip=tooltip, layout=layout)
-
-
-def _menu(label: str, options: dict[str, str], tooltip: str) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(
-        description=label, options=list(options.items()), tooltip=tooltip, style={"description_width": "initial"}
-    )
 
 
 def _seconds(time_limit: float) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from math import ceil
 from typing import Any
 
 import ipywidgets
@@ -16,13 +15,16 @@ import geozarr_nb as gz
 from geozarr_nb.job import describe_state
 from geozarr_nb.widgets.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.feed import Feed, Subscriber, Tail
+from geozarr_nb.widgets.fields import menu
+from geozarr_nb.widgets.pages import Pages
 from geozarr_nb.widgets.panel import BORDER, MONOSPACE, Panel, button, change, code, facts, flow, lines, status
-from geozarr_nb.widgets.row import SIGNS, Pace, row
+from geozarr_nb.widgets.row import SIGNS, Pace, advice, row
 from geozarr_nb.widgets.viewer import Viewer
 
 ROWS = 15
 ROWS_A_BEAT = 10  # with four beats a second: what bounds the messages, however many jobs run
 LINES_OF_TEXT = 20
+SELECTED = "3px solid var(--jp-brand-color1, currentColor)"
 SHOWN = {
     "all jobs": ("Pending", "Running", "Succeeded", "Failed", "Error"),
     "those that have not finished": ("Pending", "Running"),
@@ -67,31 +69,29 @@ class Monitor(Panel):
         self._acting: set[str] = set()
         self._trouble, self._spelled = "", ""
         self._watching: object = None
-        self._page, self._turn = 0, 0
+        self._turn = 0
         self._said = -1
         self._leave: Callable[[], None] = lambda: None
         self._viewer, self._is_own = viewer, viewer is None
         self._summary = ipywidgets.HTML()
-        self._shown = ipywidgets.Dropdown(description="Show", options=list(SHOWN), tooltip="Which jobs are shown")
+        self._shown = menu("Show", SHOWN, "Which jobs are shown")
         self._rows = [_Row(self) for _ in range(rows)]
         self._list = ipywidgets.VBox(layout=ipywidgets.Layout(width="100%"))
-        self._back, self._on = button("Newer jobs", "Shows the page before"), button("Older jobs", "Shows the next")
-        self._place = ipywidgets.HTML()
+        self._pages = Pages(rows, "jobs", "Newer jobs", "Older jobs", self._paint)
         self._facts, self._log, self._message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         self._cancel = button("Cancel", "Ends the selected job, and removes what is half-written")
         self._retry = button("Run again", "Runs the selected job again, under the same name")
         self._view = button("View result", "Shows the selected job's result as a picture")
         self._actions = flow(self._cancel, self._retry, self._view)
         self._detail = ipywidgets.VBox(layout=ipywidgets.Layout(width="100%"))
-        pages = flow(self._shown, self._back, self._place, self._on)
-        super().__init__("Jobs", (self._summary, pages, self._list, self._message, self._detail), backend=backend)
+        self._which = flow(self._shown, *self._pages.parts)
+        parts = (self._summary, self._which, self._list, self._message, self._detail)
+        super().__init__("Jobs", parts, backend=backend)
         self._connect()
         self._watch(None)
 
     def _connect(self) -> None:
-        self._shown.observe(lambda _: self._to_page(0), "value")
-        self._back.on_click(lambda _: self._to_page(self._page - 1))
-        self._on.on_click(lambda _: self._to_page(self._page + 1))
+        self._shown.observe(lambda _: setattr(self, "page", 0), "value")
         self._cancel.on_click(lambda _: self.cancel())
         self._retry.on_click(lambda _: self.retry())
         self._view.on_click(lambda _: self.view())
@@ -113,11 +113,12 @@ class Monitor(Panel):
     @property
     def page(self) -> int:
         """Number of the page that is shown, from 0; may be set."""
-        return self._page
+        return self._pages.number
 
     @page.setter
     def page(self, number: int) -> None:
-        self._to_page(number)
+        self._pages.number = number
+        self._paint()
 
     @property
     def log(self) -> list[str]:
@@ -226,10 +227,6 @@ class Monitor(Panel):
 
     # What is shown
 
-    def _to_page(self, number: int) -> None:
-        self._page = number
-        self._paint()
-
     def _select(self, _: Any) -> None:
         if self.selected:
             self._tail.follow(self.selected, self.backend)
@@ -251,20 +248,15 @@ class Monitor(Panel):
         """Bring what is seen up to date; of the rows at most so many, the others at the next beats."""
         with SEEN:
             states = [state for state in self._newest_first() if state.status in SHOWN[self._shown.value]]
-            count = len(self._rows)
-            pages = max(ceil(len(states) / count), 1)
-            self._page = min(max(self._page, 0), pages - 1)
-            seen = states[self._page * count : (self._page + 1) * count]
-            self._paint_rows(seen, count if most is None else most)
+            seen = self._pages.of(states, "none at the moment")
+            self._paint_rows(seen, len(self._rows) if most is None else most)
             change(self._list, children=tuple(row.view for row in self._rows[: len(seen)]))
             change(self._summary, value=status(lines([self._counts()])))
-            change(self._place, value=lines([f"page {self._page + 1} of {pages}"]))
-            change(self._back, disabled=self._page == 0)
-            change(self._on, disabled=self._page == pages - 1)
+            change(self._which.layout, display=None if self._states else "none")
             change(self._message, value=status(lines([self.message] if self.message else [])))
             self._paint_selected()
 
-    def _paint_rows(self, seen: list[gz.JobState], most: int) -> None:
+    def _paint_rows(self, seen: Sequence[gz.JobState], most: int) -> None:
         """Paint the rows in turn, so that each has its turn however few can be painted at once."""
         if not seen:
             return
@@ -272,7 +264,8 @@ class Monitor(Panel):
         start = self._turn % len(seen)
         for number in [*range(start, len(seen)), *range(start)]:
             state = seen[number]
-            left -= self._rows[number].paint(state, self._paces[state.name].text(now))
+            is_selected = state.name == self.selected
+            left -= self._rows[number].paint(state, self._paces[state.name].text(now), is_selected=is_selected)
             self._turn = number + 1
             if left <= 0:
                 return
@@ -288,8 +281,7 @@ class Monitor(Panel):
             "Groups": ", ".join(state.request.groups) or "the whole product",
             "Output": state.request.output,
             "Reason": state.reason,
-            "Given": state.failure.given if state.failure else "",
-            "Remedy": state.failure.remedy if state.failure else "",
+            **advice(state),
         }
         opened = f'import geozarr_nb as gz\ntree = gz.get_job("{state.name}"{self._spelled}).open()'
         is_there = state.status == "Succeeded"
@@ -315,16 +307,20 @@ class _Row:
     def __init__(self, monitor: Monitor) -> None:
         self.name = ""
         self._choose = button("", "")
+        self._choose.layout.min_width = "15em"  # most names fit: what is said of jobs stands below each other
         self._content = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 20em"))
         self.view = flow(self._choose, self._content)
         self._choose.on_click(lambda _: setattr(monitor, "selected", self.name))
 
-    def paint(self, state: gz.JobState, pace: str) -> int:
+    def paint(self, state: gz.JobState, pace: str, *, is_selected: bool) -> int:
         """Show a state; returns how many messages that took."""
         self.name = state.name
-        tooltip = f"Shows the log of {state.name}, and what can be done with it"
-        return change(self._choose, description=state.name, tooltip=tooltip) + change(
-            self._content, value=row(state, pace)
+        shows = "The log below is that" if is_selected else "Shows the log"
+        tooltip = f"{shows} of {state.name}, and what can be done with it"
+        return (
+            change(self._choose, description=state.name, tooltip=tooltip)
+            + change(self._choose.layout, border_bottom=SELECTED if is_selected else None)
+            + change(self._content, value=row(state, pace))
         )
 
 

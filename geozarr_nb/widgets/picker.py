@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from math import ceil
 from typing import Any
 
 import ipywidgets
@@ -12,7 +11,9 @@ import ipywidgets
 import geozarr_nb as gz
 from geozarr_nb.widgets.background import SEEN, Worker
 from geozarr_nb.widgets.choice import Choice, describe_cost
-from geozarr_nb.widgets.panel import WIDE, Panel, button, change, facts, flow, forget, lines, status
+from geozarr_nb.widgets.fields import product_field, text_field, tick, whole_product
+from geozarr_nb.widgets.pages import Pages
+from geozarr_nb.widgets.panel import Panel, button, change, facts, flow, forget, lines, status
 from geozarr_nb.widgets.tree import Node, Tree
 from geozarr_runner.events import human_bytes
 from geozarr_runner.store import redact
@@ -58,33 +59,17 @@ class Picker(Panel):
         self._stored: dict[str, int | None] = {}
         self._tree: Tree | None = None
         self._opened: set[str] = set()
-        self._page = 0
         self._rows: list[_Row] = []
         self._said: tuple[list[str], gz.GroupReport | None] = [], None
-        self._source = ipywidgets.Text(
-            description="Product",
-            placeholder="https://... of a Zarr store or a STAC item, or a path; then Enter",
-            continuous_update=False,
-            tooltip="Address or path of a Zarr store or of a STAC item",
-            layout=ipywidgets.Layout(width=WIDE),
-        )
+        self._source = product_field(self.choice)
         self._about = ipywidgets.HTML()
-        self._filter = ipywidgets.Text(
-            description="Filter",
-            placeholder="r20m, b04, ...",
-            tooltip="Shows only groups whose path or variables hold these words",
+        self._filter = text_field(
+            "Filter", "r20m, b04, ...", "Shows only groups whose path or variables hold these words"
         )
-        self._whole = ipywidgets.Checkbox(
-            description="the whole product, in the converter's own layout",
-            indent=False,
-            tooltip="Converts everything; groups that are ticked are then passed over",
-            layout=ipywidgets.Layout(width="auto"),
-        )
+        self._whole = whole_product(self.choice)
         self._list = ipywidgets.VBox(layout=ipywidgets.Layout(width="100%"))
-        self._back = button("Previous groups", "Shows the rows before these")
-        self._on = button("Next groups", "Shows the rows after these")
-        self._place = ipywidgets.HTML()
-        self._pages = flow(self._back, self._place, self._on)
+        self._pages = Pages(rows, "groups", "Previous groups", "Next groups", self._paint_tree)
+        self._turn = flow(*self._pages.parts)
         self._problems = ipywidgets.VBox()
         self._cost = ipywidgets.HTML()
         super().__init__("Product and groups", (self._source, self._about, self._problems, self._cost))
@@ -109,11 +94,11 @@ class Picker(Panel):
     @property
     def page(self) -> int:
         """Number of the page that is shown, from 0; may be set."""
-        return self._page
+        return self._pages.number
 
     @page.setter
     def page(self, number: int) -> None:
-        self._page = number
+        self._pages.number = number
         self._paint_tree()
 
     @property
@@ -131,7 +116,7 @@ class Picker(Panel):
         """What is shown, as lines of text."""
         choice = self.choice
         if choice.product is None:
-            return "; ".join(choice.problems) or f"reading {redact(_address(choice.source))}"
+            return "; ".join(choice.problems) or f"reading {redact(choice.address)}"
         wanted = "the whole product" if choice.whole else ", ".join(choice.groups) or "none chosen yet"
         found = [f"{choice.product.kind} {choice.product.name}", f"  groups: {wanted}"]
         found += [f"  cost: {describe_cost(choice.cost)}"] if choice.cost else []
@@ -141,33 +126,21 @@ class Picker(Panel):
     # From the widgets to the choice
 
     def _connect(self) -> None:
-        self._source.observe(self._give_source, "value")
-        self._filter.observe(lambda _: self._to_page(0), "value")
-        self._whole.observe(lambda event: setattr(self.choice, "whole", event["new"]), "value")
-        self._back.on_click(lambda _: self._to_page(self._page - 1))
-        self._on.on_click(lambda _: self._to_page(self._page + 1))
+        self._filter.observe(lambda _: setattr(self, "page", 0), "value")
         self.choice.observe(self._load, ["product", "source"])
         self.choice.observe(self._paint_choice, ["groups", "whole", "error", "report", "cost", "note", "busy"])
-
-    def _give_source(self, event: dict[str, Any]) -> None:
-        if event["new"] != _address(self.choice.source):
-            self.choice.source = event["new"].strip()
-
-    def _to_page(self, number: int) -> None:
-        self.page = number
 
     # From the choice to the widgets
 
     def _load(self, _: Any) -> None:
         with SEEN:
             product = self.choice.product
-            change(self._source, value=_address(self.choice.source))
-            self._page = 0
+            self._pages.number = 0
             self._stored = {}
             self._tree = None if product is None else Tree(product)
             self._opened = set() if self._tree is None else set(self._tree.opened_for(self._rows_shown))
             change(self._about, value="" if product is None else facts(_about(product)))
-            parts = (self._filter, self._whole, self._list, self._pages) if product else ()
+            parts = (self._filter, self._whole, self._list, self._turn) if product else ()
             source = () if self._fixed else (self._source,)
             change(self, children=(*source, self._about, *parts, self._problems, self._cost))
             self._paint_tree()
@@ -175,26 +148,18 @@ class Picker(Panel):
     def _paint_tree(self) -> None:
         with SEEN:
             nodes = [] if self._tree is None else self._tree.seen(self._opened, self.sought)
-            pages = max(ceil(len(nodes) / self._rows_shown), 1)
-            self._page = min(max(self._page, 0), pages - 1)
-            first = self._page * self._rows_shown
-            seen = nodes[first : first + self._rows_shown]
+            seen = self._pages.of(nodes, "no group has these words" if self.sought else "")
             while len(self._rows) < len(seen):
                 self._rows.append(_Row(self))
             for row, node in zip(self._rows, seen, strict=False):
                 row.bind(node, is_open=node.path in self._opened or bool(self.sought))
                 row.paint(self._details(node))
             change(self._list, children=tuple(row.view for row in self._rows[: len(seen)]))
-            place = f"groups {first + 1} to {first + len(seen)} of {len(nodes)}" if seen else "no group has these words"
-            change(self._place, value=status(lines([place])))
-            change(self._back, disabled=self._page == 0)
-            change(self._on, disabled=self._page == pages - 1)
             self._measure(seen)
 
     def _paint_choice(self, _: Any) -> None:
         with SEEN:
             choice = self.choice
-            change(self._whole, value=choice.whole)
             for row in self._rows[: len(self._list.children)]:
                 row.tick()
             cost = f"Cost: {describe_cost(choice.cost)}" if choice.cost else choice.note
@@ -214,8 +179,7 @@ class Picker(Panel):
         if choice.problems:
             more = len(choice.problems) - PROBLEMS
             rest = [f"and {more} more"] if more > 0 else []
-            # That nothing was chosen yet is no fault.
-            mark = "Problem" if choice.error or choice.wanted else ""
+            mark = "Problem" if choice.is_begun else ""
             parts.append(ipywidgets.HTML(status(lines(choice.problems[:PROBLEMS], mark) + lines(rest))))
         if choice.report is not None:
             for group in (*choice.report.missing, *choice.report.unfit)[:PROBLEMS]:
@@ -245,7 +209,7 @@ class Picker(Panel):
         ]
         return "; ".join(filter(None, parts))
 
-    def _measure(self, seen: list[Node]) -> None:
+    def _measure(self, seen: Sequence[Node]) -> None:
         """Find out what the groups that are seen take in their store, where that takes no requests."""
         product = self.choice.product
         unknown = [node for node in seen if node.holds_arrays and node.path not in self._stored]
@@ -279,7 +243,8 @@ class _Row:
         self._picker = picker
         self.node = Node("/", 0, has_children=False, holds_arrays=False)
         self._toggle = button("", "")
-        self._tick = ipywidgets.Checkbox(indent=False, layout=ipywidgets.Layout(width="auto", min_width="14em"))
+        self._tick = tick("", "")
+        self._tick.layout.min_width = "14em"
         self._details = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 16em"))
         self.view = flow(self._toggle, self._tick, self._details)
         self._toggle.on_click(lambda _: picker.open_group(self.path))
@@ -339,15 +304,6 @@ def _minute(when: str) -> str:
     except ValueError:
         return when
     return f"{time.astimezone(UTC) if time.tzinfo else time:%Y-%m-%d %H:%M} UTC"
-
-
-def _address(source: Any) -> str:
-    """Return how a source is named in the field where it can be typed."""
-    if source is None or isinstance(source, str):
-        return source or ""
-    if isinstance(source, dict):
-        return f"STAC item {source.get('id', '')}"
-    return redact(str(getattr(source, "url", None) or getattr(source, "id", None) or source))
 
 
 def _by(sizes: Iterable[int]) -> str:

@@ -126,9 +126,8 @@ class JobView(Panel):
         with SEEN:
             state, now = self.state, time.monotonic()
             self._pace.take(state, now)
-            given = {"Job": state.name, "Output": state.request.output}
-            failure = {"Given": state.failure.given, "Remedy": state.failure.remedy} if state.failure else {}
-            change(self._row, value=row(state, self._pace.text(now)) + facts({**given, **failure}))
+            known = {"Job": state.name, "Output": state.request.output, **advice(state)}
+            change(self._row, value=row(state, self._pace.text(now)) + facts(known))
             change(self._below, value=lines(self.notes, "Note"))
 
 
@@ -152,6 +151,11 @@ def row(state: gz.JobState, pace: str) -> str:
         parts.append(f"attempt {state.attempt}")
     reason = f'<div style="{FAINT};overflow-wrap:anywhere">{escape(state.reason)}</div>' if state.reason else ""
     return f'<div style="line-height:1.5">{" &middot; ".join(parts)}{reason}</div>'
+
+
+def advice(state: gz.JobState) -> dict[str, str]:
+    """Return what a job that failed says beside its reason: with what, and what to do."""
+    return {"Given": state.failure.given, "Remedy": state.failure.remedy} if state.failure else {}
 
 
 def duration(seconds: float) -> str:

@@ -19,8 +19,9 @@ from geozarr_nb.widgets.panel import WIDE, Panel, change, code, facts, flow, lin
 from geozarr_runner.store import redact
 
 AUTOMATIC_GROUP = (("the one that suits best", ""),)
-AUTOMATIC = "true colour, or what comes nearest"
+AUTOMATIC = "those that suit best"
 COARSEST, ENOUGH, NATIVE = "coarsest", "auto", "native"
+STRETCH = (2.0, 98.0)
 ROWS_AND_COLUMNS = 2
 GROUPS_LISTED = 30
 
@@ -104,21 +105,14 @@ class Viewer(Panel):
         self._level = ipywidgets.Dropdown(
             description="Level", options=[("coarsest overview", COARSEST)], tooltip="How much of the result is read"
         )
-        self._stretch = ipywidgets.FloatRangeSlider(
-            description="Stretch",
-            value=(2.0, 98.0),
-            min=0.0,
-            max=100.0,
-            step=0.5,
-            readout_format=".1f",
-            continuous_update=False,
-            tooltip="Percentiles of the pixels that are drawn darkest and brightest",
-        )
+        # Not a slider for both: its handles have no names for those who hear them.
+        self._dark = _percentile("Darkest %", "Percentile of the pixels that is drawn darkest", STRETCH[0])
+        self._bright = _percentile("Brightest %", "Percentile of the pixels that is drawn brightest", STRETCH[1])
         self._state, self._image, self._code = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         self._groups = ipywidgets.HTML(layout=ipywidgets.Layout(width=WIDE))
         self._all = (
             self._state,
-            flow(self._group, self._bands, self._level, self._stretch),
+            flow(self._group, self._bands, self._level, self._dark, self._bright),
             self._image,
             self._groups,
             self._code,
@@ -126,7 +120,7 @@ class Viewer(Panel):
         super().__init__("Result", (self._state,))
         self.observe(self._read, "source")
         self._group.observe(self._offer_of_group, "value")
-        for field in (self._group, self._bands, self._level, self._stretch):
+        for field in (self._group, self._bands, self._level, self._dark, self._bright):
             field.observe(self._draw, "value")
         self.observe(self._show, ["content", "picture", "error", "busy"])
         self._show(None)
@@ -163,12 +157,13 @@ class Viewer(Panel):
     @property
     def stretch(self) -> tuple[float, float]:
         """Percentiles of the pixels that are drawn darkest and brightest; may be set."""
-        low, high = self._stretch.value
-        return float(low), float(high)
+        return float(self._dark.value), float(self._bright.value)
 
     @stretch.setter
     def stretch(self, percentiles: tuple[float, float]) -> None:
-        self._stretch.value = percentiles
+        with self._holding():
+            self._dark.value, self._bright.value = percentiles
+        self._draw(None)
 
     @property
     def code(self) -> str:
@@ -179,7 +174,7 @@ class Viewer(Panel):
         options = [f"group={self.group!r}"] if self.group else []
         options += [f"bands={self.bands!r}"] if self.bands else []
         options += [f"level={self.level!r}"]
-        options += [f"stretch={self.stretch!r}"] if self.stretch != (2, 98) else []
+        options += [f"stretch={self.stretch!r}"] if self.stretch != STRETCH else []
         return (
             f"import geozarr_nb as gz\ntree = gz.open({address!r})\ngz.preview({', '.join([repr(address), *options])})"
         )
@@ -315,6 +310,10 @@ class Viewer(Panel):
                 groups = {path: f"{self._levels_of(path)}; {', '.join(names)}" for path, names in self._listed()}
                 change(self._groups, value=facts(groups))
                 change(self._code, value=lines(["The same in a cell:"]) + code(self.code, "Python code"))
+
+
+def _percentile(label: str, tooltip: str, value: float) -> ipywidgets.BoundedFloatText:
+    return ipywidgets.BoundedFloatText(description=label, tooltip=tooltip, value=value, min=0.0, max=100.0, step=0.5)
 
 
 def _described(picture: Any) -> str:

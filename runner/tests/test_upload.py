@@ -25,6 +25,9 @@ from runner.tests.support import R10M, R60M, Run, contents, finish, run, start, 
 from tests.s3_proxy import Proxy, s3_proxy
 from tests.s3_server import s3_server
 
+ITEM = "out/tile.zarr.stac.json"
+BESIDE = {"out/tile.zarr.manifest.json", "out/tile.zarr.log.jsonl", ITEM}
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -161,8 +164,11 @@ def test_a_run_leaves_what_a_run_into_a_folder_leaves(s2: Path, bucket: Bucket, 
     record = publish.provenance(fetched)
     assert record is not None
     assert record["request"] == "request-1"
-    assert bucket.beside() == {"out/tile.zarr.manifest.json", "out/tile.zarr.log.jsonl"}
+    assert bucket.beside() == BESIDE
     assert left_in(bucket.scratch) == []
+    item = json.loads(bucket.read(ITEM))
+    assert item["assets"]["product"]["href"] == "./tile.zarr"
+    assert item["properties"]["geozarr:request"] == "request-1"
 
     manifest = json.loads(bucket.read("out/tile.zarr.manifest.json"))
     files = {path.relative_to(fetched).as_posix(): path.read_bytes() for path in fetched.rglob("*") if path.is_file()}
@@ -226,7 +232,7 @@ def test_what_is_there_is_in_the_way_kept_or_replaced(s2: Path, bucket: Bucket) 
     assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys - bucket.beside()
     assert manifest["replaces"] == []
     assert R60M[1:] not in zarr.open_group(upload.open_store(bucket.address()).for_zarr(), mode="r")
-    assert bucket.beside() == {"out/tile.zarr.manifest.json", "out/tile.zarr.log.jsonl"}
+    assert bucket.beside() == BESIDE
 
 
 @pytest.mark.parametrize("if_exists", ["error", "skip", "overwrite"])
@@ -271,7 +277,7 @@ def test_killed_while_it_uploads_the_next_run_uses_what_is_there(s2: Path, way: 
     assert done.result["skipped"] is False
     again = set(uploads(proxy, bucket))
     assert again & {key for key in there if "/c/" in key} == set(), "data that is there is not sent again"
-    assert bucket.beside() == {"out/tile.zarr.manifest.json", "out/tile.zarr.log.jsonl"}
+    assert bucket.beside() == BESIDE
     assert left_in(bucket.scratch) == []
     assert uploads(proxy, bucket)[-1] == "zarr.json"
 
@@ -440,6 +446,7 @@ def test_what_the_store_refuses_has_a_code_and_a_remedy(
     assert done.error["remedy"]
     assert ("convert" in [event["stage"] for event in done.of("stage")]) == (only != ".lock"), "it is found out early"
     assert bucket.keys - bucket.beside() == set()
+    assert ITEM not in bucket.keys
     assert "out/.tile.zarr.lock" not in bucket.keys
     assert left_in(bucket.scratch) == []
     assert "not-a-secret" not in done.stdout
@@ -531,7 +538,7 @@ def test_the_log_of_several_runs(s2: Path, bucket: Bucket) -> None:
 
 def test_a_log_of_ones_own_stays_on_this_machine(s2: Path, bucket: Bucket, tmp_path: Path) -> None:
     bucket.convert(s2, "--log", tmp_path / "log.jsonl")
-    assert bucket.beside() == {"out/tile.zarr.manifest.json"}
+    assert bucket.beside() == BESIDE - {"out/tile.zarr.log.jsonl"}
     assert (tmp_path / "log.jsonl").stat().st_size
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tests.browser.lab import Lab
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-NEEDED = ("playwright", "jupyterlab", "ipywidgets", "notebook", "voila")
+SECONDS_A_TEST = 600
+NEEDED = ("axe_playwright_python", "playwright", "jupyterlab", "ipywidgets", "notebook", "voila")
 
 
 def missing_browser() -> str:
@@ -33,11 +34,12 @@ def missing_browser() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests of this folder."""
+    """Mark all tests of this folder, and give them time beside other tests."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.timeout(SECONDS_A_TEST))
 
 
 class Missing(pytest.Module):

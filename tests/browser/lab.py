@@ -13,6 +13,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import nbformat
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, WebSocket, expect
 
 import geozarr_nb as gz
@@ -21,12 +22,13 @@ from tests.browser.ui import Ui
 from tests.contract.support import until
 
 ARTIFACTS = Path(os.environ.get("GEOZARR_SCREENSHOTS") or Path(__file__).parent / "artifacts")
-SECONDS_TO_LOAD = 60
-SECONDS_TO_ANSWER = 30
+SECONDS_TO_LOAD = 120
+SECONDS_TO_ANSWER = 60
 # High enough for the whole form: what a notebook has scrolled away is in no picture.
 WIDE, NARROW = (1000, 3400), (500, 4000)
+OUTPUT = ".jp-OutputArea-output"
 UI = "import geozarr_nb as gz\n\ngz.ui({})"
-SURFACES = {"Light": "rgb(255, 255, 255)", "Dark": "rgb(33, 33, 33)"}
+SURFACES = {"Dark": "rgb(33, 33, 33)", "Light": "rgb(255, 255, 255)"}
 # Notebook 7 stumbles over its own settings and commands as it starts, with any notebook.
 NOTEBOOKS_OWN, WIDGETS = "/static/notebook/", "jupyter-widgets"
 
@@ -198,18 +200,19 @@ class Notebook:
     def run(self, number: int = 0, *, wait: bool = True) -> None:
         """Run a cell, and wait until it is done."""
         cell = self.cell(number)
-        before = self._prompt(number).inner_text()
+        before = self.prompt(number).inner_text()
         cell.get_by_role("textbox").first.click()
         self.page.keyboard.press("Shift+Enter")
         if wait:
-            expect(self._prompt(number)).not_to_have_text(before)
-            expect(self._prompt(number)).to_have_text(re.compile(r"\[\d+\]:"), timeout=SECONDS_TO_LOAD * 1000)
+            expect(self.prompt(number)).not_to_have_text(before)
+            expect(self.prompt(number)).to_have_text(re.compile(r"\[\d+\]:"), timeout=SECONDS_TO_LOAD * 1000)
 
     def cell(self, number: int) -> Locator:
         """Return a cell."""
         return self.page.locator(".jp-CodeCell").nth(number)
 
-    def _prompt(self, number: int) -> Locator:
+    def prompt(self, number: int) -> Locator:
+        """Return what stands before a cell: its number, or that it is busy."""
         return self.cell(number).locator(".jp-InputPrompt")
 
     def save(self) -> None:
@@ -230,12 +233,26 @@ class Notebook:
         selector = ", ".join(f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in kinds)
         return [*self._seen.errors, *self.page.locator(selector).all_inner_texts()]
 
+    def barriers(self) -> list[str]:
+        """Return what hinders people in a cell's output, as axe finds it, in light and dark."""
+        found: list[str] = []
+        for theme in SURFACES:
+            self._set_theme(theme)
+            for violation in Axe().run(self.page, OUTPUT).response["violations"]:
+                places = [f"{node['target']}: {node['failureSummary']}" for node in violation["nodes"]]
+                found += [f"{theme}: {violation['id']} at {place}" for place in places]
+        return found
+
     def picture(self, state: str, of: Locator | None = None) -> None:
         """Keep pictures of the page, or of a part of it, as it is, in light and dark."""
-        ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        for theme in ("Dark", "Light"):
+        for theme in SURFACES:
             self._set_theme(theme)
-            (of or self.page.locator("body")).screenshot(path=ARTIFACTS / f"{self._name}-{state}-{theme.lower()}.png")
+            self.keep(f"{state}-{theme.lower()}", of)
+
+    def keep(self, state: str, of: Locator | None = None) -> None:
+        """Keep a picture of the page, or of a part of it, as it is."""
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        (of or self.page.locator("body")).screenshot(path=ARTIFACTS / f"{self._name}-{state}.png")
 
     def hide_folders(self) -> None:
         """Close the panel beside the notebook."""

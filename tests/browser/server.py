@@ -14,6 +14,7 @@ from urllib.request import urlopen
 from tests.contract.support import until
 
 TOKEN = "browser-tests"
+SECONDS_TO_START = 180
 SETTINGS = "geozarr.json"
 # A notebook's settings are a file beside it, so that its cells are what a person would write and nothing else.
 STARTUP = f"""
@@ -89,7 +90,7 @@ class JupyterServer:
             cwd=self._home,
             start_new_session=True,
         )
-        until(self._is_up)
+        until(self._is_up, seconds=SECONDS_TO_START)
         return self
 
     def __exit__(self, *_: object) -> None:

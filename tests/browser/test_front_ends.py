@@ -20,11 +20,23 @@ def wait_for_form(notebook: Notebook) -> None:
     expect(notebook.ui.cost).to_be_visible()
 
 
+def go_the_whole_way(lab: Lab, notebook: Notebook) -> None:
+    """Convert what was chosen, and look at it."""
+    ui = notebook.ui
+    ui.convert.click()
+    ui.wait_for_status(lab.only_job(), "Succeeded")
+    ui.wait_for_log("verified")
+    ui.button("View result").click()
+    ui.wait_for_picture()
+    notebook.keep("whole")
+
+
 def test_in_notebook(lab: Lab, product: Path) -> None:
     notebook = lab.page(lab.address("notebooks", lab.write([FORM])))
     notebook.cell(0).get_by_role("textbox").first.click()
     notebook.page.keyboard.press("Shift+Enter")
     wait_for_form(notebook)
+    go_the_whole_way(lab, notebook)
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
@@ -33,6 +45,7 @@ def test_in_voila(lab: Lab, product: Path, size: tuple[int, int]) -> None:
     wait_for_form(notebook)
     width = notebook.page.evaluate("document.documentElement.scrollWidth")
     assert width <= size[0], "nobody has to scroll sideways"
+    go_the_whole_way(lab, notebook)
 
 
 def test_in_a_narrow_column(lab: Lab, product: Path) -> None:
@@ -42,3 +55,6 @@ def test_in_a_narrow_column(lab: Lab, product: Path) -> None:
     panel = notebook.ui.whole
     assert panel.evaluate("panel => panel.scrollWidth <= panel.clientWidth"), "nobody has to scroll sideways"
     notebook.picture("form", panel)
+    go_the_whole_way(lab, notebook)
+    assert panel.evaluate("panel => panel.scrollWidth <= panel.clientWidth"), "nobody has to scroll sideways"
+    notebook.picture("result", panel)

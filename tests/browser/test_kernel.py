@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -69,6 +70,25 @@ def test_a_job_goes_on_when_the_kernel_ends_and_is_found_again(lab: Lab, held: F
         path for path in server.counts.repeated() if f"{GROUP}/" in path and not path.rpartition("/")[2].startswith(".")
     ]
     assert chunks == [], "nothing was fetched twice"
+
+
+def test_jobs_are_seen_while_a_cell_is_busy(lab: Lab, held: Far) -> None:
+    server, address = held
+    busy = "import pathlib, time\n\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.1)"
+    notebook = lab.open(UI.format(f"'{address}', 'out.zarr', groups='{GROUP}'"), busy)
+    notebook.run()
+    notebook.ui.wait_until_ready()
+    notebook.ui.convert.click()
+    name = lab.only_job()
+    notebook.ui.wait_for_status(name, "Running")
+    notebook.run(1, wait=False)
+    expect(notebook.prompt(1)).to_have_text("[*]:")
+    server.release()
+    notebook.ui.wait_for_status(name, "Succeeded")
+    notebook.ui.wait_for_log("verified")
+    expect(notebook.prompt(1)).to_have_text("[*]:")
+    (lab.folder / "go").touch()
+    expect(notebook.prompt(1)).to_have_text(re.compile(r"\[\d+\]:"))
 
 
 def test_two_windows_show_the_same_form(lab: Lab, held: Far) -> None:

@@ -88,6 +88,7 @@ def test_a_job_that_fails_says_why_and_what_to_do_and_runs_again(lab: Lab, sampl
     expect(ui.fact("Reason")).to_have_text(failure.message)
     expect(ui.fact("Remedy")).to_have_text(failure.remedy)
     notebook.picture("failed", ui.whole)
+    assert notebook.barriers() == []
 
     chunk.write_bytes(whole)
     ui.button("Run again").click()

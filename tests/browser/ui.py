@@ -6,7 +6,9 @@ import re
 
 from playwright.sync_api import Locator, Page, expect
 
-SECONDS_TO_CONVERT = 90
+SECONDS_TO_CONVERT = 240
+MOST_TABS = 60
+PIXELS_WITHIN_A_LINE = 10
 ENDED = ("Succeeded", "Failed", "Error")
 
 # Whether the last letter of an element can be seen in it.
@@ -62,6 +64,11 @@ class Ui:
         """Return the tick of a group."""
         return self._page.get_by_role("checkbox", name="/".join(path.split("/")[-2:]), exact=True)
 
+    @property
+    def filter(self) -> Locator:
+        """The field for words that the groups shown have to hold."""
+        return self._field("Filter")
+
     def suggestion(self, path: str) -> Locator:
         """Return the button that takes a group in place of a wrong one."""
         return self.button(f"Use {path}")
@@ -77,6 +84,21 @@ class Ui:
     def convert(self) -> Locator:
         """The button that submits."""
         return self.button("Convert")
+
+    @property
+    def backend(self) -> Locator:
+        """The menu that says where the job runs."""
+        return self._page.get_by_role("combobox", name="Runs on", exact=True)
+
+    @property
+    def claim(self) -> Locator:
+        """The field for a cluster's claim."""
+        return self._field("Claim")
+
+    @property
+    def python_code(self) -> Locator:
+        """The same as code."""
+        return self._page.get_by_label("Python code", exact=True)
 
     def wait_until_ready(self) -> None:
         """Wait until the request was checked and can be submitted."""
@@ -126,7 +148,26 @@ class Ui:
         """The choice of the menu that says which group is drawn."""
         return self._page.get_by_role("combobox", name="Group", exact=True).locator("option:checked")
 
+    @property
+    def drawn_bands(self) -> Locator:
+        """The field for the bands that are drawn."""
+        return self._page.get_by_role("combobox", name="Bands", exact=True)
+
     # Anything
+
+    def tab_to(self, place: Locator, most: int = MOST_TABS) -> None:
+        """Press Tab until this has the focus; all on the way has a name, and comes in the order in which it is seen."""
+        focused = self._page.locator(":focus")
+        before = None
+        for _ in range(most):
+            self._page.keyboard.press("Tab")
+            expect(focused).to_have_accessible_name(re.compile(r"\w"))
+            after = _middle(focused)
+            assert before is None or _is_read_before(before, after), f"the focus goes back: {focused.aria_snapshot()}"
+            before = after
+            if place.evaluate("element => element === document.activeElement"):
+                return
+        raise AssertionError(f"{most} times Tab do not lead to {place}")
 
     def button(self, name: str | re.Pattern[str]) -> Locator:
         """Return a button by its name."""
@@ -142,3 +183,16 @@ class Ui:
 
     def _field(self, label: str) -> Locator:
         return self._page.get_by_label(label, exact=True).and_(self._page.get_by_role("textbox"))
+
+
+def _middle(element: Locator) -> tuple[float, float]:
+    """Return how far right an element is, and how far down."""
+    box = element.bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def _is_read_before(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Return whether one place is in a line above another's, or in the same one and to the left of it."""
+    down = other[1] - one[1]
+    return down > PIXELS_WITHIN_A_LINE or (abs(down) <= PIXELS_WITHIN_A_LINE and other[0] > one[0])

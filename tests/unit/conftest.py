@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,6 +50,14 @@ class Outputs:
     whole: Path
     radar: Path
     swath: Path
+
+
+@pytest.fixture(autouse=True)
+def _no_widgets_are_left() -> Iterator[None]:
+    """Close what a test that failed has left open: it would go on watching the jobs of the tests after it."""
+    yield
+    if "ipywidgets" in sys.modules:
+        sys.modules["ipywidgets"].Widget.close_all()
 
 
 @pytest.fixture(scope="session")

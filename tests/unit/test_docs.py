@@ -107,6 +107,9 @@ def test_every_tutorial_is_there_with_what_it_printed(pages: Path) -> None:
             assert " ".join("".join(output["text"]).split()) in shown
         pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
         assert page.count('<img alt="../_images/') == pictures
+        pasted = re.findall(r"!\[([^\]]+)\]", "".join("".join(cell["source"]) for cell in cells))
+        named = map(html.unescape, re.findall(r'<img alt="([^"]+)" src="\.\./_images/', page))
+        assert [name for name in named if not name.startswith("../_images/")] == pasted
 
 
 def test_what_jobs_took_is_there_as_it_was_measured(pages: Path) -> None:

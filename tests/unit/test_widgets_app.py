@@ -11,7 +11,7 @@ import pytest
 import geozarr_nb as gz
 from geozarr_nb.widgets import App, Monitor
 from tests.contract.support import until
-from tests.unit.widgets_support import R60M, SECONDS, button, shown
+from tests.unit.widgets_support import R60M, SECONDS, button, inside, shown
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,7 @@ def status(app: App | Monitor) -> str:
     return "" if state is None else state.status
 
 
+@pytest.mark.timeout(600)
 def test_from_a_product_to_its_picture(sample: Path, tmp_path: Path) -> None:
     app = gz.ui(str(sample), "out.zarr", groups=["r60m"])
     assert app.wait(SECONDS)
@@ -50,7 +51,7 @@ def test_from_a_product_to_its_picture(sample: Path, tmp_path: Path) -> None:
     until(lambda: name in monitor.states)
     monitor.selected = name
     button(monitor, "Run again").click()
-    until(lambda: status(monitor) == "Succeeded", seconds=90)
+    until(lambda: status(monitor) == "Succeeded", seconds=240)
     until(lambda: any("verified" in line for line in monitor.log))
     assert "attempt 2" in shown(monitor)
     assert f'gz.get_job("{name}").open()' in shown(monitor).replace("&quot;", '"')
@@ -87,6 +88,15 @@ def test_its_headings_are_in_the_order_of_the_work(sample: Path) -> None:
     app = gz.ui(str(sample))
     text = shown(app)
     assert text.index("1. Product") < text.index("2. Output") < text.index("3. Jobs") < text.index("4. Result")
+    app.close()
+
+
+def test_any_front_end_of_ipywidgets_can_show_it(sample: Path) -> None:
+    app = gz.ui(str(sample))
+    assert app.wait(SECONDS)
+    everything = [*inside(app), *(each.layout for each in inside(app))]
+    # Neither a front end's extension of ours, nor `Output`, which loses what threads write.
+    assert {each._model_module for each in everything} == {"@jupyter-widgets/base", "@jupyter-widgets/controls"}
     app.close()
 
 

@@ -87,6 +87,22 @@ def test_convert_shows_a_row_while_its_cell_is_busy_and_leaves_text(folder: Path
     assert WIDGET not in page
 
 
+def test_a_page_without_a_kernel_has_the_form_as_text(folder: Path) -> None:
+    client = Client(
+        f'import geozarr_nb as gz; app = gz.ui("s2.zarr", "out.zarr", groups=["{R60M}"])',
+        "app.wait(60)",
+        "app",
+        folder=folder,
+    )
+    client.execute()
+    (shown,) = client.outputs(2)
+    page, _ = HTMLExporter().from_notebook_node(client.nb)
+    for text in (shown["data"]["text/plain"], page):
+        for words in ("Product and groups: Sentinel-2 L2A", "cost: 61.2 kB", "job = gz.convert(", "Ready: writes"):
+            assert words in text
+    assert WIDGET not in page
+
+
 def test_a_failure_is_the_text_of_the_error_and_no_traceback_of_ours(folder: Path) -> None:
     client = Client(
         'import geozarr_nb as gz; job = gz.convert("s2.zarr", "out.zarr", groups=["r60"], validate_groups=True)',

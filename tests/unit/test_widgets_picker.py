@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,22 @@ def test_another_product_is_read_when_its_address_is_given(sample: Path) -> None
     assert picker.wait(SECONDS)
     assert picker.choice.error is None
     assert picker.choice.product.kind == "Sentinel-2 L2A"
+
+
+def test_an_item_of_a_catalogue_is_a_product_too(sample: Path, tmp_path: Path) -> None:
+    asset = {"href": str(sample), "type": "application/vnd+zarr"}
+    item = {"type": "Feature", "id": "an-item", "assets": {"product": asset}}
+    picker = picker_of(item, groups=[R60M])
+    assert field(picker, "Product").value == "STAC item an-item"
+    assert picker.choice.cost == gz.estimate(item, [R60M])
+
+    file = tmp_path / "item.json"
+    file.write_text(json.dumps(item))
+    field(picker, "Product").value = f" {file} "
+    assert field(picker, "Product").value == str(file)
+    assert picker.wait(SECONDS)
+    assert picker.choice.product.kind == "Sentinel-2 L2A"
+    assert picker.choice.cost == gz.estimate(item, [R60M])
 
 
 def test_what_is_asked_of_a_slow_store_does_not_hold_anything_up(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
