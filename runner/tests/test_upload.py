@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import signal
 import threading
 import time
@@ -28,10 +29,11 @@ from tests.s3_server import s3_server
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of a server, and how runs find it."""
+    """A bucket of a server, how runs find it, and how a test does."""
 
     name: str
     options: dict[str, Any]
+    direct: dict[str, Any]
     scratch: Path
 
     @property
@@ -47,7 +49,7 @@ class Bucket:
     @property
     def s3(self) -> Any:
         """A client that remembers nothing."""
-        return s3fs.S3FileSystem(**self.options, use_listings_cache=False)
+        return s3fs.S3FileSystem(**self.direct, use_listings_cache=False)
 
     @property
     def keys(self) -> set[str]:
@@ -59,6 +61,18 @@ class Bucket:
 
     def write(self, key: str, content: bytes) -> None:
         self.s3.pipe_file(f"{self.name}/{key}", content)
+
+    def there(self) -> dict[str, list[object]]:
+        """Size and MD5 of each object of the output."""
+        found = self.s3.find(self.name + "/out/tile.zarr", detail=True)
+        return {
+            key.removeprefix(f"{self.name}/out/tile.zarr/"): [entry["size"], entry["ETag"].strip('"')]
+            for key, entry in found.items()
+        }
+
+    def manifest(self) -> dict[str, list[object]]:
+        """The same, as the output's manifest has it."""
+        return dict(json.loads(self.read("out/tile.zarr.manifest.json"))["objects"])
 
     def beside(self, key: str = "out/tile.zarr") -> set[str]:
         """What is there and no object of an output."""
@@ -80,7 +94,7 @@ def bucket(
 ) -> Bucket:
     name = f"b{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]}"
     (tmp_path / "scratch").mkdir()
-    made = Bucket(name, server, tmp_path / "scratch")
+    made = Bucket(name, server, server, tmp_path / "scratch")
     made.s3.mkdir(name)
     monkeypatch.setitem(fsspec.config.conf, "s3", server)
     monkeypatch.setenv("TMPDIR", str(made.scratch))
@@ -315,6 +329,32 @@ def test_killed_while_it_replaces_nothing_is_mixed(s2: Path, way: tuple[Bucket, 
     assert done.result["groups"] == [R60M]
     manifest = json.loads(bucket.read("out/tile.zarr.manifest.json"))
     assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys - bucket.beside()
+
+
+def test_killed_at_random_requests_what_has_a_root_is_whole(s2: Path, way: tuple[Bucket, Proxy]) -> None:
+    """Two requests in turn replace each other's output."""
+    bucket, proxy = way
+    moments = random.Random(2026)
+    for group in (R60M, R10M, R60M, R10M):
+        last = moments.randrange(4, 70)
+        proxy.arrived.clear()
+        proxy.holds = lambda method, path, last=last: len([each for each, _ in proxy.arrived if each != "GET"]) >= last
+        process = start(s2, bucket.address(), "--groups", group, "--if-exists", "overwrite", env=bucket.env)
+        held = until(lambda process=process: proxy.held.acquire(blocking=False) or process.poll() is not None, 60)
+        process.kill()
+        finish(process, Path())
+        assert held
+        there = bucket.there()
+        assert "zarr.json" not in there or there == bucket.manifest()
+        proxy.holds = lambda method, path: False
+        proxy.go_on.set()  # what was on its way arrives late
+        time.sleep(1)
+        proxy.go_on.clear()
+        there = bucket.there()
+        assert "zarr.json" not in there or there == bucket.manifest()
+    assert bucket.convert(s2, "--if-exists", "overwrite").result["groups"] == [R60M]
+    assert bucket.there() == bucket.manifest()
+    assert bucket.beside() == {"out/tile.zarr.manifest.json", "out/tile.zarr.log.jsonl"}
 
 
 # Two at once
