@@ -569,6 +569,24 @@ def test_the_log_of_several_runs(s2: Path, bucket: Bucket) -> None:
     ]
 
 
+def test_as_the_template_runs_it(s2: Path, bucket: Bucket, tmp_path: Path) -> None:
+    """An output has to lie on the claim, or where the credentials reach; its log tells of refused runs too."""
+    scratch = tmp_path / "emptydir"
+    scratch.mkdir()
+    given = ("--within", tmp_path / "claim", "--scratch", scratch, "--with-log", "--outcome", scratch / "outcome.json")
+    told = ("--termination-log", tmp_path / "termination-log")
+    done = bucket.convert(s2, *given, *told, "--run-id", "one", TMPDIR=str(scratch))
+    assert json.loads((scratch / "outcome.json").read_text())["path"] == done.result["path"] == bucket.address()
+    assert left_in(scratch) == ["outcome.json"]
+    refused = bucket.convert(s2, *given, *told, "--run-id", "two", TMPDIR=str(scratch))
+    assert refused.code == 2
+    assert (tmp_path / "termination-log").read_text().startswith("[output-exists] ")
+    log = [parse(line) for line in bucket.read("out/tile.zarr.log.jsonl").decode().splitlines()]
+    ends = [event.type for event in log if event is not None and event.type in ("run", "result", "error")]
+    assert ends == ["run", "result", "run", "error"]
+    assert left_in(scratch) == ["outcome.json"]
+
+
 def test_a_log_of_ones_own_stays_on_this_machine(s2: Path, bucket: Bucket, tmp_path: Path) -> None:
     bucket.convert(s2, "--log", tmp_path / "log.jsonl")
     assert bucket.beside() == {"out/tile.zarr.manifest.json"}
