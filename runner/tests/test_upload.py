@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import signal
 import threading
 import time
@@ -31,10 +32,11 @@ BESIDE = {"out/tile.zarr.manifest.json", "out/tile.zarr.log.jsonl", ITEM}
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of a server, and how runs find it."""
+    """A bucket of a server, how runs find it, and how a test does."""
 
     name: str
     options: dict[str, Any]
+    direct: dict[str, Any]
     scratch: Path
 
     @property
@@ -50,7 +52,7 @@ class Bucket:
     @property
     def s3(self) -> Any:
         """A client that remembers nothing."""
-        return s3fs.S3FileSystem(**self.options, use_listings_cache=False)
+        return s3fs.S3FileSystem(**self.direct, use_listings_cache=False)
 
     @property
     def keys(self) -> set[str]:
@@ -62,6 +64,18 @@ class Bucket:
 
     def write(self, key: str, content: bytes) -> None:
         self.s3.pipe_file(f"{self.name}/{key}", content)
+
+    def there(self) -> dict[str, list[object]]:
+        """Size and MD5 of each object of the output."""
+        found = self.s3.find(self.name + "/out/tile.zarr", detail=True)
+        return {
+            key.removeprefix(f"{self.name}/out/tile.zarr/"): [entry["size"], entry["ETag"].strip('"')]
+            for key, entry in found.items()
+        }
+
+    def manifest(self) -> dict[str, list[object]]:
+        """The same, as the output's manifest has it."""
+        return dict(json.loads(self.read("out/tile.zarr.manifest.json"))["objects"])
 
     def beside(self, key: str = "out/tile.zarr") -> set[str]:
         """What is there and no object of an output."""
@@ -83,7 +97,7 @@ def bucket(
 ) -> Bucket:
     name = f"b{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]}"
     (tmp_path / "scratch").mkdir()
-    made = Bucket(name, server, tmp_path / "scratch")
+    made = Bucket(name, server, server, tmp_path / "scratch")
     made.s3.mkdir(name)
     monkeypatch.setitem(fsspec.config.conf, "s3", server)
     monkeypatch.setenv("TMPDIR", str(made.scratch))
@@ -323,6 +337,32 @@ def test_killed_while_it_replaces_nothing_is_mixed(s2: Path, way: tuple[Bucket, 
     assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys - bucket.beside()
 
 
+def test_killed_at_random_requests_what_has_a_root_is_whole(s2: Path, way: tuple[Bucket, Proxy]) -> None:
+    """Two requests in turn replace each other's output."""
+    bucket, proxy = way
+    moments = random.Random(2026)
+    for group in (R60M, R10M, R60M, R10M):
+        last = moments.randrange(4, 70)
+        proxy.arrived.clear()
+        proxy.holds = lambda method, path, last=last: len([each for each, _ in proxy.arrived if each != "GET"]) >= last
+        process = start(s2, bucket.address(), "--groups", group, "--if-exists", "overwrite", env=bucket.env)
+        held = until(lambda process=process: proxy.held.acquire(blocking=False) or process.poll() is not None, 60)
+        process.kill()
+        finish(process, Path())
+        assert held
+        there = bucket.there()
+        assert "zarr.json" not in there or there == bucket.manifest()
+        proxy.holds = lambda method, path: False
+        proxy.go_on.set()  # what was on its way arrives late
+        time.sleep(1)
+        proxy.go_on.clear()
+        there = bucket.there()
+        assert "zarr.json" not in there or there == bucket.manifest()
+    assert bucket.convert(s2, "--if-exists", "overwrite").result["groups"] == [R60M]
+    assert bucket.there() == bucket.manifest()
+    assert bucket.beside() == {"out/tile.zarr.manifest.json", "out/tile.zarr.log.jsonl"}
+
+
 # Two at once
 
 
@@ -534,6 +574,24 @@ def test_the_log_of_several_runs(s2: Path, bucket: Bucket) -> None:
         "result",
         "error",
     ]
+
+
+def test_as_the_template_runs_it(s2: Path, bucket: Bucket, tmp_path: Path) -> None:
+    """An output has to lie on the claim, or where the credentials reach; its log tells of refused runs too."""
+    scratch = tmp_path / "emptydir"
+    scratch.mkdir()
+    given = ("--within", tmp_path / "claim", "--scratch", scratch, "--with-log", "--outcome", scratch / "outcome.json")
+    told = ("--termination-log", tmp_path / "termination-log")
+    done = bucket.convert(s2, *given, *told, "--run-id", "one", TMPDIR=str(scratch))
+    assert json.loads((scratch / "outcome.json").read_text())["path"] == done.result["path"] == bucket.address()
+    assert left_in(scratch) == ["outcome.json"]
+    refused = bucket.convert(s2, *given, *told, "--run-id", "two", TMPDIR=str(scratch))
+    assert refused.code == 2
+    assert (tmp_path / "termination-log").read_text().startswith("[output-exists] ")
+    log = [parse(line) for line in bucket.read("out/tile.zarr.log.jsonl").decode().splitlines()]
+    ends = [event.type for event in log if event is not None and event.type in ("run", "result", "error")]
+    assert ends == ["run", "result", "run", "error"]
+    assert left_in(scratch) == ["outcome.json"]
 
 
 def test_a_log_of_ones_own_stays_on_this_machine(s2: Path, bucket: Bucket, tmp_path: Path) -> None:

@@ -8,15 +8,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 import s3fs
 
 import geozarr_nb as gz
+from geozarr_nb.cluster import manifests
 from geozarr_nb.errors import ConversionFailed, InvalidRequest, OutputExists, StorageDenied, StorageFailed
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
 from geozarr_runner.product import open_product
 from tests.s3_proxy import s3_proxy
+from tests.unit.api_server import ApiServer, refuses, says
 from tests.unit.conftest import Options
 
 R60M = "/measurements/reflectance/r60m"
@@ -30,7 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    gz.list_jobs().cancel()
+    gz.list_jobs("local").cancel()
 
 
 def left_in(folder: Path) -> list[str]:
@@ -97,8 +100,6 @@ def test_what_can_not_be_written_is_refused_at_once(sample: Path, bucket: str, s
 def test_without_the_right_to_read_it_is_denied_at_once(
     sample: Path, bucket: str, s3_options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fsspec
-
     with s3_proxy(s3_options) as (options, proxy):
         monkeypatch.setitem(fsspec.config.conf, "s3", options)
         proxy.refuse = lambda method, path: (403, "AccessDenied")
@@ -143,3 +144,35 @@ def test_equal_outputs_are_one_request_however_they_are_spelled(sample: Path) ->
     ]
     assert requests[0] == requests[1]
     assert requests[0].output == "s3://b/a.zarr"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cluster that has what jobs need."""
+    with ApiServer().running() as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
+        monkeypatch.setenv("GEOZARR_BACKEND", "argo")
+        server.on("GET /apis/argoproj.io/v1alpha1/namespaces/argo/workflowtemplates/", says(manifests.template()))
+        server.on("GET /api/v1/namespaces/argo/persistentvolumeclaims/", says({"metadata": {"name": "geozarr-pvc"}}))
+        server.on("GET /api/v1/nodes", refuses(403, "nodes is forbidden", "Forbidden"))
+        yield
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_a_cluster_is_asked_for_is_looked_at_from_here(
+    sample: Path, bucket: str, s3_options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where this machine may; what it may not, the job's pod may."""
+    s3 = s3fs.S3FileSystem(**s3_options)
+    s3.put(str(sample), f"{bucket}/in.zarr", recursive=True)
+    product = gz.inspect(f"{bucket}/in.zarr")
+    assert gz.check(product, f"{bucket}/out/a.zarr/", groups=[R60M]).output == f"{bucket}/out/a.zarr"
+    s3.pipe_file(f"{bucket}/out/a.zarr/zarr.json", b'{"zarr_format": 3, "node_type": "group"}')
+    for if_exists in ("error", "skip"):
+        with pytest.raises(OutputExists):
+            gz.check(product, f"{bucket}/out/a.zarr", groups=[R60M], if_exists=if_exists)  # type: ignore[arg-type]
+    gz.check(product, f"{bucket}/out/a.zarr", groups=[R60M], if_exists="overwrite")
+    with s3_proxy(s3_options) as (options, proxy):
+        monkeypatch.setitem(fsspec.config.conf, "s3", options)
+        proxy.refuse = lambda method, path: (403, "AccessDenied")
+        gz.check(product, f"{bucket}/out/a.zarr", groups=[R60M])
