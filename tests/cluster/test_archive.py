@@ -173,11 +173,11 @@ def test_it_goes_to_the_repository(place: ClusterPlace, repository: Repository, 
     place.forget(job)
     until(lambda: len(gz.list_jobs()) == 0, seconds=20)
     stamp = place.volume.stamp(f"{place.path('a')}.tar.gz")
-    again = place.submit("a", archive=True, if_exists="skip")
-    if again.state.attempt == 1 and place.namespace.workflows(place.path("a")):
-        again.wait(timeout=120).raise_for_status()
-        assert ended(place, "a") == {"Succeeded"}
-        assert len(artifacts_of(place, "a")) == 1
+    again = place.submit("a", archive=True, if_exists="skip").wait(timeout=120).raise_for_status()
+    assert again.result is not None
+    assert (again.result["skipped"], again.result["archive"]["sha256"]) == (True, told["sha256"])
+    assert ended(place, "a") == {"Succeeded"}
+    assert len(artifacts_of(place, "a")) == 1
     assert place.volume.stamp(f"{place.path('a')}.tar.gz") == stamp
 
 
@@ -199,7 +199,7 @@ def test_without_a_repository_it_lies_on_the_volume(place: ClusterPlace) -> None
 
 
 def test_a_repository_that_refuses_leaves_it_on_the_volume(place: ClusterPlace, repository: Repository) -> None:
-    Repository(repository.endpoint, repository.files).use_in(place.namespace)
+    repository.use_in(place.namespace)
     wrong = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "artifacts"}, "stringData": {"secret": "wrong"}}
     place.namespace.apply(wrong)
     job = place.submit("a", archive=True).wait(timeout=180)
