@@ -28,7 +28,7 @@ def read_item(output: str, source: str = "") -> pystac.Item:
     output
         A path, an address, or `pvc://claim/path`.
     source
-        The address of the item that the product came from, where that is known here and not where the job ran.
+        The address of what it was made from, where that has another name here than where the job ran.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def read_item(output: str, source: str = "") -> pystac.Item:
         item = pystac.Item.from_dict(_parsed(raw, address))
     item.set_self_href(address)
     item.make_asset_hrefs_absolute()
-    if source:
+    if source and [link.href for link in item.get_links(pystac.RelType.DERIVED_FROM)] != [source]:
         item.clear_links(pystac.RelType.DERIVED_FROM)
         item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, source))
     return item

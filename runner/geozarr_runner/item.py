@@ -107,7 +107,7 @@ def item_of(product: Product, result: Product, output: str, record: Mapping[str,
     )
     rasters = list(_rasters(product, result))
     for group in rasters:
-        _add_group(item, name, group, result.parents[group.path])
+        _add_group(item, name, group, result)
     codes = {str(result.parents[group.path].get("proj:code")) for group in rasters} - {"None"}
     if len(codes) == 1:
         from pystac.extensions.projection import ProjectionExtension
@@ -253,23 +253,29 @@ def _rasters(product: Product, result: Product) -> Iterator[Group]:
             yield group
 
 
-def _add_group(item: pystac.Item, name: str, group: Group, attributes: Mapping[str, Any]) -> None:
+def _add_group(item: pystac.Item, name: str, group: Group, result: Product) -> None:
     import pystac
     from pystac.extensions.projection import ProjectionExtension
     from pystac.extensions.raster import RasterExtension
 
+    attributes = result.parents[group.path]
     transform = _transform(attributes)
     code, wkt = attributes.get("proj:code"), attributes.get("proj:wkt2")
     in_metres = bool(code or wkt) and code != "EPSG:4326"
     resolution = abs(transform[0]) if transform and in_metres else None
     arrays = [array for array in group.variables if len(array.shape) >= 2]
     path = group.path[1:]
+    own = json.loads(result.store.read(f"{path}/zarr.json") or b"{}")
     asset = pystac.Asset(
         f"./{name}/{path}",
         title=path,
         media_type=MEDIA_TYPE,
         roles=["data"],
-        extra_fields={**_ZARR_GROUP, "bands": [_described(array) for array in arrays]},
+        extra_fields={
+            **_ZARR_GROUP,
+            "zarr:consolidated": bool(own.get("consolidated_metadata")),
+            "bands": [_described(array) for array in arrays],
+        },
     )
     item.add_asset(path, asset)
     projection = ProjectionExtension.ext(asset, add_if_missing=True)

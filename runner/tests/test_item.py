@@ -93,7 +93,7 @@ def test_where_it_comes_from(good: Run, s2: Path) -> None:
 def test_its_hrefs_open(good: Run) -> None:
     item = item_of(good.output)
     tree = xr.open_groups(item.assets["product"].href, engine="zarr", consolidated=True)
-    group = xr.open_zarr(item.assets[R10M[1:]].href, consolidated=False)
+    group = xr.open_zarr(item.assets[R10M[1:]].href, consolidated=True)
     assert group.b02.shape == (540, 540)
     np.testing.assert_array_equal(group.b02[:4, :4], tree[R10M]["b02"][:4, :4])
 
@@ -130,7 +130,8 @@ def test_other_kinds(
     assert all(key.endswith(wanted.lstrip("/")) for key, wanted in zip(keys, assets, strict=True))
     assert item.properties.get("proj:code") == code
     for key in keys:
-        opened = xr.open_zarr(item.assets[key].href, consolidated=False)
+        asset = item.assets[key]
+        opened = xr.open_zarr(asset.href, consolidated=asset.extra_fields["zarr:consolidated"])
         [name] = {"grd", "height", "oa08_radiance", "b02"} & set(opened.variables)
         assert list(opened[name].shape) == ProjectionExtension.ext(item.assets[key]).shape
     if kind == "s3":  # packed integers over a period of minutes

@@ -91,7 +91,7 @@ def test_results_are_a_collection(place: Place, tmp_path: Path) -> None:
     opened = pystac.Collection.from_file(str(tmp_path / "saved" / "collection.json"))
     for item, name in zip(opened.get_items(), "ab", strict=True):
         assert item.assets["product"].get_absolute_href() == place.output(name)
-        dataset = xr.open_zarr(item.assets[GROUP[1:]].get_absolute_href(), consolidated=False)
+        dataset = xr.open_zarr(item.assets["product"].get_absolute_href(), group=GROUP)
         assert float(dataset.b02[:8, :8].mean()) > 0
 
 

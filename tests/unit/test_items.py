@@ -147,7 +147,7 @@ def test_a_catalogue_in_and_a_catalogue_out(catalogue: pystac.Catalog, sample: P
     assert opened.description == "made in a test"
     assert opened.extent.spatial.bboxes[0] == pytest.approx(top.bbox)
     for item in opened.get_items(recursive=True):
-        dataset = xr.open_zarr(item.assets[GROUP[1:]].get_absolute_href(), consolidated=False)
+        dataset = xr.open_zarr(item.assets["product"].get_absolute_href(), group=GROUP)
         assert dataset.b02.shape[-1] > 0
     assert top.assets["product"].href == str(tmp_path / "top_geozarr.zarr")
     again = pystac.Item.from_dict(json.loads(json.dumps(top.to_dict())))
@@ -188,3 +188,31 @@ def test_requests_of_an_earlier_version_have_no_item() -> None:
     assert Request.from_json(document).item == "https://host/item.json"
     del document["item"]
     assert Request.from_json(document).item == ""
+
+
+@pytest.mark.parametrize("place", ["mounted claim", "web", "object store"])
+def test_an_item_is_read_where_its_output_is(
+    sample: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "claim" / "a b" / "out.zarr"
+    made.parent.mkdir(parents=True)
+    gz.convert(sample, made, groups=[GROUP], progress=False)
+    with ProductServer(tmp_path / "claim") as server:
+        match place:
+            case "mounted claim":
+                monkeypatch.setenv("GEOZARR_MOUNTS", f"geozarr-pvc={tmp_path / 'claim'}")
+                output, wanted = "pvc://geozarr-pvc/a b/out.zarr", str(made)
+            case "web":
+                made.parent.rename(tmp_path / "claim" / "ab")
+                output = wanted = f"{server.url}/ab/out.zarr"
+            case _:
+                import fsspec
+
+                output = wanted = "memory://bucket/out.zarr"
+                fsspec.filesystem("memory").put(str(made), "/bucket/out.zarr", recursive=True)
+                fsspec.filesystem("memory").put(f"{made}.stac.json", "/bucket/out.zarr.stac.json")
+        item = read_item(output)
+        assert item.assets["product"].href == wanted
+        assert item.assets[GROUP[1:]].extra_fields["zarr:consolidated"]
+        opened = xr.open_zarr(item.assets[GROUP[1:]].href, consolidated=True)
+        assert float(opened.b02[:4, :4].mean()) > 0
