@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,7 @@ def _place(product: Product, result: Product) -> tuple[dict[str, Any] | None, li
             if points.ndim == 2 and points.shape[1] == 2 and len(points) >= 4 and np.all(np.abs(points) <= (180, 90)):
                 return dict(geometry), [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
     box = product.bbox or _box_of(result)
-    if box is None:
+    if box is None or not np.all(np.abs(box) <= (180, 90, 180, 90)):  # nor where an edge is no number
         return None, None
     west, south, east, north = box
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
@@ -157,9 +158,11 @@ def _box_of(result: Product) -> tuple[float, ...] | None:
     for attributes in result.parents.values():
         box, crs = attributes.get("spatial:bbox"), attributes.get("proj:code") or attributes.get("proj:wkt2")
         if isinstance(box, list) and len(box) == 4 and isinstance(crs, str):
+            from rasterio.errors import RasterioError
             from rasterio.warp import transform_bounds
 
-            boxes.append(transform_bounds(crs, "EPSG:4326", *box))
+            with suppress(RasterioError, ValueError):  # a system that is not known here, or far from where it holds
+                boxes.append(transform_bounds(crs, "EPSG:4326", *box))
     if not boxes:
         return None
     west, south, east, north = zip(*boxes, strict=True)
@@ -188,9 +191,9 @@ def _time(text: Any) -> datetime | None:
         return None
     try:
         when = datetime.fromisoformat(text)
-    except ValueError:
+        return when.replace(tzinfo=when.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return when.replace(tzinfo=when.tzinfo or UTC).astimezone(UTC)
 
 
 def _text(when: datetime) -> str:
@@ -311,7 +314,7 @@ def _band(array: Array, resolution: float | None) -> RasterBand:
 
     def number(name: str) -> float | None:
         value = array.attributes.get(name)
-        return value if isinstance(value, int | float) else None
+        return value if isinstance(value, int | float) and np.isfinite(value) else None
 
     unit = array.attributes.get("units")
     return RasterBand.create(

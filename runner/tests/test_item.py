@@ -12,6 +12,7 @@ import numpy as np
 import pystac
 import pytest
 import xarray as xr
+import zarr
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import RasterExtension
 
@@ -244,6 +245,7 @@ PERIOD = {"start_datetime": "2025-01-01T00:00:00Z", "end_datetime": "2025-01-02T
         ({"datetime": "2025-01-01T12:00:00Z"}, "2025-01-01T12:00:00Z", {}),
         ({"datetime": None, **PERIOD}, None, PERIOD),
         ({"start_datetime": "2025-01-01T00:00:00"}, "2025-01-01T00:00:00Z", {}),
+        ({"datetime": "0001-01-01T00:00:00+23:00"}, "2026-01-02T03:04:05Z", {}),
         ({"datetime": "yesterday"}, "2026-01-02T03:04:05Z", {}),
         ({"datetime": 7, "start_datetime": []}, "2026-01-02T03:04:05Z", {}),
     ],
@@ -275,6 +277,41 @@ def test_an_outline_that_cannot_be_used_is_passed_over(geometry: object) -> None
     boxed = items.item_of(stated(geometry=geometry, bbox=[12.0, 42.0, 11.0, 43.0]), stated(), "out.zarr", RECORD)
     validated(boxed)
     assert boxed.bbox == [11.0, 42.0, 12.0, 43.0]
+
+
+@pytest.mark.parametrize("box", [[float("nan"), 1.0, 2.0, 3.0], [float("inf")] * 4, [500.0, 1.0, 2.0, 3.0]])
+def test_a_box_that_cannot_be_is_passed_over(box: list[float]) -> None:
+    item = items.item_of(stated(bbox=box), stated(), "out.zarr", RECORD)
+    validated(item)
+    assert (item.geometry, item.bbox) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "wanted"),
+    [
+        ({"scale_factor": float("nan"), "add_offset": "x", "units": 7}, {"data_type": "uint16"}),
+        ({"_FillValue": "no base64", "scale_factor": 0.5}, {"data_type": "uint16", "scale": 0.5}),
+        ({"_FillValue": float("-inf")}, {"data_type": "uint16", "nodata": "-inf"}),
+    ],
+)
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:999999", None])
+def test_attributes_that_cannot_be_used_are_left_out(
+    attributes: dict[str, object], wanted: dict[str, object], crs: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "out.zarr"
+    array = zarr.create_group(str(path)).create_array(
+        "dem/height", shape=(8, 8), dtype="u2", dimension_names=("y", "x")
+    )
+    array.attrs.update(attributes)
+    group = zarr.open_group(str(path), path="dem")
+    group.attrs.update({"spatial:dimensions": ["y", "x"], "spatial:bbox": [5e5, 5e6, 5.1e5, 5.1e6]})
+    group.attrs.update({"proj:code": crs} if crs else {})
+    product = open_product(str(path))
+    items.write(tmp_path / "item.json", product, path, str(path), RECORD)
+    item = pystac.Item.from_file(str(tmp_path / "item.json"))
+    validated(item)
+    assert (item.bbox is not None) is (crs == "EPSG:32632")
+    assert item.assets["dem"].extra_fields["raster:bands"] == [wanted]
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,17 @@ def test_items_of_one_id_are_told_apart() -> None:
     core.validate()
 
 
+@pytest.mark.filterwarnings("ignore")  # files are no API, it says
+def test_a_client_opens_the_collection_in_a_catalogue(tmp_path: Path) -> None:
+    client = pytest.importorskip("pystac_client")
+    root = pystac.Catalog("results", "what was converted")
+    root.add_child(collection_of([an_item("a", "/data/a.zarr"), an_item("b", "/data/b.zarr")], "october", "d"))
+    root.normalize_and_save(str(tmp_path / "out"), pystac.CatalogType.SELF_CONTAINED)
+    opened = client.Client.open(str(tmp_path / "out" / "catalog.json"))
+    items = list(opened.get_collection("october").get_items())
+    assert [item.assets["product"].href for item in items] == ["/data/a.zarr", "/data/b.zarr"]
+
+
 def test_requests_of_an_earlier_version_have_no_item() -> None:
     request = Request(source="s", shown="s", product="p", output="o", item="https://host/item.json")
     document = request.to_json()
