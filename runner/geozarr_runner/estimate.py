@@ -169,6 +169,16 @@ def memory_for(arrays: Iterable[Written]) -> int:
     return MEMORY_OF_CONVERTER + 6 * 8 * max(array.pixels for array in arrays)
 
 
+def memory_of_part(product: Product, groups: Iterable[str]) -> int:
+    """Return the peak memory of a converter that runs beside others, with one thread.
+
+    That is half of what it holds of the flat layout's chunks; chosen groups hold whole variables with any number.
+    """
+    chosen = tuple(groups)
+    needs = memory_needed(product, chosen)
+    return needs if chosen else (MEMORY_OF_CONVERTER + needs) // 2
+
+
 def memory_needed(product: Product, groups: Iterable[str]) -> int:
     """Return the peak memory of converting these groups, in bytes; no groups are the whole product.
 

@@ -15,6 +15,8 @@ SMALLEST_BUFFER = 64_000_000
 # mallopt's names for its parameters, from malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_INT = 2**31 - 1
+# Of a converter that runs beside others: each core has a converter of its own, and two threads hold twice the chunks.
+ONE_THREAD = {"DASK_NUM_WORKERS": "1"}
 
 
 def cores(cgroup: Path = CGROUP) -> int:

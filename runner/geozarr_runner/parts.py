@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner.errors import ConverterFailed
-from geozarr_runner.estimate import memory_needed, needed
+from geozarr_runner.estimate import memory_of_part, needed
 from geozarr_runner.layout import REFLECTANCE, written
 from geozarr_runner.preflight import Plan
 from geozarr_runner.product import Array
@@ -56,7 +56,7 @@ def split(plan: Plan, *, cores: int, memory: int | None) -> list[list[Array]]:
     seeds = [[unit] for unit in weights] if plan.groups else _seeds(plan)
     count = min(cores, len(seeds), sum(one.pixels for one in expected) // PIXELS_WORTH_A_CONVERTER)
     if memory is not None:
-        count = min(count, memory // memory_needed(plan.product, plan.groups))
+        count = min(count, memory // memory_of_part(plan.product, plan.groups))
     if count < 2:
         return []
     parts = _balanced(weights, [[] for _ in range(count)] if plan.groups else seeds[:count])

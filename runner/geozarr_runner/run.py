@@ -74,11 +74,10 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
     command = convert.find_converter()
     shares = _shares(request, plan)
     largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
+    settings = machine.allocator(largest) | (machine.ONE_THREAD if shares else {})
     with (
         publish.workspace(plan.output, request.scratch, staging=plan.staging) as space,
-        convert.Converters(
-            command, machine.allocator(largest), load=len(shares) or 1, about=space.folder
-        ) as converters,
+        convert.Converters(command, settings, load=len(shares) or 1, about=space.folder) as converters,
     ):
         with publish.storage_errors(plan.output.parent):
             reporter.open_log(log_of(plan.output))
