@@ -174,7 +174,7 @@ class _Work:
             with publish.storage_errors(self.space.folder):
                 join(outputs, output)
         except ConverterFailed as failure:
-            self.reporter.warning("not-divided", f"{failure.message}: one converter does all of it", failure.remedy)
+            self.reporter.warning("not-divided", f"{failure.message}: one converter does all of it")
             with publish.storage_errors(self.space.folder):
                 for half in (output, *outputs):
                     shutil.rmtree(half, ignore_errors=not half.exists())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,6 @@ import pytest
 
 from benchmarks.server import ProductServer
 from geozarr_runner import machine, parts, stage
-from geozarr_runner import run as runs
 from geozarr_runner.errors import ConverterFailed
 from geozarr_runner.events import Reporter, parse_all
 from geozarr_runner.preflight import Plan, Request, preflight
@@ -59,6 +58,8 @@ def test_it_is_divided_as_far_as_memory_and_cores_go(
     assert parts.split(plan(R20M), cores=1, memory=None) == []
     assert parts.split(plan(R20M), cores=4, memory=600_000_000) == []
     assert len(parts.split(plan(R20M), cores=4, memory=1_100_000_000)) == 2
+    assert len(parts.split(plan(), cores=3, memory=1_000_000_000)) == 2
+    assert parts.split(plan(), cores=3, memory=900_000_000) == []
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -102,21 +103,26 @@ def test_what_one_converter_has_to_do_is_not_divided(
 def test_parts_that_do_not_fit_together_are_made_as_one(
     s2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The converter knows no ozone in a Sentinel-2 product: the part with it comes out in another layout."""
+    odd = Path(shutil.copytree(s2, tmp_path / "odd.zarr"))
+    place = "quality/atmosphere/r60m"
+    shutil.copytree(odd / place / "aot", odd / place / "ozone")
+    document = json.loads((odd / ".zmetadata").read_bytes())
+    nodes = document["metadata"]
+    nodes |= {f"{place}/ozone/{name}": nodes[f"{place}/aot/{name}"] for name in (".zarray", ".zattrs")}
+    (odd / ".zmetadata").write_text(json.dumps(document | {"metadata": dict(sorted(nodes.items()))}))
     monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
-    monkeypatch.setattr(machine, "cores", lambda: 2)
-
-    def contradict(outputs: Sequence[Path], target: Path) -> None:
-        outputs[0].rename(target)
-        raise ConverterFailed("two converters described the group r10m differently", given="proj:code", remedy="-")
-
-    monkeypatch.setattr(runs, "join", contradict)
-    said = io.StringIO()
-    with closing(Reporter(said)) as reporter:
-        run(Request(s2, tmp_path / "out.zarr", groups=[R60M]), reporter)
-    [warning] = [event for event in parse_all(said.getvalue().splitlines()) if event.type == "warning"]
-    assert warning["code"] == "not-divided"
-    assert "differently" in warning["message"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out.zarr.log.jsonl"]
+    stores = {}
+    for cores in (1, 2):
+        monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
+        said = io.StringIO()
+        with closing(Reporter(said)) as reporter:
+            run(Request(odd, tmp_path / f"{cores}.zarr", groups=[]), reporter)
+        warnings = [event for event in parse_all(said.getvalue().splitlines()) if event.type == "warning"]
+        assert [event["code"] for event in warnings] == ["not-divided"] * (cores - 1)
+        stores[cores] = contents(tmp_path / f"{cores}.zarr")
+    assert stores[1] == stores[2]
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("groups", [[R20M, R60M], []], ids=["groups", "whole"])
