@@ -125,21 +125,47 @@ def test_parts_that_do_not_fit_together_are_made_as_one(
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("groups", [[R20M, R60M], []], ids=["groups", "whole"])
+@pytest.fixture(scope="module")
+def l1c(s2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample with only those bands that a Level-1C product has at each resolution, as far as it has them."""
+    product = Path(shutil.copytree(s2, tmp_path_factory.mktemp("l1c") / "l1c.zarr"))
+    document = json.loads((product / ".zmetadata").read_bytes())
+    native = {R20M: ("b05", "b06", "b07", "b11", "b12", "b8a"), R60M: ("b01", "b09")}
+    for group, bands in native.items():
+        for band in {folder.name for folder in (product / group[1:]).iterdir() if folder.is_dir()} - {*bands, "x", "y"}:
+            shutil.rmtree(product / group[1:] / band)
+            for name in (".zarray", ".zattrs"):
+                del document["metadata"][f"{group[1:]}/{band}/{name}"]
+    document["metadata"][".zattrs"]["stac_discovery"]["properties"]["product:type"] = "S02MSIL1C"
+    (product / ".zmetadata").write_text(json.dumps(document))
+    (product / ".zattrs").write_text(json.dumps(document["metadata"][".zattrs"]))
+    return product
+
+
+@pytest.mark.parametrize(
+    ("product", "groups", "count"),
+    [("s2", [R20M, R60M], 3), ("s2", [], 3), ("l1c", [], 2)],
+    ids=["groups", "whole", "whole of level 1C"],
+)
 def test_the_joined_output_is_the_undivided_one(
-    groups: list[str], s2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    product: str,
+    groups: list[str],
+    count: int,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
     stores = {}
-    for cores in (1, 3):
+    for cores in (1, count):
         monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
         said = io.StringIO()
         with closing(Reporter(said)) as reporter:
-            run(Request(s2, tmp_path / f"{cores}.zarr", groups=groups), reporter)
-        assert ("3 converters side by side" in said.getvalue()) == (cores == 3)
+            run(Request(request.getfixturevalue(product), tmp_path / f"{cores}.zarr", groups=groups), reporter)
+        assert (f"{count} converters side by side" in said.getvalue()) == (cores == count)
         stores[cores] = contents(tmp_path / f"{cores}.zarr")
-    assert stores[1].keys() == stores[3].keys()
-    assert [name for name in stores[1] if stores[1][name] != stores[3][name]] == []
+    assert stores[1].keys() == stores[count].keys()
+    assert [name for name in stores[1] if stores[1][name] != stores[count][name]] == []
     assert not list(tmp_path.glob(".*"))
 
 
