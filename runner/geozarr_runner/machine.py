@@ -15,8 +15,6 @@ SMALLEST_BUFFER = 64_000_000
 # mallopt's names for its parameters, from malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_INT = 2**31 - 1
-# Of a converter that runs beside others: each core has a converter of its own, and two threads hold twice the chunks.
-ONE_THREAD = {"DASK_NUM_WORKERS": "1"}
 
 
 def cores(cgroup: Path = CGROUP) -> int:
@@ -52,6 +50,11 @@ def allocator(largest: int) -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": str(2 * largest),
         "MALLOC_TRIM_THRESHOLD_": str(8 * largest),
     }
+
+
+def threads(count: int) -> dict[str, str]:
+    """Return the variables that give a converter this many threads; its own default is one for each core."""
+    return {"DASK_NUM_WORKERS": str(count)}
 
 
 def keep_buffers() -> None:

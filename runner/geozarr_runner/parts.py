@@ -63,6 +63,16 @@ def split(plan: Plan, *, cores: int, memory: int | None) -> list[list[Array]]:
     return [_with_coordinates(plan, units) for units in parts]
 
 
+def threads(plan: Plan, count: int, *, cores: int, memory: int | None) -> int:
+    """Return how many threads each of several converters may have: its share of the cores, as far as memory goes."""
+    fitting = (
+        number
+        for number in range(cores // count, 1, -1)
+        if memory is None or count * memory_of_part(plan.product, plan.groups, number) <= memory
+    )
+    return next(fitting, 1)
+
+
 def _unit(plan: Plan, array: Array) -> str:
     """Return a name for what has to be converted together: a variable; in the flat layout a band, or a group."""
     if plan.groups:

@@ -19,7 +19,7 @@ from geozarr_runner.diagnose import diagnose
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, VerificationFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.layout import written
-from geozarr_runner.parts import join, split
+from geozarr_runner.parts import join, split, threads
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import Array
 from geozarr_runner.profiles import Call, profile_of
@@ -74,7 +74,7 @@ def run(request: Request, reporter: Reporter, log: Path | None = None, *, log_re
     command = convert.find_converter()
     shares = _shares(request, plan)
     largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
-    settings = machine.allocator(largest) | (machine.ONE_THREAD if shares else {})
+    settings = machine.allocator(largest) | _threads(plan, len(shares))
     with (
         publish.workspace(plan.output, request.scratch, staging=plan.staging) as space,
         convert.Converters(command, settings, load=len(shares) or 1, about=space.folder) as converters,
@@ -219,6 +219,13 @@ class _Work:
 def _shares(request: Request, plan: Plan) -> list[list[Array]]:
     """Return what each of several converters would do; none where one does all."""
     return [] if request.dask_cluster else split(plan, cores=machine.cores(), memory=machine.free_memory())
+
+
+def _threads(plan: Plan, count: int) -> dict[str, str]:
+    """Return what makes several converters share the cores; one has them all by itself."""
+    if not count:
+        return {}
+    return machine.threads(threads(plan, count, cores=machine.cores(), memory=machine.free_memory()))
 
 
 def _finish(plan: Plan, output: Path) -> None:

@@ -62,6 +62,13 @@ def test_it_is_divided_as_far_as_memory_and_cores_go(
     assert parts.split(plan(), cores=3, memory=900_000_000) == []
 
 
+def test_converters_share_the_cores_as_far_as_memory_goes(plan: Callable[..., Plan]) -> None:
+    assert [parts.threads(plan(), 2, cores=cores, memory=None) for cores in (1, 2, 3, 4, 9)] == [1, 1, 1, 2, 4]
+    assert parts.threads(plan(), 2, cores=9, memory=2 * (450_000_000 + 3 * 36 * 540**2)) == 3
+    assert parts.threads(plan(), 2, cores=9, memory=0) == 1
+    assert parts.threads(plan(R20M), 2, cores=9, memory=2_000_000_000) == 4
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_band_of_the_flat_layout_stays_together_and_every_part_has_every_resolution(
     count: int, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
