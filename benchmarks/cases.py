@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -18,13 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Measurement, measure, stored_bytes
 from benchmarks.results import Goal, Result, Row
+from geozarr_runner.estimate import needed
+from geozarr_runner.events import Reporter
 from geozarr_runner.layout import NOT_COPIED
+from geozarr_runner.preflight import Request, preflight
+from geozarr_runner.product import open_product
+from geozarr_runner.stage import make_view
 
 if TYPE_CHECKING:
     from geozarr_nb.sample import SampleKind
 
 HERE = Path(__file__).parent
 GROUP = "/measurements/reflectance/r20m"
+GROUPS = ("/measurements/reflectance/r10m", GROUP)
 # Without these flags the converter recognises the product and ignores --groups; with them it copies every other group.
 GENERIC = ("--no-s2-optimized", "--no-s3-olci-optimized")
 SAMPLE = 1080
@@ -173,11 +181,11 @@ class Served:
         self._process.communicate()
 
 
-def _comparison(mine: list[Measurement], theirs: list[Measurement], wall: Goal | None) -> list[Row]:
+def _comparison(mine: list[Measurement], theirs: list[Measurement], **goals: Goal) -> list[Row]:
     figures: list[tuple[str, Any, Callable[[Measurement], float], Goal | None]] = [
-        ("wall time", "s", lambda run: run.wall, wall),
+        ("wall time", "s", lambda run: run.wall, goals.get("wall")),
         ("processor time", "s", lambda run: run.user + run.system, None),
-        ("peak memory", "bytes", lambda run: run.peak_rss, None),
+        ("peak memory", "bytes", lambda run: run.peak_rss, goals.get("memory")),
         ("written", "bytes", lambda run: run.bytes_written, None),
     ]
     return [Row(name, unit, median(mine, of), median(theirs, of), goal) for name, unit, of, goal in figures]
@@ -186,7 +194,7 @@ def _comparison(mine: list[Measurement], theirs: list[Measurement], wall: Goal |
 def whole(bench: Bench) -> Result:
     """Convert a whole product from the local disk."""
     mine, theirs = in_turns(bench, str(bench.product()), ours(), bare())
-    rows = _comparison(mine, theirs, Goal("ratio", 1.10))
+    rows = _comparison(mine, theirs, wall=Goal("ratio", 0.80), memory=Goal("ratio", 1.25))
     title = f"a whole Sentinel-2 L2A product, 10 m band of {bench.size}, local disk, verification included"
     return Result("whole", title, ("ours", "converter"), rows, bench.repeat)
 
@@ -195,7 +203,102 @@ def group(bench: Bench) -> Result:
     """Convert one group from the local disk; the converter alone copies all the others as well."""
     mine, theirs = in_turns(bench, str(bench.product()), ours([GROUP]), bare([GROUP]))
     title = f"`{GROUP}` alone, 10 m band of {bench.size}, local disk"
-    return Result("group", title, ("ours", "converter"), _comparison(mine, theirs, None), bench.repeat)
+    return Result("group", title, ("ours", "converter"), _comparison(mine, theirs), bench.repeat)
+
+
+def view(bench: Bench) -> Result:
+    """Convert one group from the local disk; the converter is given the narrowed view by hand."""
+    with bench.scratch() as folder:
+        narrowed = _view(bench, folder, GROUP)
+        mine, theirs = in_turns(bench, str(bench.product()), ours([GROUP]), _given(bare([GROUP]), narrowed))
+    rows = _comparison(mine, theirs, wall=Goal("ratio", 0.60))
+    title = f"`{GROUP}` alone, 10 m band of {bench.size}, local disk; the converter given the narrowed view by hand"
+    return Result("view", title, ("ours", "converter"), rows, bench.repeat)
+
+
+def groups(bench: Bench) -> Result:
+    """Convert two groups at once, and one after the other as the converter would."""
+    with bench.scratch() as folder:
+        singles = [_given(bare([group]), _view(bench, folder, group)) for group in GROUPS]
+        mine, *theirs = in_turns(bench, str(bench.product()), ours(GROUPS), *singles)
+    rows = [
+        Row(
+            "wall time",
+            "s",
+            median(mine, lambda run: run.wall),
+            _sum(theirs, lambda run: run.wall),
+            Goal("ratio", 0.75),
+        ),
+        Row(
+            "processor time",
+            "s",
+            median(mine, lambda run: run.user + run.system),
+            _sum(theirs, lambda run: run.user + run.system),
+        ),
+        Row(
+            "peak memory",
+            "bytes",
+            median(mine, lambda run: run.peak_rss),
+            max(median(runs, lambda run: run.peak_rss) for runs in theirs),
+        ),
+        Row(
+            "written", "bytes", median(mine, lambda run: run.bytes_written), _sum(theirs, lambda run: run.bytes_written)
+        ),
+    ]
+    title = f"`r10m` and `r20m`, 10 m band of {bench.size}, local disk; against the converter, one view after the other"
+    return Result("groups", title, ("ours", "converter"), rows, bench.repeat)
+
+
+def _view(bench: Bench, folder: Path, group: str) -> Path:
+    """Make the view that a person would make to have nothing but a group converted."""
+    product, narrowed = bench.product(), folder / f"{group.rpartition('/')[2]}.zarr"
+    plan = preflight(Request(product, folder / "none.zarr", groups=[group]), Reporter(io.StringIO()))
+    make_view(plan, needed(plan.product, plan.groups), product, narrowed)
+    return narrowed
+
+
+def _given(command: Command, source: Path) -> Command:
+    return lambda _, output: command(str(source), output)
+
+
+def _sum(rounds: Sequence[Sequence[Measurement]], figure: Callable[[Measurement], float]) -> float:
+    return sum(median(runs, figure) for runs in rounds)
+
+
+def staging(bench: Bench) -> Result:
+    """Stage a whole product from a server without limits; another client fetches the same files."""
+    product = bench.product()
+    client = next(name for name in ("aria2c", "curl") if shutil.which(name))
+    seconds, peaks, theirs = [], [], []
+    with Served(product.parent) as server:
+        url = f"{server.url}/{product.name}"
+        wanted = [key for array in needed(open_product(product), ()) for key in array.object_keys()]
+        keys = [key for key in wanted if (product / key).is_file()]
+        for _ in range(bench.repeat):
+            with bench.scratch() as folder:
+                answer, done = probe("stage", url, str(folder / "out.zarr"))
+                seconds.append(answer["seconds"])
+                peaks.append(done.own_peak_rss)
+            with bench.scratch() as folder:
+                theirs.append(run(_download(client, url, keys, folder)).wall)
+    rows = [
+        Row("seconds", "s", statistics.median(seconds), statistics.median(theirs), Goal("ratio", 1 / 0.7)),
+        Row("peak memory", "bytes", statistics.median(peaks), goal=Goal("value", 300 * MEGABYTE)),
+        Row("downloaded", "bytes", sum((product / key).stat().st_size for key in keys)),
+        Row("objects", "count", len(keys)),
+    ]
+    title = f"staging alone, a whole product, 10 m band of {bench.size}, no latency; `{client}` fetches the same files"
+    return Result("staging", title, ("ours", client), rows, bench.repeat)
+
+
+def _download(client: str, url: str, keys: Sequence[str], folder: Path) -> list[str]:
+    """Return the command that fetches files, 16 at once."""
+    listing = folder / "list"
+    if client == "aria2c":
+        listing.write_text("".join(f"{url}/{key}\n  out={key}\n" for key in keys))
+        return ["aria2c", "--quiet", "--max-concurrent-downloads=16", f"--dir={folder}", f"--input-file={listing}"]
+    listing.write_text("".join(f'url="{url}/{key}"\noutput="{folder}/{key}"\n' for key in keys))
+    return ["curl", "--silent", "--parallel", "--parallel-max", "16", "--create-dirs", "--config", str(listing)]
 
 
 def http_group(bench: Bench) -> Result:
@@ -359,6 +462,9 @@ CASES = {
     "inspect": Case(inspect),
     "whole": Case(whole),
     "group": Case(group),
+    "view": Case(view),
+    "groups": Case(groups),
+    "staging": Case(staging),
     "memory": Case(memory),
     "estimate": Case(estimate),
     "http": Case(http_group, slow=True),

@@ -1,11 +1,13 @@
 """What can only be measured from inside a process: run by `cases.py` as a child that prints one JSON object.
 
 ``probe.py import`` and ``probe.py inspect URL`` and ``probe.py estimate URL GROUP...`` and
-``probe.py convert INPUT OUTPUT GROUP...``. Without groups, the whole product.
+``probe.py convert INPUT OUTPUT GROUP...`` and ``probe.py stage INPUT OUTPUT GROUP...``. Without groups, the whole
+product.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -55,11 +57,27 @@ def convert(url: str, output: str, *groups: str) -> dict[str, Any]:
     return {"status": job.status}
 
 
+def stage(url: str, output: str, *groups: str) -> dict[str, Any]:
+    """Time the staging of a run alone; the memory of this process is a figure too."""
+    from geozarr_runner.events import Reporter
+    from geozarr_runner.preflight import Request, preflight
+    from geozarr_runner.publish import workspace
+    from geozarr_runner.stage import stage
+
+    reporter = Reporter(io.StringIO())
+    plan = preflight(Request(url, output, groups=list(groups)), reporter)
+    with workspace(plan.output, staging=plan.staging) as space:
+        start = time.perf_counter()
+        staged = stage(plan, space, reporter.progress("stage"), reporter)
+        return {"seconds": time.perf_counter() - start, "bytes": staged.bytes_read}
+
+
 if __name__ == "__main__":
     calls: dict[str, Callable[..., dict[str, Any]]] = {
         "import": import_package,
         "inspect": inspect,
         "estimate": estimate,
         "convert": convert,
+        "stage": stage,
     }
     print(json.dumps(calls[sys.argv[1]](*sys.argv[2:])))

@@ -169,6 +169,17 @@ def memory_for(arrays: Iterable[Written]) -> int:
     return MEMORY_OF_CONVERTER + 6 * 8 * max(array.pixels for array in arrays)
 
 
+def memory_of_part(product: Product, groups: Iterable[str], threads: int = 1) -> int:
+    """Return the peak memory of a converter that runs beside others.
+
+    Each thread holds chunks of its own of the flat layout, which was measured with two; chosen groups are held as
+    whole variables with any number.
+    """
+    chosen = tuple(groups)
+    needs = memory_needed(product, chosen)
+    return needs if chosen else MEMORY_OF_CONVERTER + threads * (needs - MEMORY_OF_CONVERTER) // 2
+
+
 def memory_needed(product: Product, groups: Iterable[str]) -> int:
     """Return the peak memory of converting these groups, in bytes; no groups are the whole product.
 

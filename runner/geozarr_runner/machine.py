@@ -52,6 +52,11 @@ def allocator(largest: int) -> dict[str, str]:
     }
 
 
+def threads(count: int) -> dict[str, str]:
+    """Return the variables that give a converter this many threads; its own default is one for each core."""
+    return {"DASK_NUM_WORKERS": str(count)}
+
+
 def keep_buffers() -> None:
     """Make this process keep its large buffers from here on."""
     libc = ctypes.CDLL(None)

@@ -1,8 +1,9 @@
-"""Converts the variables of chosen groups side by side, and joins what the converters wrote.
+"""Converts variables side by side, and joins what the converters wrote.
 
 The converter handles one variable after the other and keeps little more than one core busy. In the generic layout the
 variables of a group do not depend on each other: converters with some of them each write the same coordinates, the
-same attributes, and their own arrays. Joined, these are what one converter would have written, object for object.
+same attributes, and their own arrays. In the flat Sentinel-2 layout a band depends on the same band at other
+resolutions, and on nothing else. Joined, the parts are what one converter would have written, object for object.
 """
 
 from __future__ import annotations
@@ -14,14 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner.errors import ConverterFailed
-from geozarr_runner.estimate import memory_for
-from geozarr_runner.layout import written
+from geozarr_runner.estimate import memory_of_part, needed
+from geozarr_runner.layout import REFLECTANCE, written
 from geozarr_runner.preflight import Plan
 from geozarr_runner.product import Array
 from geozarr_runner.publish import write_consolidated
 
 # A converter more costs some five seconds of a core to start; less than this many pixels do not earn it.
 PIXELS_WORTH_A_CONVERTER = 60_000_000
+# The flat layout needs every one of these in each part: its levels are described from what lies in them.
+RESOLUTIONS = tuple(f"{REFLECTANCE}/{name}" for name in ("r10m", "r20m", "r60m"))
+# Groups of this depth without which the converter does not recognise Sentinel-2, nor with any other beside them.
+RECOGNISED = {
+    "/measurements",
+    "/measurements/reflectance",
+    "/quality",
+    "/conditions",
+    "/conditions/geometry",
+    "/conditions/mask",
+    "/conditions/meteorology",
+}
 
 
 def split(plan: Plan, *, cores: int, memory: int | None) -> list[list[Array]]:
@@ -34,41 +47,87 @@ def split(plan: Plan, *, cores: int, memory: int | None) -> list[list[Array]]:
     memory
         Bytes that all of them may use together; None where nobody knows.
     """
-    expected = written(plan.product, plan.groups) if plan.groups else None
+    expected = written(plan.product, plan.groups)
     if not expected:
         return []
-    pixels: dict[str, int] = {}
-    for array in expected:
-        pixels[array.source.path] = pixels.get(array.source.path, 0) + array.pixels
-    count = min(cores, len(pixels), sum(pixels.values()) // PIXELS_WORTH_A_CONVERTER)
+    weights = {_unit(plan, array): 0 for array in needed(plan.product, plan.groups) if not _is_coordinate(plan, array)}
+    for one in expected:
+        weights[_unit(plan, one.source)] += one.pixels * (1 if plan.groups else one.source.itemsize)
+    seeds = [[unit] for unit in weights] if plan.groups else _seeds(plan)
+    count = min(cores, len(seeds), sum(one.pixels for one in expected) // PIXELS_WORTH_A_CONVERTER)
     if memory is not None:
-        count = min(count, memory // memory_for(expected))
+        count = min(count, memory // memory_of_part(plan.product, plan.groups))
     if count < 2:
         return []
-    return [_with_coordinates(plan, paths) for paths in _balanced(pixels, count)]
+    parts = _balanced(weights, [[] for _ in range(count)] if plan.groups else seeds[:count])
+    return [_with_coordinates(plan, units) for units in parts]
 
 
-def _balanced(weights: Mapping[str, int], count: int) -> list[list[str]]:
+def threads(plan: Plan, count: int, *, cores: int, memory: int | None) -> int:
+    """Return how many threads each of several converters may have: its share of the cores, as far as memory goes."""
+    fitting = (
+        number
+        for number in range(cores // count, 1, -1)
+        if memory is None or count * memory_of_part(plan.product, plan.groups, number) <= memory
+    )
+    return next(fitting, 1)
+
+
+def _unit(plan: Plan, array: Array) -> str:
+    """Return a name for what has to be converted together: a variable; in the flat layout a band, or a group."""
+    if plan.groups:
+        return array.path
+    group = array.path.rpartition("/")[0]
+    return array.name if group in RESOLUTIONS else group
+
+
+def _is_coordinate(plan: Plan, array: Array) -> bool:
+    return any(array is one for one in plan.product.groups[array.path.rpartition("/")[0]].coordinates)
+
+
+def _seeds(plan: Plan) -> list[list[str]]:
+    """Return bands for each part of the flat layout, such that every part has some at each resolution."""
+    product = plan.product
+    beside = {path for path in product.parents if path.count("/") < 3 and not path.startswith("/quality/")} - {"/"}
+    if beside != RECOGNISED or not set(RESOLUTIONS) <= product.groups.keys():
+        return []
+    free = [[array.name for array in product.groups[path].variables] for path in RESOLUTIONS]
+    seeds: list[list[str]] = []
+    while all(free):
+        seed: list[str] = []
+        for names in free:
+            if not set(seed) & set(names):
+                seed.append(names[0])
+        seeds.append(seed)
+        free = [[name for name in names if name not in seed] for names in free]
+    return seeds
+
+
+def _balanced(weights: Mapping[str, int], seeds: Sequence[Sequence[str]]) -> list[list[str]]:
     """Put the heaviest into the lightest part, again and again; order within a part stays the product's."""
-    parts: list[list[str]] = [[] for _ in range(count)]
-    loads = [0] * count
-    for path in sorted(weights, key=lambda path: -weights[path]):
+    parts = [list(seed) for seed in seeds]
+    loads = [sum(weights[unit] for unit in part) for part in parts]
+    placed = {unit for part in parts for unit in part}
+    for unit in sorted(weights.keys() - placed, key=lambda unit: (-weights[unit], unit)):
         lightest = loads.index(min(loads))
-        parts[lightest].append(path)
-        loads[lightest] += weights[path]
-    order = {path: place for place, path in enumerate(weights)}
+        parts[lightest].append(unit)
+        loads[lightest] += weights[unit]
+    order = {unit: place for place, unit in enumerate(weights)}
     return [sorted(part, key=order.__getitem__) for part in parts]
 
 
-def _with_coordinates(plan: Plan, paths: Iterable[str]) -> list[Array]:
-    chosen = set(paths)
-    groups = [plan.product.groups[path] for path in plan.groups]
+def _with_coordinates(plan: Plan, units: Iterable[str]) -> list[Array]:
+    """Return the variables of some units, with the coordinates of their groups."""
+    chosen = set(units)
+    groups: dict[str, list[Array]] = {}
+    for array in needed(plan.product, plan.groups):
+        if _is_coordinate(plan, array) or _unit(plan, array) in chosen:
+            groups.setdefault(array.path.rpartition("/")[0], []).append(array)
     return [
         array
-        for group in groups
-        if any(variable.path in chosen for variable in group.variables)
-        for array in group.arrays
-        if array.path in chosen or array in group.coordinates
+        for arrays in groups.values()
+        if not all(_is_coordinate(plan, array) for array in arrays)
+        for array in arrays
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -19,12 +20,12 @@ from geozarr_runner.diagnose import diagnose
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, StorageFailed, VerificationFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.layout import written
-from geozarr_runner.parts import join, split
+from geozarr_runner.parts import join, split, threads
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import Array
 from geozarr_runner.profiles import Call, profile_of
 from geozarr_runner.stage import DoesNotFit, Staged, make_view, stage
-from geozarr_runner.store import redact
+from geozarr_runner.store import local_path, redact
 from geozarr_runner.upload import Output, RemoteOutput
 from geozarr_runner.verify import Verified, verify
 
@@ -92,11 +93,10 @@ def run(
     command = convert.find_converter()
     shares = _shares(request, plan)
     largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
+    settings = machine.allocator(largest) | _threads(plan, len(shares))
     with (
         _workspace(plan, request) as space,
-        convert.Converters(
-            command, machine.allocator(largest), load=len(shares) or 1, about=space.folder
-        ) as converters,
+        convert.Converters(command, settings, load=len(shares) or 1, about=space.folder) as converters,
     ):
         with publish.storage_errors(space.output.parent):
             open_log(plan.output)
@@ -248,18 +248,32 @@ class _Work:
         return _Made(sum(each.bytes_read for each in made), verified)
 
     def _convert(self, plan: Plan, staged: Staged, output: Path) -> None:
+        if not self.shares or local_path(staged.url) is None:
+            self._run_converters(plan, [(staged.url, plan.call)], [output])
+            return
+        self.reporter.message(f"{len(self.shares)} converters side by side")
+        outputs = [output.with_name(f"{output.stem}-{number}.zarr") for number, _ in enumerate(self.shares)]
+        self._run_converters(plan, list(self._inputs(plan, Path(staged.url))), outputs)
+        try:
+            with publish.storage_errors(self.space.folder):
+                join(outputs, output)
+        except ConverterFailed as failure:
+            self.reporter.warning("not-divided", f"{failure.message}: one converter does all of it")
+            with publish.storage_errors(self.space.folder):
+                for half in (output, *outputs):
+                    shutil.rmtree(half, ignore_errors=not half.exists())
+            self._run_converters(plan, [(staged.url, plan.call)], [output])
+
+    def _run_converters(self, plan: Plan, inputs: Sequence[tuple[str, Call]], outputs: Sequence[Path]) -> None:
         expected = written(plan.product, plan.groups)
         # Coordinates are not counted beforehand: they are few, small, and the first things that are written.
         total = sum(array.objects for array in expected) if expected else None
-        outputs = [output.with_name(f"{output.stem}-{number}.zarr") for number, _ in enumerate(self.shares)] or [output]
-        if self.shares:
-            self.reporter.message(f"{len(self.shares)} converters side by side")
         command, request = self.converters.command, self.request
         commands = [
             convert.build_argv(
                 command, source, str(output), call, dask_cluster=request.dask_cluster, verbose=request.verbose
             )
-            for (source, call), output in zip(self._inputs(plan, staged), outputs, strict=True)
+            for (source, call), output in zip(inputs, outputs, strict=True)
         ]
         progress = self.reporter.progress("convert")
 
@@ -275,25 +289,27 @@ class _Work:
             on_tick=tick,
         )
         tick()
-        if self.shares:
-            with publish.storage_errors(self.space.folder):
-                join(outputs, output)
 
-    def _inputs(self, plan: Plan, staged: Staged) -> Iterator[tuple[str, Call]]:
+    def _inputs(self, plan: Plan, source: Path) -> Iterator[tuple[str, Call]]:
         """Yield what each converter reads, and what to tell it."""
-        if not self.shares:
-            yield staged.url, plan.call
         for number, arrays in enumerate(self.shares):
             view = self.space.scratch / f"input-{number}.zarr"
             with publish.storage_errors(view):
-                make_view(plan, arrays, Path(staged.url), view)
+                make_view(plan, arrays, source, view)
             groups = tuple(dict.fromkeys(array.path.rpartition("/")[0] for array in arrays))
-            yield str(view), profile_of(plan.product).call(plan.product, groups)
+            yield str(view), profile_of(plan.product).call(plan.product, groups) if plan.groups else plan.call
 
 
 def _shares(request: Request, plan: Plan) -> list[list[Array]]:
     """Return what each of several converters would do; none where one does all."""
     return [] if request.dask_cluster else split(plan, cores=machine.cores(), memory=machine.free_memory())
+
+
+def _threads(plan: Plan, count: int) -> dict[str, str]:
+    """Return what makes several converters share the cores; one has them all by itself."""
+    if not count:
+        return {}
+    return machine.threads(threads(plan, count, cores=machine.cores(), memory=machine.free_memory()))
 
 
 def _finish(plan: Plan, output: Path) -> None:

@@ -137,7 +137,15 @@ def consolidated_v2(documents: Mapping[str, Document]) -> dict[str, Document]:
 
 
 def write_terrain(
-    path: Path, *, zarr_format: int = 3, group: str = "dem", size: int = 640, text: bool = False, sharded: bool = False
+    path: Path,
+    *,
+    zarr_format: int = 3,
+    group: str = "dem",
+    size: int = 640,
+    text: bool = False,
+    sharded: bool = False,
+    chunk: int | None = None,
+    compressed: bool = True,
 ) -> Path:
     """Write a product of no known kind: one raster in UTM, the upper right quarter of which was never stored.
 
@@ -147,6 +155,10 @@ def write_terrain(
         Add an array of text with a fill value: the converter ends on it.
     sharded
         Each stored object of the raster holds four chunks.
+    chunk
+        Edge of the raster's stored objects, in pixels; half of its own where none is given.
+    compressed
+        Store the raster compressed.
     """
     root = zarr.create_group(str(path), zarr_format=3 if zarr_format == 3 else 2)
     place = root.require_group(group) if group else root
@@ -159,7 +171,11 @@ def write_terrain(
             array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
         return array
 
-    stored = {"shards": (half, half), "chunks": (half // 2, half // 2)} if sharded else {"chunks": (half, half)}
+    stored: Document = {"chunks": (chunk or half,) * 2}
+    if sharded:
+        stored = {"shards": (half, half), "chunks": (half // 2, half // 2)}
+    if not compressed:
+        stored["compressors"] = None
     height = create(place, "height", ("y", "x"), shape=(size, size), **stored, dtype="f4", fill_value=np.nan)
     values = np.add.outer(np.arange(size), 2 * np.arange(size)).astype("f4")
     height[:half, :half] = values[:half, :half]

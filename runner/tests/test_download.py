@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
+import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +22,7 @@ from tenacity import Future, RetryCallState, Retrying, wait_none
 from benchmarks.server import Kind, ProductServer
 from geozarr_runner import store as stores
 from geozarr_runner.download import PIECE, download
-from geozarr_runner.errors import ProductBroken, ProductUnreachable
+from geozarr_runner.errors import ProductBroken, ProductDenied, ProductUnreachable
 from geozarr_runner.estimate import needed
 from geozarr_runner.product import open_product
 from geozarr_runner.store import Store
@@ -177,6 +180,156 @@ def test_a_server_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyt
     assert caught.value.retryable
     assert asked == stores.ATTEMPTS
     assert not list(tmp_path.iterdir())
+
+
+type Trick = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+
+def resets(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    begin(handler, body)
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()  # with a reset instead of an end
+
+
+def stalls_half_way(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    begin(handler, body)
+    time.sleep(3 * QUIET)
+
+
+def promises_more_than_it_sends(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    begin(handler, body)
+
+
+def is_overloaded(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    handler.send_response(503)
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+def asks_to_wait(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    handler.send_response(429)
+    handler.send_header("Retry-After", "1")
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+def begin(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    """Announce a body, and send half of it."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body[: len(body) // 2])
+    handler.wfile.flush()
+
+
+QUIET = 0.4
+
+
+@contextmanager
+def tricky(body: bytes, tricks: list[Trick]) -> Iterator[tuple[str, list[str]]]:
+    """Serve one object, after some tricks; yields the address, and the paths that were asked for."""
+    asked: list[str] = []
+    left = iter(tricks)
+
+    class Tricky(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if (trick := next(left, None)) is not None:
+                trick(self, body)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Tricky) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("trick", "times"),
+    [
+        (resets, 2),
+        (stalls_half_way, 1),
+        (promises_more_than_it_sends, 2),
+        (is_overloaded, stores.ATTEMPTS - 1),
+        (asks_to_wait, 1),
+    ],
+)
+def test_a_request_that_fails_is_no_failure_of_the_run(
+    trick: Trick, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "SECONDS_WITHOUT_A_BYTE", QUIET)
+    body = bytes(range(256)) * 40
+    start = time.monotonic()
+    with tricky(body, [trick] * times) as (url, asked):
+        assert fetch(url, tmp_path, ["chunk"], {"chunk": len(body)}) == (len(body), len(body))
+    assert (tmp_path / "chunk").read_bytes() == body
+    assert len(asked) == times + 1
+    if trick is asks_to_wait:
+        assert time.monotonic() - start >= 1
+
+
+def test_a_slow_server_is_waited_for_as_long_as_bytes_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "SECONDS_WITHOUT_A_BYTE", QUIET)
+    body = bytes(range(256)) * 40
+
+    def drips(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        for start in range(0, len(body), 512):
+            handler.wfile.write(body[start : start + 512])
+            handler.wfile.flush()
+            time.sleep(QUIET / 8)
+
+    start = time.monotonic()
+    with tricky(body, [drips]) as (url, asked):
+        fetch(url, tmp_path, ["chunk"], {"chunk": len(body)})
+    assert time.monotonic() - start > 2 * QUIET
+    assert asked == ["/chunk"]
+    assert (tmp_path / "chunk").read_bytes() == body
+
+
+def test_a_redirect_is_followed(tmp_path: Path) -> None:
+    def elsewhere(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", "/elsewhere/chunk")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with tricky(b"abc", [elsewhere]) as (url, asked):
+        fetch(url, tmp_path, ["chunk"], {"chunk": 3})
+    assert asked == ["/chunk", "/elsewhere/chunk"]
+    assert (tmp_path / "chunk").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_after_a_token_has_expired_in_mid_run_the_next_one_goes_on(
+    objects: ProductServer, folder: Path, tmp_path: Path, status: int
+) -> None:
+    keys = [f"small{number}" for number in range(20)]
+    sizes = Store(objects.url).sizes(keys)
+    objects.fail("/small19", status)
+    with pytest.raises(ProductDenied) as caught:
+        fetch(objects.url, tmp_path, keys, sizes)
+    assert "small19" in str(caught.value.given)
+    came = {path.name for path in tmp_path.iterdir()}
+    assert came
+    objects.reset()
+    fetch(objects.url, tmp_path, keys, sizes)
+    assert_equal(folder, tmp_path, keys)
+    again = {path[1:] for path, seen in objects.counts.paths.items() if seen.requests.get(Kind.DATA, 0)}
+    assert not again & came
 
 
 def test_the_server_says_how_long_to_wait() -> None:

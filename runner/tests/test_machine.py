@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,12 @@ def test_kept_buffers_cost_fewer_page_faults() -> None:
         for keep in ("", "machine.keep_buffers()")
     ]
     assert faults[1] < faults[0] / 2 or not sys.platform.startswith("linux")
+
+
+def test_a_converter_has_the_threads_that_it_is_given() -> None:
+    """Dask reads them where its own settings are read: from the environment."""
+    program = "import dask; print(dask.config.get('num_workers'))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **machine.threads(3)}, capture_output=True, check=True
+    )
+    assert done.stdout == b"3\n"

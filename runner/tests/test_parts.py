@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from geozarr_runner.events import Reporter, parse_all
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import open_product
 from geozarr_runner.run import run
-from runner.tests.support import R20M, R60M, contents
+from runner.tests.support import R10M, R20M, R60M, contents, drop_top_group
 
 
 @pytest.fixture
@@ -57,28 +58,121 @@ def test_it_is_divided_as_far_as_memory_and_cores_go(
     assert parts.split(plan(R20M), cores=1, memory=None) == []
     assert parts.split(plan(R20M), cores=4, memory=600_000_000) == []
     assert len(parts.split(plan(R20M), cores=4, memory=1_100_000_000)) == 2
+    assert len(parts.split(plan(), cores=3, memory=1_000_000_000)) == 2
+    assert parts.split(plan(), cores=3, memory=900_000_000) == []
+
+
+def test_converters_share_the_cores_as_far_as_memory_goes(plan: Callable[..., Plan]) -> None:
+    assert [parts.threads(plan(), 2, cores=cores, memory=None) for cores in (1, 2, 3, 4, 9)] == [1, 1, 1, 2, 4]
+    assert parts.threads(plan(), 2, cores=9, memory=2 * (450_000_000 + 3 * 36 * 540**2)) == 3
+    assert parts.threads(plan(), 2, cores=9, memory=0) == 1
+    assert parts.threads(plan(R20M), 2, cores=9, memory=2_000_000_000) == 4
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_band_of_the_flat_layout_stays_together_and_every_part_has_every_resolution(
+    count: int, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
+    whole = plan()
+    shares = parts.split(whole, cores=count, memory=None)
+    assert len(shares) == count
+    groups = [group for path, group in whole.product.groups.items() if "quicklook" not in path]
+    known = {array.path for group in groups for array in group.variables}
+    variables = [[array.path for array in share if array.path in known] for share in shares]
+    assert sorted(path for share in variables for path in share) == sorted(known)
+    assert {array.path for share in shares for array in share} == {a.path for group in groups for a in group.arrays}
+    for share in variables:
+        assert {R10M, R20M, R60M} <= {path.rpartition("/")[0] for path in share}
+    bands = [{path.rpartition("/")[2] for path in share if "/reflectance/" in path} for share in variables]
+    assert not set.intersection(*bands)
+    weights = [sum(array.nbytes for array in share) for share in shares]
+    assert max(weights) < 1.5 * min(weights)
+
+
+def test_a_product_that_is_no_sentinel2_to_the_converter_is_not_divided(
+    s2: Path, plan: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
+    odd = Path(shutil.copytree(s2, tmp_path / "odd.zarr"))
+    drop_top_group(odd, "quality")
+    assert parts.split(plan(product=odd), cores=2, memory=None) == []
 
 
 def test_what_one_converter_has_to_do_is_not_divided(
     plan: Callable[..., Plan], s1: Path, s3: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
-    for whole in (plan(), plan("measurements", product=s1), plan("measurements", product=s3)):
+    for whole in (plan("measurements", product=s1), plan("measurements", product=s3), plan(product=s1)):
         assert parts.split(whole, cores=4, memory=None) == []
 
 
-def test_the_joined_output_is_the_undivided_one(s2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_that_do_not_fit_together_are_made_as_one(
+    s2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The converter knows no ozone in a Sentinel-2 product: the part with it comes out in another layout."""
+    odd = Path(shutil.copytree(s2, tmp_path / "odd.zarr"))
+    place = "quality/atmosphere/r60m"
+    shutil.copytree(odd / place / "aot", odd / place / "ozone")
+    document = json.loads((odd / ".zmetadata").read_bytes())
+    nodes = document["metadata"]
+    nodes |= {f"{place}/ozone/{name}": nodes[f"{place}/aot/{name}"] for name in (".zarray", ".zattrs")}
+    (odd / ".zmetadata").write_text(json.dumps(document | {"metadata": dict(sorted(nodes.items()))}))
     monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
     stores = {}
-    for cores in (1, 3):
+    for cores in (1, 2):
         monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
         said = io.StringIO()
         with closing(Reporter(said)) as reporter:
-            run(Request(s2, tmp_path / f"{cores}.zarr", groups=[R20M, R60M]), reporter)
-        assert ("3 converters side by side" in said.getvalue()) == (cores == 3)
+            run(Request(odd, tmp_path / f"{cores}.zarr", groups=[]), reporter)
+        warnings = [event for event in parse_all(said.getvalue().splitlines()) if event.type == "warning"]
+        assert [event["code"] for event in warnings] == ["not-divided"] * (cores - 1)
         stores[cores] = contents(tmp_path / f"{cores}.zarr")
-    assert stores[1].keys() == stores[3].keys()
-    assert [name for name in stores[1] if stores[1][name] != stores[3][name]] == []
+    assert stores[1] == stores[2]
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def l1c(s2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample with only those bands that a Level-1C product has at each resolution, as far as it has them."""
+    product = Path(shutil.copytree(s2, tmp_path_factory.mktemp("l1c") / "l1c.zarr"))
+    document = json.loads((product / ".zmetadata").read_bytes())
+    native = {R20M: ("b05", "b06", "b07", "b11", "b12", "b8a"), R60M: ("b01", "b09")}
+    for group, bands in native.items():
+        for band in {folder.name for folder in (product / group[1:]).iterdir() if folder.is_dir()} - {*bands, "x", "y"}:
+            shutil.rmtree(product / group[1:] / band)
+            for name in (".zarray", ".zattrs"):
+                del document["metadata"][f"{group[1:]}/{band}/{name}"]
+    document["metadata"][".zattrs"]["stac_discovery"]["properties"]["product:type"] = "S02MSIL1C"
+    (product / ".zmetadata").write_text(json.dumps(document))
+    (product / ".zattrs").write_text(json.dumps(document["metadata"][".zattrs"]))
+    return product
+
+
+@pytest.mark.parametrize(
+    ("product", "groups", "count"),
+    [("s2", [R20M, R60M], 3), ("s2", [], 3), ("l1c", [], 2)],
+    ids=["groups", "whole", "whole of level 1C"],
+)
+def test_the_joined_output_is_the_undivided_one(
+    product: str,
+    groups: list[str],
+    count: int,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
+    stores = {}
+    for cores in (1, count):
+        monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
+        said = io.StringIO()
+        with closing(Reporter(said)) as reporter:
+            run(Request(request.getfixturevalue(product), tmp_path / f"{cores}.zarr", groups=groups), reporter)
+        assert (f"{count} converters side by side" in said.getvalue()) == (cores == count)
+        stores[cores] = contents(tmp_path / f"{cores}.zarr")
+    assert stores[1].keys() == stores[count].keys()
+    assert [name for name in stores[1] if stores[1][name] != stores[count][name]] == []
     assert not list(tmp_path.glob(".*"))
 
 

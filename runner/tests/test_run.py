@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from geozarr_runner.events import parse_all
 from geozarr_runner.layout import written
 from geozarr_runner.product import open_product
 from geozarr_runner.publish import provenance
-from runner.tests.support import R10M, R20M, R60M, Run, beside, data_groups, nodes, run, structure
+from runner.tests.support import R10M, R20M, R60M, Run, beside, data_groups, nodes, run, structure, write_terrain
 
 GOLDEN = Path(__file__).with_name("golden")
 PROBABILITY = "/quality/probability/r20m"
@@ -230,6 +231,52 @@ def test_over_http_each_needed_object_comes_once(
     assert [event["done"] for event in staged] == sorted(event["done"] for event in staged)
     assert beside(done.output) == {"out.zarr"}
     assert [event["code"] for event in done.of("warning")] == ["group-dropped"] * (len(typed) - len(groups))
+
+
+@pytest.mark.parametrize(
+    ("shape", "repeated"),
+    [
+        pytest.param({"chunk": 12}, 0, id="thousands of small chunks"),
+        pytest.param({"chunk": 2160, "size": 2160, "compressed": False}, 1, id="one huge chunk"),
+        pytest.param({"group": "a/b/dem", "zarr_format": 2}, 0, id="nested groups"),
+        pytest.param({"group": "a/dem", "sharded": True}, 0, id="shards"),
+    ],
+)
+def test_products_of_any_shape_come_once_and_whole(shape: dict[str, Any], repeated: int, tmp_path: Path) -> None:
+    """A huge object comes in pieces, each of which is a request; before, its first byte is asked for."""
+    product = write_terrain(tmp_path / "served" / "terrain.zarr", **shape)
+    group = shape.get("group", "dem")
+    with ProductServer(product.parent) as server:
+        url = f"{server.url}/{product.name}"
+        expected = estimate(open_product(url), [group])
+        server.reset()
+        done = run(url, tmp_path / "out.zarr", "--groups", group)
+        counts = server.counts
+    assert done.result["bytes_read"] == expected.download_bytes
+    assert len(counts.repeated()) == repeated
+    data = {
+        path: one.bytes
+        for path, one in counts.paths.items()
+        if Kind.DATA in one.requests and not path.endswith((".zmetadata", "zarr.json"))
+    }
+    assert len(data) == expected.requests
+    assert sum(data.values()) == (expected.download_bytes or 0) + repeated
+    source, made = (
+        np.asarray(zarr.open_array(str(at / group / "height"), mode="r")[:]) for at in (product, done.output)
+    )
+    np.testing.assert_array_equal(source, made)
+
+
+def test_what_a_group_refers_to_in_another_comes_with_it(
+    s1: Path, s1_single: Path, server: ProductServer, tmp_path: Path
+) -> None:
+    """A radar's image lies where the control points of another group say."""
+    done = run(f"{server.url}/{s1_single.name}", tmp_path / "out.zarr", "--groups", "measurements")
+    assert done.result["bytes_read"] > 0
+    data = [path for path, one in server.counts.paths.items() if Kind.DATA in one.requests]
+    assert any("/conditions/gcp/" in path for path in data)
+    assert server.counts.repeated() == {}
+    assert not [path for path in data_groups(done.output) if "gcp" in path]
 
 
 def test_what_is_there_from_the_same_request_is_kept(good: Run, s2: Path) -> None:

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.server import ProductServer
+from benchmarks.server import Kind, ProductServer
+from geozarr_runner.estimate import estimate
+from geozarr_runner.product import open_product
 from tests.cluster.support import (
     CLAIM,
     IMAGE,
@@ -244,6 +246,24 @@ def test_argo_submit_is_enough(converted: Flow, volume: Volume) -> None:
     assert "one.zarr" in volume.names("a")
     assert volume.names("a/one.zarr/measurements/reflectance") == ["r20m", "r60m", "zarr.json"]
     assert converted.found["metadata"]["labels"]["app.kubernetes.io/name"] == "geozarr-convert"
+
+
+def test_what_the_server_counts_is_what_the_estimate_said(own: Namespace, product: Path) -> None:
+    with ProductServer(product.parent, host=node_address()) as counting:
+        url = f"{counting.url}/{product.name}"
+        expected = estimate(open_product(url), [R20M, R60M])
+        counting.reset()
+        flow = submit(own, "counted", stac_url=url, output_zarr="counted.zarr", groups=f"{R20M} {R60M}")
+        assert flow.ended()["phase"] == "Succeeded", flow.status
+        counts = counting.counts
+    data = {
+        path: seen.bytes
+        for path, seen in counts.paths.items()
+        if Kind.DATA in seen.requests and not path.endswith(".zmetadata")
+    }
+    assert (len(data), sum(data.values())) == (expected.requests, expected.download_bytes)
+    assert counts.repeated() == {}
+    assert outcome(flow.tries[0])["bytes_read"] == expected.download_bytes
 
 
 def test_its_log_outlives_its_pod(converted: Flow, own: Namespace, volume: Volume) -> None:

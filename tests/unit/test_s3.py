@@ -69,6 +69,7 @@ def test_without_credentials_it_is_denied_and_says_how_to_give_them(
         gz.inspect(bucket)
 
 
+@pytest.mark.usefixtures("configured")
 def test_a_group_of_it_is_converted(bucket: str, environment: dict[str, str], tmp_path: Path) -> None:
     output = tmp_path / "r60m.zarr"
     done = subprocess.run(
@@ -80,7 +81,7 @@ def test_a_group_of_it_is_converted(bucket: str, environment: dict[str, str], tm
     )
     last = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, last["type"]) == (0, "result"), done.stdout + done.stderr
-    assert last["bytes_read"] > 0
+    assert last["bytes_read"] == gz.estimate(bucket, [R60M]).download_bytes
     assert "not-a-secret" not in done.stdout + done.stderr + output.with_name("r60m.zarr.log.jsonl").read_text()
     assert list(gz.open(output)[R60M].data_vars)
 
