@@ -88,7 +88,7 @@ def lines(texts: Iterable[str], mark: str = "") -> str:
 
 def code(text: str, label: str) -> str:
     """Return lines to copy: one click marks all of them."""
-    return f'<pre tabindex="0" aria-label="{escape(label)}" style="{CODE}">{escape(text)}</pre>'
+    return f'<pre role="group" tabindex="0" aria-label="{escape(label)}" style="{CODE}">{escape(text)}</pre>'
 
 
 def status(content: str) -> str:

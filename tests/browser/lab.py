@@ -252,7 +252,7 @@ class Notebook:
     def keep(self, state: str, of: Locator | None = None) -> None:
         """Keep a picture of the page, or of a part of it, as it is."""
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        (of or self.page.locator("body")).screenshot(path=ARTIFACTS / f"{self._name}-{state}.png")
+        (of or self.page).screenshot(path=ARTIFACTS / f"{self._name}-{state}.png")
 
     def hide_folders(self) -> None:
         """Close the panel beside the notebook."""

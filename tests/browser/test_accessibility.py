@@ -45,7 +45,9 @@ def test_the_whole_way_by_keys(lab: Lab, product: Path) -> None:
     keyboard.type(product.name)
     keyboard.press("Enter")
     expect(ui.group(R60M)).to_be_visible()
-    ui.tab_to(ui.group(R20M))
+    ui.tab_to(ui.group(R20M))  # what the settings name is ticked
+    keyboard.press("Space")
+    expect(ui.group(R20M)).not_to_be_checked()
     ui.tab_to(ui.group(R60M))
     keyboard.press("Space")
     expect(ui.group(R60M)).to_be_checked()
