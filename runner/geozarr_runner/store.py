@@ -340,7 +340,12 @@ def not_found(url: str) -> ProductNotFound:
 def _open_filesystem(root: str, *, encoded: bool, for_another_loop: bool = False) -> tuple[Any, str]:
 
     protocol = root.partition("://")[0]
-    options: dict[str, Any] = {"asynchronous": True, "skip_instance_cache": True} if for_another_loop else {}
+    # A listing that was kept, by whomever in this process, would hide what was written since.
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if for_another_loop:
+        options |= {"asynchronous": True, "skip_instance_cache": True}
+    if protocol in ("s3", "s3a"):
+        options["max_concurrency"] = 1  # else each object is asked for its size before it is read
     if protocol in ("http", "https"):
         import aiohttp
 

@@ -80,15 +80,18 @@ def test_what_is_old_is_swept_and_nothing_else(place: ClusterPlace, namespace: N
             os.chown(path, 1000, 1000)
             os.utime(path, (time.time() - days * DAY,) * 2)
     os.utime(folder / "young.zarr" / "inside.zarr", (0, 0))
-    (folder / "old.zarr.log.jsonl").touch()
-    os.utime(folder / "old.zarr.log.jsonl", (0, 0))
+    beside = ("old.zarr.log.jsonl", "old.zarr.stac.json")
+    for name in beside:
+        (folder / name).touch()
+        os.utime(folder / name, (0, 0))
 
     namespace.kubectl("apply", "-f", "-", given=manifest("CronJob", **{"eopf-geozarr:dev": IMAGE}))
     namespace.kubectl("create", "job", "sweep", "--from=cronjob/geozarr-sweep")
     namespace.kubectl("wait", "--for=condition=Complete", "job/sweep", "--timeout=60s", seconds=70)
     said = namespace.kubectl("logs", "job/sweep").split()
-    gone = ("old.zarr", ".killed.zarr.partial", "old.zarr.log.jsonl")
+    gone = ("old.zarr", ".killed.zarr.partial", *beside)
     assert sorted(said) == sorted(f"/data/{place.folder}/{name}" for name in gone)
-    assert set(place.files()) == {"new.zarr", "new.zarr.log.jsonl", "young.zarr", ".running.zarr.partial"}
+    new = {"new.zarr", "new.zarr.log.jsonl", "new.zarr.stac.json"}
+    assert set(place.files()) == {*new, "young.zarr", ".running.zarr.partial"}
     assert (folder / "young.zarr" / "inside.zarr").is_dir()
     assert json.loads(place.volume.text(f"{place.path('new')}/zarr.json"))["node_type"] == "group"

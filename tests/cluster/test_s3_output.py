@@ -87,7 +87,8 @@ def test_a_job_writes_to_a_bucket(place: ClusterPlace, way: tuple[dict[str, Any]
     events = s3fs.S3FileSystem(**options).cat(job.state.log.removeprefix("s3://")).decode().splitlines()
     assert [json.loads(events[0])["type"], json.loads(events[-1])["type"]] == ["run", "result"]
     beside = {key for key in keys(options) if ".zarr/" not in key}
-    assert beside == {f"{place.folder}/a.zarr.manifest.json", f"{place.folder}/a.zarr.log.jsonl"}
+    assert beside == {f"{place.folder}/a.zarr.{name}" for name in ("manifest.json", "log.jsonl", "stac.json")}
+    assert job.item().assets["product"].href == address(place)
     # What a pod has said is read there once the pod is gone.
     assert job.logs()
     assert place.traces(options["secret"]) == []

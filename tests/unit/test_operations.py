@@ -69,6 +69,9 @@ def test_only_what_is_old_is_swept(tmp_path: Path) -> None:
     days = {
         "old.zarr": 91,
         "old.zarr.log.jsonl": 91,
+        "old.zarr.stac.json": 91,
+        "old.zarr.tar.gz": 91,
+        "old.zarr.tar.gz.sha256": 91,
         "team/old.zarr": 91,
         ".killed.zarr.partial": 8,
         "young.zarr": 89,
@@ -84,6 +87,7 @@ def test_only_what_is_old_is_swept(tmp_path: Path) -> None:
     command = [tmp_path if each == "/data" else each for each in [*container["command"], *container["args"]]]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     gone = {name for name in days if not (tmp_path / name).exists()}
-    assert gone == {"old.zarr", "old.zarr.log.jsonl", "team/old.zarr", ".killed.zarr.partial"}
+    beside = {f"old.zarr.{ending}" for ending in ("log.jsonl", "stac.json", "tar.gz", "tar.gz.sha256")}
+    assert gone == {"old.zarr", *beside, "team/old.zarr", ".killed.zarr.partial"}
     assert {str(Path(line).relative_to(tmp_path)) for line in done.stdout.splitlines()} >= gone
     assert (tmp_path / "young.zarr" / "old.zarr").is_dir()

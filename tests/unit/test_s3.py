@@ -11,10 +11,13 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import s3fs
 
 import geozarr_nb as gz
 from geozarr_nb.sample import sample_product
 from geozarr_runner.errors import ProductDenied, ProductNotFound
+from geozarr_runner.store import Store
+from tests.s3_proxy import s3_proxy
 from tests.s3_server import s3_server
 
 R60M = "/measurements/reflectance/r60m"
@@ -84,6 +87,22 @@ def test_a_group_of_it_is_converted(bucket: str, environment: dict[str, str], tm
     assert last["bytes_read"] == gz.estimate(bucket, [R60M]).download_bytes
     assert "not-a-secret" not in done.stdout + done.stderr + output.with_name("r60m.zarr.log.jsonl").read_text()
     assert list(gz.open(output)[R60M].data_vars)
+
+
+def test_what_is_read_is_what_is_there_now_by_one_request(
+    bucket: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing that somebody else in this process keeps does not hide what was written since."""
+    with s3_proxy(json.loads(environment["FSSPEC_S3"])) as (options, proxy):
+        monkeypatch.setitem(fsspec.config.conf, "s3", options)
+        s3 = fsspec.filesystem("s3")
+        assert s3.find("products/late") == []
+        store = Store("s3://products/late")
+        assert store.read("zarr.json") is None
+        s3fs.S3FileSystem(**options, skip_instance_cache=True).pipe("products/late/zarr.json", b"{}")
+        proxy.arrived.clear()
+        assert store.read("zarr.json") == b"{}"
+        assert proxy.arrived == [("GET", "/products/late/zarr.json")]
 
 
 def _keys(product: gz.Product) -> list[str]:
