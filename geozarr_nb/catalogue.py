@@ -130,6 +130,8 @@ def _listed(document: Mapping[str, Any], address: str, otherwise: Any) -> Any:
             for item in items:
                 if address and item.get_self_href() is None:
                     item.set_self_href(urljoin(address, f"{item.id}.json"))  # hrefs are relative to the list
+                    item.make_asset_hrefs_absolute()
+                    item.set_self_href(None)  # nothing is there
             return items
         of = pystac.Catalog if kind == "Catalog" else pystac.Collection
         catalogue = of.from_dict(dict(document), href=address or None, preserve_dict=True)

@@ -12,6 +12,7 @@ which needs no mount.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 from abc import ABC, abstractmethod
@@ -63,7 +64,7 @@ def download(
     with storage_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     with claimed(target), _kept():
-        wanted: _Wanted = _Archive(url, job) if archive else _Output(url)
+        wanted: _Wanted = _Archive(url) if archive else _Output(url)
         parts = target.with_name(f".{target.name}.partial")
         arriving = parts / wanted.name
         with storage_errors(parts):
@@ -154,12 +155,14 @@ class _Output(_Wanted):
 class _Archive(_Wanted):
     """An output's archive: one file."""
 
-    def __init__(self, url: str, job: Job) -> None:
+    def __init__(self, url: str) -> None:
         self._store = Store(f"{url}{SUFFIX}")
         line = Store(f"{url}{SUFFIX}{CHECKSUM_SUFFIX}").read("")
         sha256 = checksum_in(line.decode(errors="replace")) if line is not None else None
-        size = _size_of(self._store)
-        if sha256 is None or size is None:
+        size, packed = _size_and_time(self._store) or (0, 0.0)
+        _, made = _size_and_time(Store(f"{url}/{ROOT}")) or (0, 0.0)
+        # One that is older is of another output, which had this name before: see `geozarr_runner.archive`.
+        if sha256 is None or packed == 0 or packed < made:
             raise ArchiveMissing(
                 "this job's output has no archive",
                 given=redact(f"{url}{SUFFIX}"),
@@ -349,10 +352,10 @@ def _read(store: Store, key: str, start: int, stop: int) -> bytes:
     return bytes(content)
 
 
-def _size_of(store: Store) -> int | None:
-    """Return the size of a store that is one file; None where there is none."""
+def _size_and_time(store: Store) -> tuple[int, float] | None:
+    """Return the size of a store that is one file, and when it was written; None where there is none."""
     if store.local is not None:
-        return _size(store.local) if store.local.is_file() else None
+        return (_size(store.local), store.local.stat().st_mtime) if store.local.is_file() else None
 
     async def info() -> Mapping[str, Any] | None:
         try:
@@ -362,7 +365,9 @@ def _size_of(store: Store) -> int | None:
         return found
 
     found = store.run(store.retried(info, ""))
-    return int(found["size"]) if found is not None and found["type"] == "file" else None
+    if found is None or found["type"] != "file":
+        return None
+    return int(found["size"]), float(found.get("mtime") or math.inf)
 
 
 def _listing(store: Store) -> dict[str, int]:

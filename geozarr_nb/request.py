@@ -107,7 +107,7 @@ class Request:
         from geozarr_runner.archive import check_place
         from geozarr_runner.groups import normalise
         from geozarr_runner.store import local_path, redact
-        from geozarr_runner.upload import output_place
+        from geozarr_runner.upload import is_address, output_place
 
         if if_exists not in IF_EXISTS:
             raise InvalidRequest("this is no value of if_exists", given=if_exists, remedy=f"choose of {IF_EXISTS}")
@@ -118,7 +118,8 @@ class Request:
         output = output or f"{product.name}_geozarr.zarr"
         target = str(output_place(output)) if locate is None else locate(output)
         chosen = normalise(settings.groups if groups is None else groups)
-        archive = settings.archive if archive is None else archive
+        if archive is None:
+            archive = settings.archive and not is_address(target)
         if archive:
             check_place(target)
         return cls(

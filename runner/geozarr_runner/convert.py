@@ -77,7 +77,7 @@ class Converters:
     command
         As `find_converter` returns it.
     environment
-        Variables for them, where this process does not have them itself.
+        Variables for those that are loaded, where this process does not have them itself.
     load
         How many to load at once; none where the command is not this Python's own.
     about
@@ -105,14 +105,23 @@ class Converters:
         self._cleanup.close()
 
     def run(
-        self, commands: Sequence[Sequence[str]], *, on_line: Callable[[str], None], on_tick: Callable[[], None]
+        self,
+        commands: Sequence[Sequence[str]],
+        environment: Mapping[str, str] | None = None,
+        *,
+        on_line: Callable[[str], None],
+        on_tick: Callable[[], None],
     ) -> None:
         """Run converters side by side to their end; the first that fails ends the others.
+
+        Those that were loaded are used if it is for this many that they were; else they end, and others are started.
 
         Parameters
         ----------
         commands
             A command line for each.
+        environment
+            Variables for those that are started; None for the same as for those that were loaded.
         on_line
             Called with every line that one of them prints, without colours.
         on_tick
@@ -124,14 +133,16 @@ class Converters:
             From the exit code and the last words. Exit code 0 proves nothing yet: see `verify`.
         """
         running: dict[IO[bytes], _Converter] = {}
-        for argv in commands:
-            if self._waiting:
-                converter = self._waiting.pop()
-                converter.tell(argv)
-            else:
-                converter = self._start(argv)
-            running[converter.stream] = converter
+        if len(commands) != len(self._waiting):
+            self._end()
         try:
+            for argv in commands:
+                if self._waiting:
+                    converter = self._waiting.pop()
+                    converter.tell(argv)
+                else:
+                    converter = self._start(argv, environment)
+                running[converter.stream] = converter
             for stream, line in _lines(list(running), on_tick):
                 converter = running[stream]
                 if line is None:  # it closed its output, and so has ended or is about to
@@ -143,10 +154,17 @@ class Converters:
                 if any(words in line for words in NO_SPACE):  # it would try again, and again
                     raise _failure(1, converter.last)
         finally:
-            self._cleanup.close()
+            self._end()
 
-    def _start(self, argv: Sequence[str], *, waits: bool = False) -> _Converter:
-        converter = _Converter(argv, self._environment, waits=waits)
+    def _end(self) -> None:
+        """End all of them."""
+        self._waiting.clear()
+        self._cleanup.close()
+
+    def _start(
+        self, argv: Sequence[str], environment: Mapping[str, str] | None = None, *, waits: bool = False
+    ) -> _Converter:
+        converter = _Converter(argv, self._environment if environment is None else environment, waits=waits)
         self._cleanup.callback(converter.end)
         return converter
 

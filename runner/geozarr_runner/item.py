@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geozarr_runner.errors import GeozarrError
 from geozarr_runner.product import Array, Group, Product, open_product
 from geozarr_runner.store import redact
 
@@ -34,6 +35,8 @@ PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 ZARR = "https://stac-extensions.github.io/zarr/v1.1.0/schema.json"
 # Where an orchestrator says which image a run is in.
 IMAGE_VARIABLE = "GEOZARR_RUNNER_IMAGE"
+# What metadata that is not as one expects comes to.
+CANNOT_BE_DESCRIBED = (ArithmeticError, AttributeError, GeozarrError, ImportError, LookupError, TypeError, ValueError)
 _TIME_IN_NAME = re.compile(r"(?<!\d)(\d{8}T\d{6})(?!\d)")
 _ZARR_GROUP = {"zarr:zarr_format": 3, "zarr:node_type": "group"}
 
@@ -65,7 +68,8 @@ def write(path: Path, product: Product, store: Path, output: str, record: Mappin
     """
     item = item_of(product, open_product(str(store)), output, record)
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
-    path.write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
+    text = json.dumps(document, indent=2, allow_nan=False)
+    path.write_text(text, encoding="utf-8")
 
 
 def item_of(product: Product, result: Product, output: str, record: Mapping[str, Any]) -> pystac.Item:

@@ -231,7 +231,8 @@ def _overlap(source: Path, output: Path) -> bool:
 
 
 def _overlaps(source: str, output: RemoteOutput) -> bool:
-    one, other = f"{redact(source).rstrip('/')}/", f"{output}/"
+    protocol, _, path = redact(source).partition("://")
+    one, other = f"{upload.ALIASES.get(protocol, protocol)}://{path.strip('/')}/", f"{output}/"
     return one.startswith(other) or other.startswith(one)
 
 

@@ -176,7 +176,9 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
                 given=space.output,
                 remedy='choose another output, or if_exists="overwrite"',
             )
-        item.unlink(missing_ok=True)  # a run that is killed now leaves an output without an item, never with another's
+        if taken or space.item.exists():
+            # A run that is killed now leaves an output without an item, never with another's.
+            item.unlink(missing_ok=True)
         if not taken:
             space.writing.rename(space.output)
         elif not _exchange(space.writing, space.output):

@@ -92,11 +92,10 @@ def run(
         return Result(plan.output, plan.groups, skipped=True)
     command = convert.find_converter()
     shares = _shares(request, plan)
-    largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
-    settings = machine.allocator(largest) | _threads(plan, len(shares))
+    count = len(shares) or 1
     with (
         _workspace(plan, request) as space,
-        convert.Converters(command, settings, load=len(shares) or 1, about=space.folder) as converters,
+        convert.Converters(command, _environment(plan, count), load=count, about=space.folder) as converters,
     ):
         with publish.storage_errors(space.output.parent):
             open_log(plan.output)
@@ -113,7 +112,7 @@ def run(
             publish.record_provenance(space.writing, record)
             size = folder_bytes(space.writing)
             with publish.storage_errors(space.item):
-                item.write(space.item, plan.product, space.writing, str(plan.output), record)
+                _write_item(space.item, plan, space.writing, record, reporter)
             if isinstance(space, upload.Workspace):
                 upload.publish(space, overwrite=request.if_exists == "overwrite", progress=progress)
             else:
@@ -173,12 +172,23 @@ def _complete(plan: Plan, reporter: Reporter) -> None:
         return
     beside = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        item.write(beside, plan.product, plan.output, str(plan.output), record)
-        beside.replace(place)
+        if _write_item(beside, plan, plan.output, record, reporter):
+            beside.replace(place)
     except OSError as error:
         reporter.warning("no-item", f"its STAC item cannot be written: {error.strerror}", f"have {place} made writable")
-    finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a volume that is read only refuses this too
+            beside.unlink(missing_ok=True)
+
+
+def _write_item(path: Path, plan: Plan, store: Path, record: Mapping[str, Any], reporter: Reporter) -> bool:
+    """Write the item of an output; one that cannot be described is an output all the same."""
+    try:
+        item.write(path, plan.product, store, str(plan.output), record)
+    except item.CANNOT_BE_DESCRIBED as error:
+        text = f"it has no STAC item, as its metadata cannot be put into one: {type(error).__name__}: {error}"
+        reporter.warning("no-item", text, "please report it with the log")
+        return False
+    return True
 
 
 def _has_place_for_a_log(output: Path) -> bool:
@@ -285,6 +295,7 @@ class _Work:
             self.reporter.emit("log", source="runner", text="running " + " ".join(redact(word) for word in argv))
         self.converters.run(
             commands,
+            _environment(plan, len(commands)),
             on_line=lambda line: self.reporter.emit("log", source="converter", text=line),
             on_tick=tick,
         )
@@ -305,11 +316,13 @@ def _shares(request: Request, plan: Plan) -> list[list[Array]]:
     return [] if request.dask_cluster else split(plan, cores=machine.cores(), memory=machine.free_memory())
 
 
-def _threads(plan: Plan, count: int) -> dict[str, str]:
-    """Return what makes several converters share the cores; one has them all by itself."""
-    if not count:
-        return {}
-    return machine.threads(threads(plan, count, cores=machine.cores(), memory=machine.free_memory()))
+def _environment(plan: Plan, count: int) -> dict[str, str]:
+    """Return the variables of so many converters: several share the cores, one has them all by itself."""
+    largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
+    allocator = machine.allocator(largest)
+    if count < 2:
+        return allocator
+    return allocator | machine.threads(threads(plan, count, cores=machine.cores(), memory=machine.free_memory()))
 
 
 def _finish(plan: Plan, output: Path) -> None:

@@ -413,6 +413,7 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
     _write_manifest(output, manifest, replaces=gone)
     if ROOT in there:
         store.remove([ROOT])
+    asked_for_root = False
     try:  # from here on the old output is none any more
         beside.remove([f"{output.name}{ITEM}"])
         store.remove(gone)
@@ -424,7 +425,9 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
         space.lock.confirm()
         if gone:
             _write_manifest(output, manifest)
-        beside.write(f"{output.name}{ITEM}", space.item.read_bytes())
+        if space.item.exists():
+            beside.write(f"{output.name}{ITEM}", space.item.read_bytes())
+        asked_for_root = True  # should it arrive late, all that it names has to be there
         store.write(ROOT, files[ROOT].read_bytes())
         went(sizes[ROOT])
     except BaseException:
@@ -433,8 +436,9 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
         with suppress(GeozarrError):
             space.lock.confirm()
             store.remove([ROOT])
-            beside.remove([f"{output.name}{ITEM}"])
-            store.remove({*gone, *manifest})
+            if not asked_for_root:
+                beside.remove([f"{output.name}{ITEM}"])
+                store.remove({*gone, *manifest})
         raise
     return sum(sizes.values())
 

@@ -188,9 +188,20 @@ def test_one_is_loaded_while_there_is_nothing_to_convert() -> None:
     lines: list[str] = []
     with Converters(find_converter(), {"COLUMNS": "200"}, load=2) as converters:
         assert len(loaders()) == 2
-        converters.run([[find_converter(), "convert", "--help"]], on_line=lines.append, on_tick=lambda: None)
-        assert any("usage: eopf-geozarr convert" in line for line in lines)
+        converters.run([[find_converter(), "convert", "--help"]] * 2, on_line=lines.append, on_tick=lambda: None)
+        assert sum("usage: eopf-geozarr convert" in line for line in lines) == 2
     assert loaders() == []
+
+
+def test_another_number_than_was_loaded_is_started_as_it_has_to_be(script: Script) -> None:
+    """Also when all that were loaded have ended with an earlier number."""
+    lines: list[str] = []
+    command = script("import os; print(os.environ.get('OF_THE_LOADED'), os.environ.get('OF_OTHERS'))")
+    with Converters(find_converter(), {"OF_THE_LOADED": "1"}, load=2) as converters:
+        for count in (1, 2):
+            converters.run([command] * count, {"OF_OTHERS": "2"}, on_line=lines.append, on_tick=lambda: None)
+            assert loaders() == []
+    assert lines == ["None 2"] * 3
 
 
 def test_what_was_loaded_in_vain_ends() -> None:

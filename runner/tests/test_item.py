@@ -202,6 +202,18 @@ def test_an_item_that_cannot_be_written_is_a_warning(
     assert beside(copy) == {"out.zarr"}
 
 
+def test_a_product_that_cannot_be_described_is_converted_all_the_same(s2: Path, tmp_path: Path) -> None:
+    ring = [[11, 42, float("nan")], [12, 42, 0], [12, 43, 0], [11, 42, 0]]
+    source = pystac.Item("item", None, None, datetime(2025, 1, 2, tzinfo=UTC), {}).to_dict(include_self_link=False)
+    source["geometry"] = {"type": "Polygon", "coordinates": [ring]}
+    source["assets"] = {"product": {"href": str(s2), "type": "application/vnd+zarr"}}
+    (tmp_path / "item.json").write_text(json.dumps(source))
+    done = run(tmp_path / "item.json", tmp_path / "out.zarr", "--groups", R60M)
+    assert done.result["groups"] == [R60M]
+    assert [event["code"] for event in done.of("warning")] == ["no-item"]
+    assert not Path(items.address_of(tmp_path / "out.zarr")).exists()
+
+
 def test_a_new_output_has_a_new_item(copy: Path, s2: Path) -> None:
     run(s2, copy, "--groups", R60M, "--if-exists", "overwrite").result  # noqa: B018
     assert list(item_of(copy).assets) == ["product", R60M[1:]]

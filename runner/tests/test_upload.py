@@ -320,6 +320,22 @@ def test_interrupted_while_it_uploads_it_leaves_nothing(
     assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys - bucket.beside()
 
 
+def test_a_root_that_arrives_after_the_end_stands_over_all_that_it_names(s2: Path, way: tuple[Bucket, Proxy]) -> None:
+    bucket, proxy = way
+    proxy.holds = lambda method, path: method == "PUT" and path.endswith("/out/tile.zarr/zarr.json")
+    process = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
+    assert proxy.held.acquire(timeout=60)
+    process.send_signal(signal.SIGTERM)
+    done = finish(process, Path(), timeout=60)
+    assert (done.code, done.error["code"]) == (7, "interrupted")
+    assert "zarr.json" not in bucket.there()
+    proxy.go_on.set()
+    until(lambda: "zarr.json" in bucket.there())
+    assert bucket.there() == bucket.manifest()
+    assert ITEM in bucket.keys
+    assert bucket.convert(s2, "--if-exists", "skip").result["skipped"] is True
+
+
 def test_killed_while_it_replaces_nothing_is_mixed(s2: Path, way: tuple[Bucket, Proxy]) -> None:
     bucket, proxy = way
     bucket.convert(s2)
@@ -609,6 +625,9 @@ def test_scratch_space_that_is_named(s2: Path, bucket: Bucket, tmp_path: Path) -
 def test_a_product_may_not_be_its_own_output(s2: Path, bucket: Bucket) -> None:
     bucket.s3.put(str(s2), f"{bucket.name}/in/tile.zarr", recursive=True)
     done = run(bucket.address("in/tile.zarr"), bucket.address("in/tile.zarr/out"), "--groups", R60M, env=bucket.env)
+    assert (done.code, done.error["code"]) == (2, "invalid-request")
+    also = bucket.address("in/tile.zarr").replace("s3:", "s3a:")
+    done = run(also, f"{also}/out", "--groups", R60M, env=bucket.env | {"FSSPEC_S3A": json.dumps(bucket.options)})
     assert (done.code, done.error["code"]) == (2, "invalid-request")
     made = run(bucket.address("in/tile.zarr"), bucket.address("out.zarr"), "--groups", R60M, env=bucket.env)
     assert made.result["bytes_read"] > 0

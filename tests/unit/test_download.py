@@ -452,6 +452,24 @@ def test_an_output_that_was_not_packed(sample: Path, made: Path, tmp_path: Path,
     assert names(tmp_path) == []
 
 
+def test_an_archive_of_the_output_that_had_this_name_before(converted: Job, made: Path, tmp_path: Path) -> None:
+    root = made / "zarr.json"
+    times = (root.stat().st_atime, root.stat().st_mtime)
+    os.utime(root, (0, Path(f"{made}{SUFFIX}").stat().st_mtime + 1))
+    try:
+        with pytest.raises(ArchiveMissing):
+            converted.download(tmp_path / "got.tar.gz", progress=False)
+    finally:
+        os.utime(root, times)
+    assert names(tmp_path) == []
+
+
+def test_what_lies_beside_the_target_stays(converted: Job, tmp_path: Path) -> None:
+    converted.item().save_object(dest_href=str(tmp_path / "got.zarr.stac.json"))
+    converted.download(tmp_path / "got.zarr", progress=False)
+    assert names(tmp_path) == ["got.zarr", "got.zarr.stac.json"]
+
+
 def test_an_output_that_is_gone(distant: Distant, tmp_path: Path) -> None:
     distant.filesystem.rm(distant.root, recursive=True)
     with pytest.raises(InvalidRequest, match="no longer there"):

@@ -79,6 +79,7 @@ def test_a_list_of_items_in_a_file_knows_where_it_is(tmp_path: Path) -> None:
         with pytest.raises(GeozarrError) as raised:
             gz.inspect(item)
         assert raised.value.given == str(tmp_path / f"{name}.zarr")
+        assert item.get_self_href() is None, "nobody wrote it there"
 
 
 def test_a_catalogue_on_the_web(catalogue: pystac.Catalog, tmp_path: Path) -> None:

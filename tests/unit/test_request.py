@@ -60,6 +60,9 @@ def test_what_is_left_out_comes_from_the_settings(make: Make, tmp_path: Path) ->
 def test_an_archive_lies_beside_a_folder_only(make: Make) -> None:
     with pytest.raises(InvalidRequest, match="leave archive out"):
         make("s3://bucket/out.zarr", archive=True)
+    wanted = Settings(archive=True)
+    assert make(settings=wanted).archive
+    assert not make("s3://bucket/out.zarr", settings=wanted).archive, "a setting is for those that can have one"
 
 
 def test_arguments_win_over_the_settings(make: Make, tmp_path: Path) -> None:
