@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -17,15 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from geozarr_runner.errors import GeozarrError
-from geozarr_runner.product import Array, Group, Product, open_product
 from geozarr_runner.store import redact
 
 if TYPE_CHECKING:
     import pystac
     from pystac.extensions.raster import RasterBand
+
+    from geozarr_runner.product import Array, Group, Product
 
 SUFFIX = ".stac.json"
 MEDIA_TYPE = "application/vnd+zarr; version=3"
@@ -66,6 +66,8 @@ def write(path: Path, product: Product, store: Path, output: str, record: Mappin
     ------
     OSError
     """
+    from geozarr_runner.product import open_product
+
     item = item_of(product, open_product(str(store)), output, record)
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
     text = json.dumps(document, indent=2, allow_nan=False)
@@ -133,6 +135,8 @@ def _identifier(product: str, output: str) -> str:
 
 def _place(product: Product, result: Product) -> tuple[dict[str, Any] | None, list[float] | None]:
     """Return outline and box in degrees: as the product's item or the product says them, else those of the output."""
+    import numpy as np
+
     for described in (product.item, product.discovery):
         geometry = described.get("geometry")
         if isinstance(geometry, Mapping) and geometry.get("type") in ("Polygon", "MultiPolygon"):
@@ -318,7 +322,7 @@ def _band(array: Array, resolution: float | None) -> RasterBand:
 
     def number(name: str) -> float | None:
         value = array.attributes.get(name)
-        return value if isinstance(value, int | float) and np.isfinite(value) else None
+        return value if isinstance(value, int | float) and math.isfinite(value) else None
 
     unit = array.attributes.get("units")
     return RasterBand.create(
@@ -333,6 +337,8 @@ def _band(array: Array, resolution: float | None) -> RasterBand:
 
 def _no_data(array: Array) -> Any:
     """Return the number that stands for no data, in the words of the raster extension; None where there is none."""
+    import numpy as np
+
     value = array.attributes.get("_FillValue", array.attributes.get("missing_value"))
     if isinstance(value, str):  # xarray's way of writing a float into JSON
         try:
@@ -341,6 +347,6 @@ def _no_data(array: Array) -> Any:
             return None
     if not isinstance(value, int | float):
         return None
-    if not np.isfinite(value):
-        return "nan" if np.isnan(value) else "inf" if value > 0 else "-inf"
+    if not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value

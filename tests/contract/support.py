@@ -7,6 +7,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,8 +156,9 @@ class LocalPlace(Place):
 
     def kill(self, name: str) -> None:
         for process in processes_with("geozarr_runner"):
-            if self.output(name) in process.cmdline():
-                process.kill()
+            with suppress(psutil.NoSuchProcess):  # some end by themselves meanwhile
+                if self.output(name) in process.cmdline():
+                    process.kill()
 
     def forget(self, job: Job) -> None:
         shutil.rmtree(Path(self.settings["GEOZARR_STATE_DIR"]) / "jobs" / job.name)

@@ -15,7 +15,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-COPIED = ("geozarr_nb", "runner", "tests", "benchmarks", "workflows", "scripts", "params.json", "pyproject.toml")
+COPIED = (
+    *("geozarr_nb", "runner", "tests", "benchmarks", "docs", "workflows", "scripts", "params.json", "pyproject.toml"),
+)
 RECIPES = ("A kind of product", "A backend", "A check of the doctor")
 TARGETS = set(" ".join(re.findall(r"^([a-z0-9 -]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)).split())
 
@@ -53,7 +55,7 @@ def commands(part: str) -> Iterator[list[str]]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    leave = shutil.ignore_patterns("__pycache__", "data", "artifacts", ".*_cache")
+    leave = shutil.ignore_patterns("__pycache__", "data", "artifacts", "_build", ".*_cache")
     for name in COPIED:
         source = ROOT / name
         (shutil.copytree(source, tmp_path / name, ignore=leave) if source.is_dir() else shutil.copy(source, tmp_path))

@@ -55,7 +55,7 @@ def test_from_the_product_to_a_picture(sample: Path, bucket: str, s3_options: Op
     # The log of a job is in its own folder; what it leaves in the store is the output alone, and what belongs to it.
     keys = s3fs.S3FileSystem(**s3_options, use_listings_cache=False).find(bucket)
     beside = {key.partition("/")[2] for key in keys if "/r60m.zarr/" not in key}
-    assert beside == {"out/r60m.zarr.manifest.json"}
+    assert beside == {"out/r60m.zarr.manifest.json", "out/r60m.zarr.stac.json"}
     assert job.logs()
     assert left_in(place / "scratch") == []
 
