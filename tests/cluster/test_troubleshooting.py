@@ -118,7 +118,7 @@ def succeeds(job: Job) -> None:
 
 def failure_of(job: Job) -> str:
     """Wait until a job has failed, and return what is said of it; a node looks at its disk once a minute or so."""
-    job.wait(timeout=300)
+    job.wait(timeout=270)
     with pytest.raises(ConversionFailed) as caught:
         job.raise_for_status()
     return str(caught.value)
