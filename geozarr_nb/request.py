@@ -233,16 +233,11 @@ class Request:
         """
         from geozarr_runner.groups import report
         from geozarr_runner.preflight import is_done
-        from geozarr_runner.publish import provenance_of
+        from geozarr_runner.publish import provenance_in
 
         if root is None:
             return False
-        try:
-            document = json.loads(root)
-        except ValueError:
-            document = None
-        record = provenance_of(document if isinstance(document, dict) else None)
-        return is_done(self.output, record, product, report(product, self.groups).found, self.if_exists)
+        return is_done(self.output, provenance_in(root), product, report(product, self.groups).found, self.if_exists)
 
     def check_groups(self, product: Product) -> None:
         """Do the part of `check` that needs no look at the output.

@@ -139,8 +139,10 @@ def _stored_bytes(output: Output) -> int:
 
 def _archive_of(plan: Plan, request: Request, reporter: Reporter) -> Archive:
     """Return the archive of an output that is there already; it is made where there is none."""
+    if (there := existing(Path(str(plan.output)))) is not None:  # which nothing has to be locked or written for
+        return there
     with _workspace(plan, request) as space:
-        return existing(space.output) or _pack(space, reporter)
+        return _pack(space, reporter)
 
 
 def _pack(space: publish.Workspace, reporter: Reporter) -> Archive:

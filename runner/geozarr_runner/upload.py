@@ -377,13 +377,8 @@ def discard_leftovers(output: Output, scratch: Path | None = None) -> bool:
     return folders.discard_leftovers(output, scratch)
 
 
-def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
+def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> None:
     """Upload a verified output, its root last; what it replaces is removed before.
-
-    Returns
-    -------
-    int
-        The bytes of the output.
 
     Raises
     ------
@@ -440,7 +435,6 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> int:
                 beside.remove([f"{output.name}{ITEM}"])
                 store.remove({*gone, *manifest})
         raise
-    return sum(sizes.values())
 
 
 def log_file(output: RemoteOutput, scratch: Path | None) -> Path:
