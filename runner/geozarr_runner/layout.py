@@ -22,12 +22,16 @@ NOT_COPIED = ("/quality/l1c_quicklook", "/quality/l2a_quicklook")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One array that will be written: its size and that of its stored objects, in pixels."""
+    """One array that will be written: its size and that of its stored objects, in pixels.
+
+    `computed` is how many values go through the computer for it: its own, or those that it is averaged from.
+    """
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     overview: bool
     source: Array
+    computed: int
 
     @property
     def objects(self) -> int:
@@ -68,9 +72,10 @@ def overview_shapes(height: int, width: int) -> Iterator[tuple[int, int]]:
 def _generic(group: Group) -> Iterator[Written]:
     for array in group.variables:
         *bands, height, width = array.shape
-        yield Written(array.shape, _aligned(array.shape), False, array)
+        yield Written(array.shape, _aligned(array.shape), False, array, math.prod(array.shape))
         for shape in overview_shapes(height, width):
-            yield Written((*bands, *shape), _aligned((*bands, *shape)), True, array)
+            overview = (*bands, *shape)
+            yield Written(overview, _aligned(overview), True, array, math.prod(overview))
 
 
 def _aligned(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -96,7 +101,7 @@ def _flat_sentinel2(product: Product) -> Iterator[Written]:
             continue
         for array in group.variables:
             if array.shape:
-                yield Written(array.shape, chunks(array.shape), False, array)
+                yield Written(array.shape, chunks(array.shape), False, array, math.prod(array.shape))
     coarsest = product.groups.get(f"{REFLECTANCE}/r60m")
     finest = product.groups.get(f"{REFLECTANCE}/r10m")
     if coarsest is None or coarsest.shape is None:
@@ -115,12 +120,12 @@ def _flat_sentinel2(product: Product) -> Iterator[Written]:
         host = product.groups.get(path)
         if host is not None and host.shape is not None:
             for array in injected.values():
-                yield Written(host.shape[-2:], chunks(host.shape[-2:]), True, array)
+                yield Written(host.shape[-2:], chunks(host.shape[-2:]), True, array, math.prod(array.shape))
     height, width = coarsest.shape[-2:]
     for resolution in COARSER_THAN_60M:
         shape = (height * 60 // resolution, width * 60 // resolution)
         for array in {**bands, **injected_60m}.values():
-            yield Written(shape, chunks(shape), True, array)
+            yield Written(shape, chunks(shape), True, array, height * width)  # each level anew from 60 m
 
 
 def _variables(product: Product, path: str) -> tuple[Array, ...]:
