@@ -51,8 +51,8 @@ from geozarr_nb.errors import (
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
 from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX
-from geozarr_runner.estimate import memory_needed
 from geozarr_runner.events import Event
+from geozarr_runner.memory import memory_needed
 from geozarr_runner.product import Product
 from geozarr_runner.upload import LOG, RemoteOutput, is_address, read_beside, root_document
 

@@ -10,11 +10,9 @@ from geozarr_runner import html
 from geozarr_runner.events import human_bytes
 from geozarr_runner.groups import report
 from geozarr_runner.layout import NOT_COPIED, Written, written
+from geozarr_runner.memory import memory_needed
 from geozarr_runner.product import Array, Product
 from geozarr_runner.profiles import profile_of
-
-# The converter's own interpreter and libraries.
-MEMORY_OF_CONVERTER = 450_000_000
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None) -> Est
         download_bytes=download,
         requests=len(sizes),
         output_bytes=output,
-        memory_bytes=_memory(product, chosen.found, expected),
+        memory_bytes=memory_needed(product, chosen.found),
         staging_bytes=staging,
         exact=exact,
         notes=tuple(notes),
@@ -162,43 +160,3 @@ def _of_warped(product: Product, groups: Iterable[str], stored: Mapping[str, int
         overviews = 4 / 3 if len(array.shape) >= 2 else 1.0
         total += stored.get(array.path, array.nbytes) * overviews
     return int(total)
-
-
-def memory_for(arrays: Iterable[Written]) -> int:
-    """Return one converter's peak memory for chosen groups: whole variables as float64 while it makes overviews."""
-    return MEMORY_OF_CONVERTER + 6 * 8 * max(array.pixels for array in arrays)
-
-
-def memory_of_part(product: Product, groups: Iterable[str], threads: int = 1) -> int:
-    """Return the peak memory of a converter that runs beside others.
-
-    Each thread holds chunks of its own of the flat layout, which was measured with two; chosen groups are held as
-    whole variables with any number.
-    """
-    chosen = tuple(groups)
-    needs = memory_needed(product, chosen)
-    return needs if chosen else MEMORY_OF_CONVERTER + threads * (needs - MEMORY_OF_CONVERTER) // 2
-
-
-def memory_needed(product: Product, groups: Iterable[str]) -> int:
-    """Return the peak memory of converting these groups, in bytes; no groups are the whole product.
-
-    Groups that the product does not have do not count.
-    """
-    chosen = tuple(path for path in groups if path in product.groups)
-    return _memory(product, chosen, written(product, chosen))
-
-
-def _memory(product: Product, groups: Iterable[str], expected: list[Written] | None) -> int:
-    """Return the converter's peak memory, as measured for tiles of 1080 to 10980 pixels.
-
-    The flat layout holds several chunks of float32; a warp holds source and target of one variable.
-    """
-    if expected is None:
-        chosen = tuple(groups) or tuple(product.groups)
-        largest = max((array.nbytes for path in chosen for array in product.groups[path].arrays), default=0)
-        return int(MEMORY_OF_CONVERTER + 8 * largest)
-    if groups:
-        return memory_for(expected)
-    chunk = max(math.prod(array.chunks[-2:]) for array in expected)
-    return int(MEMORY_OF_CONVERTER + 18 * 4 * chunk)

@@ -57,12 +57,27 @@ def threads(count: int) -> dict[str, str]:
     return {"DASK_NUM_WORKERS": str(count)}
 
 
+def read_at_once(size: int) -> dict[str, str]:
+    """Return the variables that make a converter read this many bytes at once, decoded."""
+    return {"DASK_ARRAY__CHUNK_SIZE": f"{size}B"}
+
+
+def share_buffers() -> None:
+    """Make threads that this process starts from here on use the memory that can keep large buffers: all the same."""
+    _tell_allocator(M_ARENA_MAX, 1)
+
+
 def keep_buffers() -> None:
-    """Make this process keep its large buffers from here on."""
+    """Make this process keep its large buffers from here on, in the threads that `share_buffers` came before."""
+    share_buffers()
+    _tell_allocator(M_MMAP_THRESHOLD, LARGEST_INT)
+    _tell_allocator(M_TRIM_THRESHOLD, LARGEST_INT)
+
+
+def _tell_allocator(parameter: int, value: int) -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST_INT), (M_TRIM_THRESHOLD, LARGEST_INT)):
-            libc.mallopt(parameter, value)
+        libc.mallopt(parameter, value)
 
 
 def _read(path: Path) -> str:

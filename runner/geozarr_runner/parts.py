@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner.errors import ConverterFailed
-from geozarr_runner.estimate import memory_of_part, needed
+from geozarr_runner.estimate import needed
 from geozarr_runner.layout import REFLECTANCE, written
+from geozarr_runner.memory import memory_of_part
 from geozarr_runner.preflight import Plan
 from geozarr_runner.product import Array
 from geozarr_runner.publish import write_consolidated

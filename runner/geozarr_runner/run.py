@@ -20,6 +20,7 @@ from geozarr_runner.diagnose import diagnose
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, StorageFailed, VerificationFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.layout import written
+from geozarr_runner.memory import memory_of_part, worth_reading
 from geozarr_runner.parts import join, split, threads
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import Array
@@ -79,6 +80,7 @@ def run(
             with suppress(OSError, StorageFailed):  # what is written later fails with its own reason
                 open_log(output)
 
+    machine.share_buffers()
     start = time.monotonic()
     started = datetime.now(UTC)
     with reporter.stage("preflight"):
@@ -95,7 +97,7 @@ def run(
     count = len(shares) or 1
     with (
         _workspace(plan, request) as space,
-        convert.Converters(command, _environment(plan, count), load=count, about=space.folder) as converters,
+        convert.Converters(command, environment(plan, count), load=count, about=space.folder) as converters,
     ):
         with publish.storage_errors(space.output.parent):
             open_log(plan.output)
@@ -297,7 +299,7 @@ class _Work:
             self.reporter.emit("log", source="runner", text="running " + " ".join(redact(word) for word in argv))
         self.converters.run(
             commands,
-            _environment(plan, len(commands)),
+            environment(plan, len(commands)),
             on_line=lambda line: self.reporter.emit("log", source="converter", text=line),
             on_tick=tick,
         )
@@ -318,13 +320,19 @@ def _shares(request: Request, plan: Plan) -> list[list[Array]]:
     return [] if request.dask_cluster else split(plan, cores=machine.cores(), memory=machine.free_memory())
 
 
-def _environment(plan: Plan, count: int) -> dict[str, str]:
+def environment(plan: Plan, count: int) -> dict[str, str]:
     """Return the variables of so many converters: several share the cores, one has them all by itself."""
+    cores, memory = machine.cores(), machine.free_memory()
     largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
-    allocator = machine.allocator(largest)
-    if count < 2:
-        return allocator
-    return allocator | machine.threads(threads(plan, count, cores=machine.cores(), memory=machine.free_memory()))
+    variables = machine.allocator(largest)
+    number = cores
+    if count > 1:
+        number = threads(plan, count, cores=cores, memory=memory)
+        variables |= machine.threads(number)
+    read = worth_reading(plan.product, plan.groups)
+    if read and (memory is None or count * memory_of_part(plan.product, plan.groups, number, read=read) <= memory):
+        variables |= machine.read_at_once(read)
+    return variables
 
 
 def _finish(plan: Plan, output: Path) -> None:
