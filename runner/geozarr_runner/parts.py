@@ -1,6 +1,6 @@
 """Converts variables side by side, and joins what the converters wrote.
 
-The converter handles one variable after the other and keeps little more than one core busy. In the generic layout the
+The converter handles one variable after the other, and is far from keeping a machine busy. In the generic layout the
 variables of a group do not depend on each other: converters with some of them each write the same coordinates, the
 same attributes, and their own arrays. In the flat Sentinel-2 layout a band depends on the same band at other
 resolutions, and on nothing else. Joined, the parts are what one converter would have written, object for object.
@@ -24,6 +24,9 @@ from geozarr_runner.publish import write_consolidated
 
 # A converter more costs some five seconds of a core to start; less than this many pixels do not earn it.
 PIXELS_WORTH_A_CONVERTER = 60_000_000
+# Cores that one converter has work for: with chosen groups for little more than one, with the flat layout's many chunks
+# for two.
+CORES_OF_GENERIC, CORES_OF_FLAT = 1, 2
 # Nanoseconds of a core for one value: of a packed number, of another one, of one that has only a byte. Nearly all of it
 # is for the digits that the compressor has to keep.
 COST_OF_PACKED, COST_OF_NUMBER, COST_OF_BYTE = 33, 16, 6
@@ -47,7 +50,7 @@ def split(plan: Plan, *, cores: int, memory: int | None) -> list[list[Array]]:
     Parameters
     ----------
     cores
-        Converters that can be kept busy.
+        How many there are for them.
     memory
         Bytes that all of them may use together; None where nobody knows.
     """
@@ -58,7 +61,8 @@ def split(plan: Plan, *, cores: int, memory: int | None) -> list[list[Array]]:
     for one in expected:
         weights[_unit(plan, one.source)] += one.computed * _cost(one.source)
     seeds = [[unit] for unit in weights] if plan.groups else _seeds(plan)
-    count = min(cores, len(seeds), sum(one.pixels for one in expected) // PIXELS_WORTH_A_CONVERTER)
+    busy = cores // (CORES_OF_GENERIC if plan.groups else CORES_OF_FLAT)
+    count = min(busy, len(seeds), sum(one.pixels for one in expected) // PIXELS_WORTH_A_CONVERTER)
     if memory is not None:
         count = min(count, memory // memory_of_part(plan.product, plan.groups))
     if count < 2:

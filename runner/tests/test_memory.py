@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from geozarr_runner import machine
+from geozarr_runner import machine, memory
 from geozarr_runner.events import Reporter
 from geozarr_runner.memory import (
     CONVERTER,
@@ -20,8 +21,8 @@ from geozarr_runner.memory import (
 )
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import Array, Product, open_product
-from geozarr_runner.run import environment
-from runner.tests.support import R20M
+from geozarr_runner.run import environment, run
+from runner.tests.support import R20M, R60M, contents
 
 
 def in_chunks_of(edge: int, product: Product) -> Product:
@@ -82,7 +83,21 @@ def test_a_converter_reads_more_at_once_where_memory_is_free_for_it(
     monkeypatch.setattr(machine, "cores", lambda: 2)
     enough = memory_of_part(plan.product, (), 2, read=8 * 5490**2)
     said = []
-    for memory in (None, enough, enough - 1):
-        monkeypatch.setattr(machine, "free_memory", lambda memory=memory: memory)
+    for free in (None, enough, enough - 1):
+        monkeypatch.setattr(machine, "free_memory", lambda free=free: free)
         said.append(environment(plan, 1).get("DASK_ARRAY__CHUNK_SIZE"))
     assert said == ["241120800B", "241120800B", None]
+
+
+@pytest.mark.parametrize("groups", [[], [R20M, R60M]], ids=["whole", "groups"])
+def test_what_is_read_at_once_does_not_change_what_is_written(
+    groups: list[str], s2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = []
+    for read in (memory.READ_AT_ONCE, 10_000):
+        monkeypatch.setattr(memory, "READ_AT_ONCE", read)
+        monkeypatch.setattr(memory, "LARGEST_READ", 2 * read)
+        with closing(Reporter(io.StringIO())) as reporter:
+            run(Request(s2, tmp_path / f"{read}.zarr", groups=groups), reporter)
+        stores.append(contents(tmp_path / f"{read}.zarr"))
+    assert stores[0] == stores[1]

@@ -58,8 +58,15 @@ def test_it_is_divided_as_far_as_memory_and_cores_go(
     assert parts.split(plan(R20M), cores=1, memory=None) == []
     assert parts.split(plan(R20M), cores=4, memory=600_000_000) == []
     assert len(parts.split(plan(R20M), cores=4, memory=1_100_000_000)) == 2
-    assert len(parts.split(plan(), cores=3, memory=1_000_000_000)) == 2
-    assert parts.split(plan(), cores=3, memory=900_000_000) == []
+    assert len(parts.split(plan(), cores=6, memory=1_000_000_000)) == 2
+    assert parts.split(plan(), cores=6, memory=900_000_000) == []
+
+
+def test_the_flat_layout_gives_one_converter_work_for_two_cores(
+    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
+    assert [len(parts.split(plan(), cores=cores, memory=None)) for cores in (1, 2, 3, 4, 5, 6)] == [0, 0, 0, 2, 2, 3]
 
 
 def test_converters_share_the_cores_as_far_as_memory_goes(plan: Callable[..., Plan]) -> None:
@@ -75,7 +82,7 @@ def test_a_band_of_the_flat_layout_stays_together_and_every_part_has_every_resol
 ) -> None:
     monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
     whole = plan()
-    shares = parts.split(whole, cores=count, memory=None)
+    shares = parts.split(whole, cores=2 * count, memory=None)
     assert len(shares) == count
     groups = [group for path, group in whole.product.groups.items() if "quicklook" not in path]
     known = {array.path for group in groups for array in group.variables}
@@ -89,7 +96,7 @@ def test_a_band_of_the_flat_layout_stays_together_and_every_part_has_every_resol
 
 
 def test_parts_take_about_as_long(plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds that one thread took for each array of a full tile; what b08 takes is also averaged into 20 m and 60 m."""
+    """Seconds that one thread took for each array of a full tile; b08 is also averaged into 20 m and 60 m."""
     monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
     took = {R10M: 3.9, R20M: 1.05, R60M: 0.45, "/quality/atmosphere/r10m": 1.8, "/quality/atmosphere/r20m": 0.54}
     took |= {"/quality/mask/r10m": 0.62, "/quality/mask/r20m": 0.27, "/quality/probability/r20m": 0.27}
@@ -97,7 +104,7 @@ def test_parts_take_about_as_long(plan: Callable[..., Plan], monkeypatch: pytest
     took |= {f"{R10M}/b08": 3.9 + 6.2 + 1.05 + 0.45}
     whole = plan()
     for count in (2, 3):
-        shares = parts.split(whole, cores=count, memory=None)
+        shares = parts.split(whole, cores=2 * count, memory=None)
         paths = [[array.path for array in share if array.name not in ("x", "y", "band")] for share in shares]
         seconds = [sum(took.get(path, took.get(path.rpartition("/")[0], 0.03)) for path in share) for share in paths]
         assert max(seconds) < 1.1 * min(seconds)
@@ -109,7 +116,7 @@ def test_a_product_that_is_no_sentinel2_to_the_converter_is_not_divided(
     monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
     odd = Path(shutil.copytree(s2, tmp_path / "odd.zarr"))
     drop_top_group(odd, "quality")
-    assert parts.split(plan(product=odd), cores=2, memory=None) == []
+    assert parts.split(plan(product=odd), cores=4, memory=None) == []
 
 
 def test_what_one_converter_has_to_do_is_not_divided(
@@ -133,15 +140,15 @@ def test_parts_that_do_not_fit_together_are_made_as_one(
     (odd / ".zmetadata").write_text(json.dumps(document | {"metadata": dict(sorted(nodes.items()))}))
     monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
     stores = {}
-    for cores in (1, 2):
+    for cores in (2, 4):
         monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
         said = io.StringIO()
         with closing(Reporter(said)) as reporter:
             run(Request(odd, tmp_path / f"{cores}.zarr", groups=[]), reporter)
         warnings = [event for event in parse_all(said.getvalue().splitlines()) if event.type == "warning"]
-        assert [event["code"] for event in warnings] == ["not-divided"] * (cores - 1)
+        assert [event["code"] for event in warnings] == ["not-divided"] * (cores == 4)
         stores[cores] = contents(tmp_path / f"{cores}.zarr")
-    assert stores[1] == stores[2]
+    assert stores[2] == stores[4]
     assert not list(tmp_path.glob(".*"))
 
 
@@ -177,15 +184,16 @@ def test_the_joined_output_is_the_undivided_one(
 ) -> None:
     monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
     stores = {}
-    for cores in (1, count):
+    enough = count if groups else 2 * count
+    for cores in (1, enough):
         monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
         said = io.StringIO()
         with closing(Reporter(said)) as reporter:
             run(Request(request.getfixturevalue(product), tmp_path / f"{cores}.zarr", groups=groups), reporter)
-        assert (f"{count} converters side by side" in said.getvalue()) == (cores == count)
+        assert (f"{count} converters side by side" in said.getvalue()) == (cores == enough)
         stores[cores] = contents(tmp_path / f"{cores}.zarr")
-    assert stores[1].keys() == stores[count].keys()
-    assert [name for name in stores[1] if stores[1][name] != stores[count][name]] == []
+    assert stores[1].keys() == stores[enough].keys()
+    assert [name for name in stores[1] if stores[1][name] != stores[enough][name]] == []
     assert not list(tmp_path.glob(".*"))
 
 
