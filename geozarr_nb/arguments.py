@@ -57,6 +57,7 @@ def build_parser(commands: Mapping[str, Command], version: str) -> argparse.Argu
         _add_source(command)
         _add_groups(command)
         _add_json(command)
+    _add_packed(estimate)
 
     convert = add(
         "convert",
@@ -188,6 +189,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         metavar="true|false",
         help="pack the finished output as OUTPUT.tar.gz beside it too, with its checksum in .tar.gz.sha256",
     )
+    _add_packed(parser)
     parser.add_argument("--scratch", metavar="DIR", help="folder for intermediate files (default: beside OUTPUT)")
     parser.add_argument("--image", metavar="I", help="the runner's image on a cluster (default: $GEOZARR_IMAGE)")
     parser.add_argument(
@@ -216,6 +218,14 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help="path or address of a converted store, or the name of its job")
     _add_backend(parser)
+
+
+def _add_packed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--packed",
+        action="store_true",
+        help="keep numbers that are stored as integers with a scale as they are, of a whole Sentinel-2 product",
+    )
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

@@ -85,7 +85,7 @@ def validate(source: Source | None = None, groups: Groups | None = None) -> Grou
     return report(open_source(source, settings), settings.groups if groups is None else groups)
 
 
-def estimate(source: Source | None = None, groups: Groups | None = None) -> Estimate:
+def estimate(source: Source | None = None, groups: Groups | None = None, *, packed: bool = False) -> Estimate:
     """Say what converting these groups will cost: bytes to download and to write, requests, memory, scratch space.
 
     Asks the store for the size of each object that is needed, and reads no data.
@@ -94,18 +94,21 @@ def estimate(source: Source | None = None, groups: Groups | None = None) -> Esti
     ----------
     source, groups
         As for `validate`.
+    packed
+        As for `submit`.
 
     Raises
     ------
     GroupsMissing
         None of the groups is in the product.
     ProductUnreachable, InvalidRequest
-        And their kinds, as for `inspect`.
+        And their kinds, as for `inspect`; or it cannot be packed.
     """
     from geozarr_runner.estimate import estimate as estimate_product
 
     settings = Settings.load()
-    return estimate_product(open_source(source, settings), settings.groups if groups is None else groups)
+    wanted = settings.groups if groups is None else groups
+    return estimate_product(open_source(source, settings), wanted, packed=packed)
 
 
 def submit(
@@ -116,6 +119,7 @@ def submit(
     validate_groups: bool | None = None,
     if_exists: IfExists = "error",
     archive: bool | None = None,
+    packed: bool = False,
     backend: str | None = None,
     dask_cluster: bool = False,
     verbose: bool = False,
@@ -150,6 +154,10 @@ def submit(
         True: pack the finished output as `<output>.tar.gz` beside it too, with its SHA-256 in `.tar.gz.sha256`. On a
         cluster it is also the artifact `geozarr` of the job's Workflow, where Argo has an artifact repository. None:
         the settings say (no). A job that is joined, as it is there already, is not changed by it.
+    packed
+        True: numbers that are stored as integers with a scale and an offset stay so, of a whole Sentinel-2 product:
+        the output is less than half as large, and readers of the CF conventions see the same values (averages: rounded
+        to the scale's step). False: they become float32.
     backend
         Where it runs: "local" or "argo", a cluster with Argo Workflows; None: the settings say ("local").
     dask_cluster
@@ -184,6 +192,7 @@ def submit(
         validate_groups=validate_groups,
         if_exists=if_exists,
         archive=archive,
+        packed=packed,
         dask_cluster=dask_cluster,
         verbose=verbose,
         scratch=_scratch(place, scratch),
@@ -209,6 +218,7 @@ def check(
     validate_groups: bool | None = None,
     if_exists: IfExists = "error",
     archive: bool | None = None,
+    packed: bool = False,
     backend: str | None = None,
     image: str | None = None,
     memory: str | None = None,
@@ -220,7 +230,7 @@ def check(
 
     Parameters
     ----------
-    source, output, groups, validate_groups, if_exists, archive, backend, image, memory, cpu, time_limit
+    source, output, groups, validate_groups, if_exists, archive, packed, backend, image, memory, cpu, time_limit
         As for `submit`.
     look
         Look at the place too: whether the output is there, whether it can be written, whether the cluster has what a
@@ -245,6 +255,7 @@ def check(
         validate_groups=validate_groups,
         if_exists=if_exists,
         archive=archive,
+        packed=packed,
         settings=settings,
         locate=place.locate,
     )
@@ -263,6 +274,7 @@ def convert(
     validate_groups: bool | None = None,
     if_exists: IfExists = "error",
     archive: bool | None = None,
+    packed: bool = False,
     backend: str | None = None,
     dask_cluster: bool = False,
     verbose: bool = False,
@@ -280,7 +292,7 @@ def convert(
 
     Parameters
     ----------
-    source, output, groups, validate_groups, if_exists, archive, backend, dask_cluster, verbose, scratch
+    source, output, groups, validate_groups, if_exists, archive, packed, backend, dask_cluster, verbose, scratch
         As for `submit`.
     image, memory, cpu, time_limit
         As for `submit`.
@@ -303,6 +315,7 @@ def convert(
         validate_groups=validate_groups,
         if_exists=if_exists,
         archive=archive,
+        packed=packed,
         backend=backend,
         dask_cluster=dask_cluster,
         verbose=verbose,
@@ -369,6 +382,7 @@ def submit_many(
     validate_groups: bool | None = None,
     if_exists: IfExists = "skip",
     archive: bool | None = None,
+    packed: bool = False,
     backend: str | None = None,
     dask_cluster: bool = False,
     verbose: bool = False,
@@ -387,7 +401,7 @@ def submit_many(
     requests
         For each a source as for `inspect`, or a dict of `submit`'s arguments. Or a static STAC catalogue, collection
         or `ItemCollection`, as its address, path, dict or pystac object: all items of it and of its children.
-    groups, validate_groups, if_exists, archive, dask_cluster, verbose, scratch
+    groups, validate_groups, if_exists, archive, packed, dask_cluster, verbose, scratch
         As for `submit`, for all requests that do not have their own.
     backend
         As for `submit`.
@@ -412,6 +426,7 @@ def submit_many(
         "validate_groups": validate_groups,
         "if_exists": if_exists,
         "archive": archive,
+        "packed": packed,
         "dask_cluster": dask_cluster,
         "verbose": verbose,
         "scratch": scratch,

@@ -71,7 +71,7 @@ def _estimate(options: argparse.Namespace) -> None:
 
     import geozarr_nb as gz
 
-    estimate = gz.estimate(options.source, options.groups)
+    estimate = gz.estimate(options.source, options.groups, packed=options.packed)
     _print_json(asdict(estimate)) if options.json else print(estimate)
 
 
@@ -85,6 +85,7 @@ def _submitted(options: argparse.Namespace) -> Job:
         validate_groups=options.validate_groups,
         if_exists=options.if_exists,
         archive=options.archive,
+        packed=options.packed,
         backend=options.backend,
         dask_cluster=options.dask_cluster,
         verbose=options.verbose,

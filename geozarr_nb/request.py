@@ -55,11 +55,14 @@ class Request:
         Folder for intermediate files; empty for beside the output.
     archive
         True: the finished output is packed as one file beside it too.
+    packed
+        True: numbers that are stored as integers with a scale stay so.
     item
         The address of the STAC item that the product was opened from, without user, password and query; empty where
         it was opened by its own.
     identity
-        Hash of what determines the result: the address without what is volatile in it, the output and the groups.
+        Hash of what determines the result: the address without what is volatile in it, the output, the groups and
+        whether it is packed.
     """
 
     source: str = field(repr=False, compare=False)
@@ -73,6 +76,7 @@ class Request:
     verbose: bool = False
     scratch: str = ""
     archive: bool = False
+    packed: bool = False
     item: str = field(default="", compare=False)
     identity: str = ""
 
@@ -89,6 +93,7 @@ class Request:
         verbose: bool = False,
         scratch: str | os.PathLike[str] | None = None,
         archive: bool | None = None,
+        packed: bool = False,
         settings: Settings,
         locate: Callable[[str | os.PathLike[str]], str] | None = None,
     ) -> Request:
@@ -134,8 +139,9 @@ class Request:
             verbose=verbose,
             scratch=_scratch(scratch, settings),
             archive=archive,
+            packed=packed,
             item=redact(str(product.item.get("href") or "")),
-            identity=_identity(source, target, chosen),
+            identity=_identity(source, target, chosen, packed=packed),
         )
 
     @property
@@ -146,8 +152,8 @@ class Request:
 
     @property
     def derived_identity(self) -> str:
-        """The identity that a request for this input, output and groups has."""
-        return _identity(self.source or self.shown, self.output, self.groups)
+        """The identity that a request for the same result has."""
+        return _identity(self.source or self.shown, self.output, self.groups, packed=self.packed)
 
     @property
     def withheld(self) -> bool:
@@ -164,7 +170,7 @@ class Request:
     def from_json(cls, document: Mapping[str, Any]) -> Request:
         """Read what `to_json` wrote."""
         # One that was stored by an earlier version knows less.
-        later = {"archive": False, "item": ""}
+        later = {"archive": False, "packed": False, "item": ""}
         values = {name: {**later, **document}[name] for name in cls.__dataclass_fields__}
         return cls(**{**values, "source": values["source"] or "", "groups": tuple(values["groups"])})
 
@@ -201,6 +207,7 @@ class Request:
                 if_exists=self.if_exists,
                 scratch=Path(self.scratch) if self.scratch else None,
                 archive=self.archive,
+                packed=self.packed,
             ),
             Reporter(StringIO()),
         )
@@ -237,19 +244,23 @@ class Request:
 
         if root is None:
             return False
-        return is_done(self.output, provenance_in(root), product, report(product, self.groups).found, self.if_exists)
+        found = report(product, self.groups).found
+        return is_done(self.output, provenance_in(root), product, found, self.if_exists, packed=self.packed)
 
     def check_groups(self, product: Product) -> None:
         """Do the part of `check` that needs no look at the output.
 
         Raises
         ------
-        GroupsMissing
+        GroupsMissing, InvalidRequest
         """
         from geozarr_runner.groups import report
+        from geozarr_runner.profiles import check_packed
 
         found = report(product, self.groups, options={"validate_groups": self.validate_groups})
         found.raise_for_missing(all_needed=self.validate_groups)
+        if self.packed:
+            check_packed(product, found.found)
 
 
 def open_source(source: Any, settings: Settings) -> Product:
@@ -264,8 +275,9 @@ def _scratch(scratch: str | os.PathLike[str] | None, settings: Settings) -> str:
     return str(Path(given).expanduser().absolute()) if given else ""
 
 
-def _identity(source: str, output: str, groups: tuple[str, ...]) -> str:
-    text = json.dumps({"input": _lasting(source), "output": output, "groups": sorted(groups)}, sort_keys=True)
+def _identity(source: str, output: str, groups: tuple[str, ...], *, packed: bool) -> str:
+    asked = {"input": _lasting(source), "output": output, "groups": sorted(groups)}
+    text = json.dumps(asked | ({"packed": True} if packed else {}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -399,6 +399,8 @@ def _arguments(request: Request, job: JobFolder) -> list[str]:
         arguments += ["--scratch", request.scratch]
     if request.archive:
         arguments.append("--archive")
+    if request.packed:
+        arguments.append("--packed")
     if request.item:
         arguments += ["--derived-from", request.item]
     if request.dask_cluster:

@@ -103,6 +103,7 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         "if_exists": request.if_exists,
         "identity": request.identity,
         "archive": _word(request.archive),
+        "packed": _word(request.packed),
         "derived_from": request.item,
         "credentials": settings.credentials,
         "dask_cluster": _word(request.dask_cluster),
@@ -378,6 +379,7 @@ def _request_of(parameters: Mapping[str, str]) -> Request:
         validate_groups=parameters.get("validate_groups") == "true",
         if_exists="overwrite" if parameters.get("if_exists") == "overwrite" else "error",
         archive=parameters.get("archive") == "true",
+        packed=parameters.get("packed") == "true",
         identity=parameters.get("identity", ""),
     )
     return request if request.identity else replace(request, identity=request.derived_identity)

@@ -101,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_truth(
         convert, "--archive", "pack the finished output as OUTPUT.tar.gz beside it, with its checksum in .tar.gz.sha256"
     )
+    _add_truth(
+        convert,
+        "--packed",
+        "keep numbers that are stored as integers with a scale as they are, of a whole Sentinel-2 product: less than "
+        "half as large",
+    )
     convert.add_argument(
         "--derived-from", metavar="ADDRESS", help="the STAC item that INPUT comes from; the output's own links to it"
     )
@@ -202,6 +208,7 @@ def _convert(options: argparse.Namespace) -> ExitCode:
             identity=options.identity or None,
             within=options.within,
             archive=options.archive,
+            packed=options.packed,
             derived_from=options.derived_from or None,
         )
         run(request, reporter, options.log, log_refused=options.run_id is not None, artifact=options.artifact)

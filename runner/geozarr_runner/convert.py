@@ -56,7 +56,7 @@ def build_argv(
     converter: str, source: str, output: str, call: Call, *, dask_cluster: bool = False, verbose: bool = False
 ) -> list[str]:
     """Return the converter's command line: input and output positional, all groups behind one `--groups`."""
-    argv = [converter, "convert", source, output]
+    argv = [converter, call.command, source, output]
     if call.groups:
         argv += ["--groups", *call.groups]
     argv += call.flags

@@ -12,7 +12,7 @@ from geozarr_runner.groups import report
 from geozarr_runner.layout import NOT_COPIED, Written, written
 from geozarr_runner.memory import memory_needed
 from geozarr_runner.product import Array, Product
-from geozarr_runner.profiles import profile_of
+from geozarr_runner.profiles import check_packed, profile_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Estimate:
         Objects to read.
     output_bytes
         Size of the output on disk, overviews included. Compression depends on the data: within some 30 %.
+    packed_bytes
+        The same with `packed=True`; None where the converter cannot keep packed integers.
     memory_bytes
         Peak memory of one converter; several run side by side only where there is free memory for all of them.
     staging_bytes
@@ -43,6 +45,7 @@ class Estimate:
     download_bytes: int | None
     requests: int
     output_bytes: int
+    packed_bytes: int | None
     memory_bytes: int
     staging_bytes: int
     exact: bool
@@ -53,11 +56,16 @@ class Estimate:
         return {
             "groups": ", ".join(self.groups) or "the whole product",
             "to read": f"{download}{'' if self.exact else ' or more'} in {self.requests} objects",
-            "output": f"about {human_bytes(self.output_bytes)}",
+            "output": f"about {human_bytes(self.output_bytes)}{self._other_choice()}",
             "memory": f"about {human_bytes(self.memory_bytes)}",
             "scratch space": human_bytes(self.staging_bytes) if self.staging_bytes else "none: read in place",
             "note": "; ".join(self.notes),
         }
+
+    def _other_choice(self) -> str:
+        if self.packed_bytes in (None, self.output_bytes):
+            return ""
+        return f"; about {human_bytes(self.packed_bytes)} with packed=True"
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {value}" for name, value in self._facts().items() if value]
@@ -67,7 +75,7 @@ class Estimate:
         return html.block(self.product, html.facts(self._facts()))
 
 
-def estimate(product: Product, groups: str | Iterable[str] | None = None) -> Estimate:
+def estimate(product: Product, groups: str | Iterable[str] | None = None, *, packed: bool = False) -> Estimate:
     """Return what converting these groups will cost.
 
     Takes one request for each stored object whose size the store does not list (http has no listing); no data are
@@ -77,11 +85,15 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None) -> Est
     ------
     GroupsMissing
         When none of the groups is left.
+    InvalidRequest
+        When it is to be packed, and cannot.
     ProductUnreachable
         When the store does not answer.
     """
     chosen = report(product, groups)
     chosen.raise_for_missing(all_needed=False)
+    if packed:
+        check_packed(product, chosen.found)
     arrays = needed(product, chosen.found)
     keys = [key for array in arrays for key in array.object_keys()]
     sizes = product.store.sizes(keys)
@@ -98,13 +110,17 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None) -> Est
         notes.append("the size of the output depends on where the scene lies")
     else:
         output = sum(_compressed(array, stored, flat=not chosen.found) for array in expected)
+    in_integers = None
+    if expected is not None and profile_of(product).not_packed(chosen.found) is None:
+        in_integers = sum(int(_density(array, stored) * array.pixels) for array in expected)
     staging = (download or 0) if product.store.local is None else 0
     return Estimate(
         product=product.name,
         groups=chosen.found,
         download_bytes=download,
         requests=len(sizes),
-        output_bytes=output,
+        output_bytes=in_integers if packed and in_integers is not None else output,
+        packed_bytes=in_integers,
         memory_bytes=memory_needed(product, chosen.found),
         staging_bytes=staging,
         exact=exact,
@@ -135,8 +151,7 @@ def _compressed(array: Written, stored: Mapping[str, int], *, flat: bool) -> int
     grow with the entropy of their digits, up to a bound; the flat layout makes float32 of everything, the generic one
     float64 of packed numbers only.
     """
-    pixels = max(math.prod(array.source.shape), 1)
-    packed = stored.get(array.source.path, pixels * array.source.itemsize) / pixels
+    packed = _density(array, stored)
     unpacks = "scale_factor" in array.source.attributes
     if unpacks and "/measurements/" in array.source.path:
         each = min(3.0, 2.9 * packed) if flat else min(6.6, 6.4 * packed)
@@ -147,6 +162,12 @@ def _compressed(array: Written, stored: Mapping[str, int], *, flat: bool) -> int
     else:
         each = packed
     return int(each * array.pixels)
+
+
+def _density(array: Written, stored: Mapping[str, int]) -> float:
+    """Return the stored bytes of each value of the source, which are about those of the output where they are kept."""
+    values = max(math.prod(array.source.shape), 1)
+    return stored.get(array.source.path, values * array.source.itemsize) / values
 
 
 def _of_warped(product: Product, groups: Iterable[str], stored: Mapping[str, int]) -> int:

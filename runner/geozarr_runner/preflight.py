@@ -15,7 +15,7 @@ from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.groups import GroupReport, normalise, report
 from geozarr_runner.product import Product, open_product
-from geozarr_runner.profiles import Call, profile_of
+from geozarr_runner.profiles import Call, check_packed, profile_of
 from geozarr_runner.store import local_path, redact
 from geozarr_runner.upload import Output, RemoteOutput, output_place
 
@@ -30,7 +30,7 @@ class Request:
 
     `output` is a path or an address in an object store; empty, it is `<product>_geozarr.zarr` in the working directory.
     A path may not lie outside of `within`. `derived_from` is the address of the STAC item that the product comes from,
-    where `product` is not that itself.
+    where `product` is not that itself. `packed` keeps numbers that are stored as integers with a scale as they are.
     """
 
     product: Any
@@ -45,6 +45,7 @@ class Request:
     within: Path | None = None
     archive: bool = False
     derived_from: str | None = None
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Plan:
     narrowed: bool
     readable: bool
     done: bool
+    packed: bool = False
 
     @property
     def staging(self) -> str:
@@ -126,6 +128,8 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
     for line in found.lines:
         reporter.message(line)
     found.raise_for_missing(all_needed=request.validate_groups)
+    if request.packed:
+        check_packed(product, found.found)
     for lost in (*found.missing, *found.unfit):
         why = found.unfit.get(lost, "the product does not have it")
         near = found.suggestions.get(lost, ())
@@ -144,11 +148,12 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
         output=output,
         groups=found.found,
         report=found,
-        call=profile.call(product, found.found),
+        call=profile.call(product, found.found, packed=request.packed),
         # The converter downloads a stored chunk once for each of its own chunks that touches it: staged, it comes once.
         narrowed=bool(found.found) or product.store.local is None or not readable,
         readable=readable,
         done=done,
+        packed=request.packed,
     )
 
 
@@ -163,7 +168,9 @@ def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], r
     """Return whether the output is there and done; raise where it is in the way."""
     if isinstance(output, RemoteOutput):
         root = upload.root_document(output)
-        return root is not None and is_done(output, publish.provenance_in(root), product, groups, request.if_exists)
+        return root is not None and is_done(
+            output, publish.provenance_in(root), product, groups, request.if_exists, packed=request.packed
+        )
     if not os.path.lexists(output) and os.path.lexists(publish.retired(output)):
         publish.discard_leftovers(output)  # a run was killed between its two renames: the old output comes back
     if not os.path.lexists(output):
@@ -174,11 +181,18 @@ def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], r
             given=output,
             remedy="choose another output",
         )
-    return is_done(output, publish.provenance(output), product, groups, request.if_exists)
+    record = publish.provenance(output)
+    return is_done(output, record, product, groups, request.if_exists, packed=request.packed)
 
 
 def is_done(
-    output: object, record: Mapping[str, Any] | None, product: Product, groups: tuple[str, ...], if_exists: IfExists
+    output: object,
+    record: Mapping[str, Any] | None,
+    product: Product,
+    groups: tuple[str, ...],
+    if_exists: IfExists,
+    *,
+    packed: bool = False,
 ) -> bool:
     """Return whether an output that is there is what a request asks for; False where it is to be replaced.
 
@@ -201,13 +215,20 @@ def is_done(
             remedy='choose another output, or if_exists="skip" (keep it) or if_exists="overwrite" (replace it once the '
             "new one is verified)",
         )
-    made_of = (record or {}).get("input", {}).get("identity")
-    if record is None or made_of != product.identity or tuple(record.get("groups", ())) != groups:
+    same = record is not None and (
+        record.get("input", {}).get("identity") == product.identity
+        and tuple(record.get("groups", ())) == groups
+        and bool(record.get("packed")) == packed
+    )
+    if not same:
         raise OutputExists(
             "the output exists and was made from another request",
             given=f"{output}: "
             + (
-                f"{record.get('input', {}).get('url')}, groups {record.get('groups')}" if record else "no record of how"
+                f"{record.get('input', {}).get('url')}, groups {record.get('groups')}"
+                + (", packed" if record.get("packed") else "")
+                if record
+                else "no record of how"
             ),
             remedy='choose another output, or if_exists="overwrite"',
         )

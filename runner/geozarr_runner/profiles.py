@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from geozarr_runner.errors import InvalidRequest
+from geozarr_runner.layout import SPATIAL_CHUNK
 from geozarr_runner.product import Array, Group, Product
 
 GENERIC_LAYOUT = ("--no-s2-optimized", "--no-s3-olci-optimized")
@@ -26,10 +28,13 @@ class Call:
         Values of its one `--groups`; none leaves it away.
     flags
         Further options, as they are typed.
+    command
+        The one of its commands that does it.
     """
 
     groups: tuple[str, ...]
     flags: tuple[str, ...] = ()
+    command: str = "convert"
 
 
 class Profile(Protocol):
@@ -47,8 +52,11 @@ class Profile(Protocol):
     def empty_groups(self, product: Product) -> tuple[str, ...]:
         """Return groups without arrays that the converter wants to see in its input."""
 
-    def call(self, product: Product, groups: Sequence[str]) -> Call:
+    def call(self, product: Product, groups: Sequence[str], *, packed: bool = False) -> Call:
         """Return what to tell the converter; `groups` is empty for the whole product."""
+
+    def not_packed(self, groups: Sequence[str]) -> str | None:
+        """Return why numbers that are stored as integers with a scale cannot stay so; None where they can."""
 
     def without_effect(self, groups: Sequence[str], options: Mapping[str, bool]) -> tuple[str, ...]:
         """Return a sentence for each option that will not do what its name says."""
@@ -89,7 +97,11 @@ class Generic:
         """Return nothing."""
         return ()
 
-    def call(self, product: Product, groups: Sequence[str]) -> Call:
+    def not_packed(self, groups: Sequence[str]) -> str | None:
+        """Return that they cannot: the generic layout holds floating-point numbers."""
+        return "the converter keeps packed integers of Sentinel-2 products only"
+
+    def call(self, product: Product, groups: Sequence[str], *, packed: bool = False) -> Call:
         """Name the chosen groups, or all that can become GeoZarr: the converter's own default names hardly exist."""
         return Call(tuple(groups) or self._fit(product), GENERIC_LAYOUT)
 
@@ -111,8 +123,15 @@ class Generic:
 class Sentinel2(Generic):
     """Sentinel-2 L1C and L2A: the whole product in the converter's flat layout, chosen groups in the generic one."""
 
-    def call(self, product: Product, groups: Sequence[str]) -> Call:
+    def not_packed(self, groups: Sequence[str]) -> str | None:
+        """Return that they cannot for chosen groups."""
+        return "the converter keeps packed integers of whole Sentinel-2 products only" if groups else None
+
+    def call(self, product: Product, groups: Sequence[str], *, packed: bool = False) -> Call:
         """Choose the layout. For the whole product the groups only count if the converter does not recognise it."""
+        if packed:
+            # In the default chunks of this command, 256 pixels wide, it takes five times as long.
+            return Call((), ("--spatial-chunk", str(SPATIAL_CHUNK), "--keep-scale-offset"), "convert-s2-optimized")
         return Call(tuple(groups), GENERIC_LAYOUT) if groups else Call(self._fit(product))
 
 
@@ -123,7 +142,11 @@ class Olci(Generic):
         """Return why a group cannot become GeoZarr: only the measurements can."""
         return None if group.path == "/measurements" else "of an OLCI product only /measurements becomes GeoZarr"
 
-    def call(self, product: Product, groups: Sequence[str]) -> Call:
+    def not_packed(self, groups: Sequence[str]) -> str | None:
+        """Return that it needs no asking."""
+        return "of Sentinel-3 OLCI the converter keeps packed integers anyway"
+
+    def call(self, product: Product, groups: Sequence[str], *, packed: bool = False) -> Call:
         """Let the converter recognise it."""
         return Call(())
 
@@ -160,7 +183,7 @@ class Sentinel1Grd(Generic):
         tops = self._polarisations(product)
         return tuple(f"/{top}" for top in (*tops, *(["without_second_polarisation"] if len(tops) == 1 else [])))
 
-    def call(self, product: Product, groups: Sequence[str]) -> Call:
+    def call(self, product: Product, groups: Sequence[str], *, packed: bool = False) -> Call:
         """Name the groups relative to the polarisations."""
         names = dict.fromkeys(group[1:].partition("/")[2] for group in groups or self._fit(product))
         return Call(tuple(names), ("--gcp-group", "conditions/gcp", *GENERIC_LAYOUT))
@@ -180,6 +203,21 @@ def profile_of(product: Product) -> Profile:
             return Olci()
         case _:
             return Generic()
+
+
+def check_packed(product: Product, groups: Sequence[str]) -> None:
+    """Refuse to keep integers where the converter cannot.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    profile = profile_of(product)
+    if (why := profile.not_packed(groups)) is not None:
+        choice = "; or give groups=[] for the whole product" if profile.not_packed(()) is None else ""
+        raise InvalidRequest(
+            why, given=f"packed=True for {product.kind}: {product.name}", remedy=f"leave packed out{choice}"
+        )
 
 
 def crs_of(product: Product, group: Group) -> str | None:

@@ -359,6 +359,7 @@ def _provenance(plan: Plan, request: Request, verified: Verified, started: datet
             "identity": plan.product.identity,
         },
         "groups": list(plan.groups),
+        "packed": plan.packed,
         "verified": {"variables": verified.variables, "pixels_compared": verified.pixels_compared},
         "versions": versions(),
         "started": started.isoformat(timespec="seconds"),

@@ -149,6 +149,16 @@ def test_an_output_is_packed_once_and_fetched(place: Place, tmp_path: Path) -> N
     assert place.leftovers("a") == []
 
 
+def test_integers_stay_integers_where_that_is_asked_for(place: Place) -> None:
+    with pytest.raises(InvalidRequest, match="whole Sentinel-2 products only"):
+        place.submit("a", packed=True)
+    job = place.submit("a", groups=[], packed=True).wait(timeout=120).raise_for_status()
+    band = job.open()["/measurements/reflectance/r60m"]["b01"]
+    assert (str(band.dtype), str(band.encoding["dtype"])) == ("float64", "uint16")
+    with pytest.raises(OutputExists, match="another request"):
+        place.submit("a", groups=[], if_exists="skip")
+
+
 def test_what_is_there_is_packed_when_that_is_asked_for(place: Place) -> None:
     job = place.submit("a").wait(timeout=60).raise_for_status()
     assert job.result is not None

@@ -47,6 +47,21 @@ def test_whether_it_is_packed(options: list[str], wanted: bool | None, monkeypat
     assert given["archive"] is wanted
 
 
+def test_whether_integers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+
+    def call(*_: Any, packed: bool, **__: Any) -> gz.Job:
+        given.append(packed)
+        raise gz.InvalidRequest("that is enough")
+
+    for name in ("submit", "estimate"):
+        monkeypatch.setattr(gz, name, call)
+    for words in (["convert", "p.zarr", "out.zarr"], ["estimate", "p.zarr"]):
+        main(words)
+        main([*words, "--packed"])
+    assert given == [False, True, False, True]
+
+
 def test_an_amount_of_memory_that_is_none_is_refused_as_it_would_be_typed(
     sample: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

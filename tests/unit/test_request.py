@@ -103,7 +103,7 @@ def test_what_does_not_change_the_result_does_not_change_the_identity(make: Make
 
 
 def test_input_output_and_groups_change_the_identity(make: Make) -> None:
-    requests = [make(), make("other.zarr"), make(groups=[]), make(url=ADDRESS)]
+    requests = [make(), make("other.zarr"), make(groups=[]), make(url=ADDRESS), make(groups=[], packed=True)]
     assert len({request.identity for request in requests}) == len(requests)
 
 
@@ -125,7 +125,7 @@ def test_the_name_can_be_a_name_in_kubernetes(make: Make, product: Product) -> N
 
 
 def test_a_request_survives_storage(make: Make) -> None:
-    request = make(validate_groups=True, scratch="s", if_exists="skip", archive=True)
+    request = make(validate_groups=True, scratch="s", if_exists="skip", archive=True, packed=True)
     back = Request.from_json(json.loads(json.dumps(request.to_json())))
     assert back == request
     assert back.source == request.source
@@ -134,7 +134,7 @@ def test_a_request_survives_storage(make: Make) -> None:
 
 def test_a_request_of_an_earlier_version_is_read(make: Make) -> None:
     stored = make().to_json()
-    del stored["archive"]
+    del stored["archive"], stored["packed"]
     assert Request.from_json(stored) == make()
 
 

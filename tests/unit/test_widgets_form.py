@@ -282,7 +282,7 @@ def test_the_shell_line_has_what_a_submitted_job_has(output: str) -> None:
     wanted = {entry["name"]: entry["value"] for entry in made["spec"]["arguments"]["parameters"]}
     assert said == {name: wanted[name] for name in said}
     assert wanted.keys() - said.keys() == {
-        *("archive", "identity", "derived_from", "credentials", "dask_cluster", "verbose")
+        *("archive", "packed", "identity", "derived_from", "credentials", "dask_cluster", "verbose")
     }
     assert "-p archive=true" in argo_command(ADDRESS, arguments, replace(settings, archive=True))
 

@@ -101,6 +101,15 @@ def test_an_archive_is_asked_for_and_found_again() -> None:
         assert Attempt(workflow).request.archive is wanted, "of one that was submitted without this package, too"
 
 
+def test_integers_that_are_to_stay_are_asked_for_and_found_again() -> None:
+    for wanted, word in ((True, "true"), (False, "false")):
+        request = replace(REQUEST, packed=wanted)
+        workflow = manifest(request, request.name, 1, Settings(), 0)
+        assert values(workflow)["packed"] == word
+        del workflow["metadata"]["annotations"][module.REQUEST]
+        assert Attempt(workflow).request.packed is wanted
+
+
 def test_defaults_agree_with_the_template() -> None:
     parameters = manifests.parameters(manifests.template())
     settings = Settings()

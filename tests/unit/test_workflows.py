@@ -60,7 +60,7 @@ def test_the_parameters_are_the_contract(parameters: dict[str, Any]) -> None:
     assert parameters.keys() == {
         *("image", "pvc_name", "stac_url", "output_zarr", "groups", "validate_groups"),
         *("if_exists", "identity", "derived_from", "credentials", "cpu", "memory", "memory_limit", "time_limit"),
-        *("archive", "dask_cluster", "verbose"),
+        *("archive", "packed", "dask_cluster", "verbose"),
     }
     assert all(entry["description"] for entry in parameters.values())
     assert all(isinstance(entry.get("value", ""), str) for entry in parameters.values()), "Argo takes texts only"
@@ -85,7 +85,7 @@ def test_its_defaults_are_those_of_the_settings(parameters: dict[str, Any], spec
 
 
 def test_choices_are_the_runners(parameters: dict[str, Any]) -> None:
-    for name in ("validate_groups", "archive", "dask_cluster", "verbose"):
+    for name in ("validate_groups", "archive", "packed", "dask_cluster", "verbose"):
         assert parameters[name]["enum"] == ["true", "false"]
         assert parameters[name]["value"] == "false"
     assert parameters["if_exists"]["enum"] == ["error", "skip", "overwrite"]
@@ -104,7 +104,7 @@ def test_every_parameter_is_used_and_every_use_is_a_parameter(parameters: dict[s
 
 def filled(argument: str) -> str:
     """An argument with something in its placeholders that its option takes."""
-    choices = dict.fromkeys(("archive", "dask_cluster", "verbose"), "false")
+    choices = dict.fromkeys(("archive", "packed", "dask_cluster", "verbose"), "false")
     defaults = {"validate_groups": "true", "retries": "error", **choices}
     found = re.search(r"\{\{=?(.*)\}\}", argument)
     if found is None:
