@@ -94,9 +94,9 @@ class Bench:
 type Command = Callable[[str, Path], list[str]]  # input, output -> arguments
 
 
-def ours(groups: Sequence[str] = ()) -> Command:
+def ours(groups: Sequence[str] = (), *options: str) -> Command:
     """Return our command line."""
-    chosen = ["--groups", *groups] if groups else []
+    chosen = ["--groups", *groups, *options] if groups else list(options)
     return lambda source, output: [_program("geozarr-runner"), "convert", source, str(output), *chosen, "--json"]
 
 
@@ -197,6 +197,15 @@ def whole(bench: Bench) -> Result:
     rows = _comparison(mine, theirs, wall=Goal("ratio", 0.80), memory=Goal("ratio", 1.25))
     title = f"a whole Sentinel-2 L2A product, 10 m band of {bench.size}, local disk, verification included"
     return Result("whole", title, ("ours", "converter"), rows, bench.repeat)
+
+
+def packed(bench: Bench) -> Result:
+    """Convert a whole product as integers with scale and offset, and as float32."""
+    mine, theirs = in_turns(bench, str(bench.product()), ours((), "--packed"), ours())
+    title = (
+        f"`packed=True`: a whole Sentinel-2 L2A product, 10 m band of {bench.size}, local disk, against ours without it"
+    )
+    return Result("packed", title, ("packed", "ours"), _comparison(mine, theirs), bench.repeat)
 
 
 def group(bench: Bench) -> Result:
@@ -461,6 +470,7 @@ CASES = {
     "import": Case(import_package),
     "inspect": Case(inspect),
     "whole": Case(whole),
+    "packed": Case(packed),
     "group": Case(group),
     "view": Case(view),
     "groups": Case(groups),

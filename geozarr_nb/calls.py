@@ -157,7 +157,8 @@ def submit(
     packed
         True: numbers that are stored as integers with a scale and an offset stay so, of a whole Sentinel-2 product:
         the output is less than half as large, and readers of the CF conventions see the same values (averages: rounded
-        to the scale's step). False: they become float32.
+        to the scale's step). In levels coarser than 60 m, pixels without data have the reflectance 0 then: the
+        converter's doing. False: they become float32.
     backend
         Where it runs: "local" or "argo", a cluster with Argo Workflows; None: the settings say ("local").
     dask_cluster

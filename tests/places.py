@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,19 @@ def make_place(request: pytest.FixtureRequest, backend: str, scratch: Path, name
         served=served,
         tidies=False,  # only runs write to a claim: the next one for this output does it
     )
+
+
+@contextmanager
+def place_of_its_own(
+    request: pytest.FixtureRequest, scratch: Path, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ClusterPlace]:
+    """Give a place in a namespace of this test, with the settings that lead there; it is empty afterwards."""
+    made = make_place(request, "argo", scratch, namespace)
+    assert isinstance(made, ClusterPlace)
+    for name, value in made.settings.items():
+        monkeypatch.setenv(name, value)
+    yield made
+    empty(made)
 
 
 def empty(place: Place) -> None:

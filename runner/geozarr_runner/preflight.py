@@ -130,6 +130,11 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
     found.raise_for_missing(all_needed=request.validate_groups)
     if request.packed:
         check_packed(product, found.found)
+        reporter.warning(
+            "zero-for-no-data",
+            "with packed=True the converter gives pixels without data the reflectance 0 in levels coarser than 60 m",
+            "leave packed out where a scene has such pixels and these levels are more than pictures",
+        )
     for lost in (*found.missing, *found.unfit):
         why = found.unfit.get(lost, "the product does not have it")
         near = found.suggestions.get(lost, ())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,8 @@ def run(
         with publish.storage_errors(space.output.parent):
             open_log(plan.output)
         work = _Work(request, space, converters, shares, reporter)
+        # Joining and verifying need it, when nothing else is left to do meanwhile.
+        threading.Thread(target=import_module, args=("zarr",), daemon=True).start()
         try:
             made = work.make(plan, space.writing)
         except DoesNotFit as lack:

@@ -14,7 +14,7 @@ from geozarr_runner import machine, parts
 from geozarr_runner.errors import InvalidRequest, OutputExists
 from geozarr_runner.estimate import estimate
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import Request
+from geozarr_runner.preflight import Request, preflight
 from geozarr_runner.product import open_product
 from geozarr_runner.publish import provenance
 from geozarr_runner.run import Result, run
@@ -41,16 +41,31 @@ def outputs(s2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Pa
 
 
 def test_readers_see_the_same_values_in_less_than_half_the_space(outputs: dict[bool, Path]) -> None:
-    averaged = (R20M, "/measurements/reflectance/r120m")  # b08 of the first: rounded to the digits that are kept
-    for group in (R10M, "/quality/mask/r20m", *averaged):
+    for group, off in ((R10M, 1e-6), (R20M, 0.51e-4), ("/quality/mask/r20m", 0)):
+        # b08 of 20 m is averaged, and rounded to the digits that are kept.
         packed, plain = (xr.open_dataset(outputs[key], group=group, engine="zarr") for key in (True, False))
         assert packed.sizes == plain.sizes
         for name in plain.data_vars:
-            off = 0.51e-4 if group in averaged else 1e-6
             np.testing.assert_allclose(packed[name], plain[name], atol=off, rtol=0)
     raw = xr.open_dataset(outputs[True], group=R10M, engine="zarr", mask_and_scale=False)
     assert {str(raw[band].dtype) for band in ("b02", "b03", "b04", "b08")} == {"uint16"}
     assert stored(outputs[True]) < stored(outputs[False]) / 2
+
+
+def test_coarser_levels_have_zero_for_no_data_and_that_is_said(
+    s2: Path, outputs: dict[bool, Path], tmp_path: Path
+) -> None:
+    """What the converter does; when it no longer does, the warning is to go."""
+    group = "/measurements/reflectance/r120m"
+    packed, plain = (xr.open_dataset(outputs[key], group=group, engine="zarr") for key in (True, False))
+    empty = np.isnan(plain["b02"].values)
+    assert empty.any()
+    assert not packed["b02"].values[empty].any()
+    np.testing.assert_allclose(packed["b02"].values[~empty], plain["b02"].values[~empty], atol=0.51e-4, rtol=0)
+    said = io.StringIO()
+    for wanted in (False, True):
+        preflight(Request(s2, tmp_path / "out.zarr", groups=[], packed=wanted), Reporter(said))
+        assert ("zero-for-no-data" in said.getvalue()) == wanted
 
 
 def test_the_estimate_says_what_each_choice_costs(s2: Path, outputs: dict[bool, Path]) -> None:

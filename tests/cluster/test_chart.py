@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.support import MODEST, ClusterPlace, Namespace, fresh_namespace, kubectl
 from tests.contract.support import until
-from tests.places import empty, make_place
+from tests.places import empty, place_of_its_own
 
 CHART = str(Path(__file__).parents[2] / "charts" / "geozarr")
 HELM = shutil.which("helm") or ""
@@ -37,12 +37,8 @@ def namespace() -> Iterator[Namespace]:
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ClusterPlace]:
-    made = make_place(request, "argo", tmp_path, namespace)
-    assert isinstance(made, ClusterPlace)
-    for name, value in made.settings.items():
-        monkeypatch.setenv(name, value)
-    yield made
-    empty(made)
+    with place_of_its_own(request, tmp_path, namespace, monkeypatch) as made:
+        yield made
 
 
 def test_the_cluster_takes_what_it_renders(namespace: Namespace) -> None:

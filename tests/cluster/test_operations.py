@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.support import IMAGE, ClusterPlace, FolderVolume, Namespace, fresh_namespace
 from tests.contract.support import until
-from tests.places import empty, make_place
+from tests.places import place_of_its_own
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 DAY = 24 * 3600
@@ -45,12 +45,8 @@ def namespace() -> Iterator[Namespace]:
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ClusterPlace]:
-    made = make_place(request, "argo", tmp_path, namespace)
-    assert isinstance(made, ClusterPlace)
-    for name, value in made.settings.items():
-        monkeypatch.setenv(name, value)
-    yield made
-    empty(made)
+    with place_of_its_own(request, tmp_path, namespace, monkeypatch) as made:
+        yield made
 
 
 def test_a_job_runs_within_a_quota_and_one_that_does_not_fit_says_of_what(

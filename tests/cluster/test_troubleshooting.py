@@ -24,7 +24,7 @@ from geozarr_nb.errors import ClusterDenied, ClusterObjectMissing, ConversionFai
 from geozarr_nb.job import Job
 from tests.cluster.support import ClusterPlace, Namespace, fresh_namespace, kubectl
 from tests.contract.support import GROUP, until
-from tests.places import empty, make_place
+from tests.places import place_of_its_own
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
@@ -83,13 +83,9 @@ def own() -> Iterator[Namespace]:
 def place(
     request: pytest.FixtureRequest, own: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ClusterPlace]:
-    made = make_place(request, "argo", tmp_path, own)
-    assert isinstance(made, ClusterPlace)
-    for name, value in made.settings.items():
-        monkeypatch.setenv(name, value)
-    yield made
-    made.server.release()
-    empty(made)
+    with place_of_its_own(request, tmp_path, own, monkeypatch) as made:
+        yield made
+        made.server.release()
 
 
 def finding(name: str) -> Finding:
