@@ -169,8 +169,9 @@ def as_markdown(results: Iterable[Result]) -> str:
         "the command's process tree.",
         "",
         "Run them again with `make bench`; one of them with `.venv/bin/python benchmarks/run.py --only NAME`, the slow",
-        "ones too with `--all`. A case that is not run keeps the figures of its last run. What was tried, also what did",
-        "not help, and what is left between these figures and the codec's limit: [README.md](README.md#what-was-tried).",
+        "ones too with `--all`. A case that is not run keeps the figures of its last run. What was tried, also what",
+        "did not help, and what is left between these figures and the codec's limit:",
+        "[README.md](README.md#what-was-tried).",
     ]
     for result in results:
         runs = "1 run" if result.runs == 1 else f"{result.runs} runs"
