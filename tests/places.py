@@ -41,10 +41,10 @@ def make_place(request: pytest.FixtureRequest, backend: str, scratch: Path, name
 
 
 @contextmanager
-def place_of_its_own(
-    request: pytest.FixtureRequest, scratch: Path, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+def place_on_cluster(
+    request: pytest.FixtureRequest, scratch: Path, namespace: Namespace | None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ClusterPlace]:
-    """Give a place in a namespace of this test, with the settings that lead there; it is empty afterwards."""
+    """Give a place as `make_place` does on a cluster, with the settings that lead there; it is empty afterwards."""
     made = make_place(request, "argo", scratch, namespace)
     assert isinstance(made, ClusterPlace)
     for name, value in made.settings.items():

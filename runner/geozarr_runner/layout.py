@@ -24,19 +24,24 @@ NOT_COPIED = ("/quality/l1c_quicklook", "/quality/l2a_quicklook")
 class Written:
     """One array that will be written: its size and that of its stored objects, in pixels.
 
-    `computed` is how many values go through the computer for it: its own, or those that it is averaged from.
+    `averaged` is the number of values that it is computed from anew, where these are not its own.
     """
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     overview: bool
     source: Array
-    computed: int
+    averaged: int = 0
 
     @property
     def objects(self) -> int:
         """Number of objects that it is stored as, if none is all fill value."""
         return math.prod(math.ceil(size / chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def computed(self) -> int:
+        """Number of values that go through the computer for it."""
+        return self.averaged or self.pixels
 
     @property
     def pixels(self) -> int:
@@ -72,10 +77,9 @@ def overview_shapes(height: int, width: int) -> Iterator[tuple[int, int]]:
 def _generic(group: Group) -> Iterator[Written]:
     for array in group.variables:
         *bands, height, width = array.shape
-        yield Written(array.shape, _aligned(array.shape), False, array, math.prod(array.shape))
+        yield Written(array.shape, _aligned(array.shape), False, array)
         for shape in overview_shapes(height, width):
-            overview = (*bands, *shape)
-            yield Written(overview, _aligned(overview), True, array, math.prod(overview))
+            yield Written((*bands, *shape), _aligned((*bands, *shape)), True, array)
 
 
 def _aligned(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -101,7 +105,7 @@ def _flat_sentinel2(product: Product) -> Iterator[Written]:
             continue
         for array in group.variables:
             if array.shape:
-                yield Written(array.shape, chunks(array.shape), False, array, math.prod(array.shape))
+                yield Written(array.shape, chunks(array.shape), False, array)
     coarsest = product.groups.get(f"{REFLECTANCE}/r60m")
     finest = product.groups.get(f"{REFLECTANCE}/r10m")
     if coarsest is None or coarsest.shape is None:

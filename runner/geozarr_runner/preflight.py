@@ -15,7 +15,7 @@ from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.groups import GroupReport, normalise, report
 from geozarr_runner.product import Product, open_product
-from geozarr_runner.profiles import Call, check_packed, profile_of
+from geozarr_runner.profiles import PACKED, Call, check_packed, profile_of
 from geozarr_runner.store import local_path, redact
 from geozarr_runner.upload import Output, RemoteOutput, output_place
 
@@ -153,7 +153,7 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
         output=output,
         groups=found.found,
         report=found,
-        call=profile.call(product, found.found, packed=request.packed),
+        call=PACKED if request.packed else profile.call(product, found.found),
         # The converter downloads a stored chunk once for each of its own chunks that touches it: staged, it comes once.
         narrowed=bool(found.found) or product.store.local is None or not readable,
         readable=readable,

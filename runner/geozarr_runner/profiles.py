@@ -37,6 +37,11 @@ class Call:
     command: str = "convert"
 
 
+# For a whole product whose `not_packed` allows it. In this command's own default chunks, 256 pixels wide, it takes five
+# times as long.
+PACKED = Call((), ("--spatial-chunk", str(SPATIAL_CHUNK), "--keep-scale-offset"), "convert-s2-optimized")
+
+
 class Profile(Protocol):
     """The ways of one kind of product."""
 
@@ -52,7 +57,7 @@ class Profile(Protocol):
     def empty_groups(self, product: Product) -> tuple[str, ...]:
         """Return groups without arrays that the converter wants to see in its input."""
 
-    def call(self, product: Product, groups: Sequence[str], *, packed: bool = False) -> Call:
+    def call(self, product: Product, groups: Sequence[str]) -> Call:
         """Return what to tell the converter; `groups` is empty for the whole product."""
 
     def not_packed(self, groups: Sequence[str]) -> str | None:
@@ -101,7 +106,7 @@ class Generic:
         """Return that they cannot: the generic layout holds floating-point numbers."""
         return "the converter keeps packed integers of Sentinel-2 products only"
 
-    def call(self, product: Product, groups: Sequence[str], *, packed: bool = False) -> Call:
+    def call(self, product: Product, groups: Sequence[str]) -> Call:
         """Name the chosen groups, or all that can become GeoZarr: the converter's own default names hardly exist."""
         return Call(tuple(groups) or self._fit(product), GENERIC_LAYOUT)
 
@@ -127,11 +132,8 @@ class Sentinel2(Generic):
         """Return that they cannot for chosen groups."""
         return "the converter keeps packed integers of whole Sentinel-2 products only" if groups else None
 
-    def call(self, product: Product, groups: Sequence[str], *, packed: bool = False) -> Call:
+    def call(self, product: Product, groups: Sequence[str]) -> Call:
         """Choose the layout. For the whole product the groups only count if the converter does not recognise it."""
-        if packed:
-            # In the default chunks of this command, 256 pixels wide, it takes five times as long.
-            return Call((), ("--spatial-chunk", str(SPATIAL_CHUNK), "--keep-scale-offset"), "convert-s2-optimized")
         return Call(tuple(groups), GENERIC_LAYOUT) if groups else Call(self._fit(product))
 
 
@@ -146,7 +148,7 @@ class Olci(Generic):
         """Return that it needs no asking."""
         return "of Sentinel-3 OLCI the converter keeps packed integers anyway"
 
-    def call(self, product: Product, groups: Sequence[str], *, packed: bool = False) -> Call:
+    def call(self, product: Product, groups: Sequence[str]) -> Call:
         """Let the converter recognise it."""
         return Call(())
 
@@ -183,7 +185,7 @@ class Sentinel1Grd(Generic):
         tops = self._polarisations(product)
         return tuple(f"/{top}" for top in (*tops, *(["without_second_polarisation"] if len(tops) == 1 else [])))
 
-    def call(self, product: Product, groups: Sequence[str], *, packed: bool = False) -> Call:
+    def call(self, product: Product, groups: Sequence[str]) -> Call:
         """Name the groups relative to the polarisations."""
         names = dict.fromkeys(group[1:].partition("/")[2] for group in groups or self._fit(product))
         return Call(tuple(names), ("--gcp-group", "conditions/gcp", *GENERIC_LAYOUT))

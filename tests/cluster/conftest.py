@@ -8,21 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.support import Breaker, ClusterPlace
-from tests.places import empty, make_place
+from tests.places import place_on_cluster
 
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ClusterPlace]:
     """A namespace without any jobs; those that a test leaves are ended."""
-    made = make_place(request, "argo", tmp_path, None)
-    assert isinstance(made, ClusterPlace)
-    for name, value in made.settings.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    yield made
-    for name, value in made.settings.items():  # whatever the test has set
-        monkeypatch.setenv(name, value)
-    empty(made)
+    with place_on_cluster(request, tmp_path, None, monkeypatch) as made:
+        monkeypatch.chdir(tmp_path)
+        yield made
+        for name, value in made.settings.items():  # whatever the test has set
+            monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from geozarr_nb.job import Job
 from geozarr_nb.settings import Settings
 from tests.cluster.support import ClusterPlace, Namespace, fresh_namespace, node_address, nodes_of
 from tests.contract.support import until
-from tests.places import place_of_its_own
+from tests.places import place_on_cluster
 from tests.s3_server import s3_server
 
 pytestmark = pytest.mark.cluster
@@ -121,7 +121,7 @@ def own() -> Iterator[Namespace]:
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, own: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ClusterPlace]:
-    with place_of_its_own(request, tmp_path, own, monkeypatch) as made:
+    with place_on_cluster(request, tmp_path, own, monkeypatch) as made:
         monkeypatch.delenv("GEOZARR_MOUNTS", raising=False)
         yield made
     reader.close_all()

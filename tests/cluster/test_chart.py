@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.support import MODEST, ClusterPlace, Namespace, fresh_namespace, kubectl
 from tests.contract.support import until
-from tests.places import empty, place_of_its_own
+from tests.places import empty, place_on_cluster
 
 CHART = str(Path(__file__).parents[2] / "charts" / "geozarr")
 HELM = shutil.which("helm") or ""
@@ -37,7 +37,7 @@ def namespace() -> Iterator[Namespace]:
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ClusterPlace]:
-    with place_of_its_own(request, tmp_path, namespace, monkeypatch) as made:
+    with place_on_cluster(request, tmp_path, namespace, monkeypatch) as made:
         yield made
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.support import IMAGE, ClusterPlace, FolderVolume, Namespace, fresh_namespace
 from tests.contract.support import until
-from tests.places import place_of_its_own
+from tests.places import place_on_cluster
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 DAY = 24 * 3600
@@ -45,7 +45,7 @@ def namespace() -> Iterator[Namespace]:
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ClusterPlace]:
-    with place_of_its_own(request, tmp_path, namespace, monkeypatch) as made:
+    with place_on_cluster(request, tmp_path, namespace, monkeypatch) as made:
         yield made
 
 

@@ -24,7 +24,7 @@ from geozarr_nb.errors import ClusterDenied, ClusterObjectMissing, ConversionFai
 from geozarr_nb.job import Job
 from tests.cluster.support import ClusterPlace, Namespace, fresh_namespace, kubectl
 from tests.contract.support import GROUP, until
-from tests.places import place_of_its_own
+from tests.places import place_on_cluster
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
@@ -83,9 +83,8 @@ def own() -> Iterator[Namespace]:
 def place(
     request: pytest.FixtureRequest, own: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ClusterPlace]:
-    with place_of_its_own(request, tmp_path, own, monkeypatch) as made:
+    with place_on_cluster(request, tmp_path, own, monkeypatch) as made:
         yield made
-        made.server.release()
 
 
 def finding(name: str) -> Finding:

@@ -91,23 +91,15 @@ def test_an_output_in_an_object_store_needs_a_claim_all_the_same() -> None:
     assert Attempt(workflow).request.output == away.output
 
 
-def test_an_archive_is_asked_for_and_found_again() -> None:
+@pytest.mark.parametrize("name", ["archive", "packed"])
+def test_a_choice_is_asked_for_and_found_again(name: str) -> None:
     for wanted, word in ((True, "true"), (False, "false")):
-        request = replace(REQUEST, archive=wanted)
+        request = replace(REQUEST, **{name: wanted})
         workflow = manifest(request, request.name, 1, Settings(), 0)
-        assert values(workflow)["archive"] == word
-        assert Attempt(workflow).request.archive is wanted
+        assert values(workflow)[name] == word
+        assert getattr(Attempt(workflow).request, name) is wanted
         del workflow["metadata"]["annotations"][module.REQUEST]
-        assert Attempt(workflow).request.archive is wanted, "of one that was submitted without this package, too"
-
-
-def test_integers_that_are_to_stay_are_asked_for_and_found_again() -> None:
-    for wanted, word in ((True, "true"), (False, "false")):
-        request = replace(REQUEST, packed=wanted)
-        workflow = manifest(request, request.name, 1, Settings(), 0)
-        assert values(workflow)["packed"] == word
-        del workflow["metadata"]["annotations"][module.REQUEST]
-        assert Attempt(workflow).request.packed is wanted
+        assert getattr(Attempt(workflow).request, name) is wanted, "of one submitted without this package, too"
 
 
 def test_defaults_agree_with_the_template() -> None:
