@@ -11,8 +11,9 @@ from urllib.parse import urljoin
 
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductNotFound
 from geozarr_nb.result import location
+from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.item import address_of
-from geozarr_runner.store import Store, local_path, redact
+from geozarr_runner.store import Store
 
 if TYPE_CHECKING:
     import pystac

@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.errors import ArchiveMissing, DownloadBroken, GeozarrError, InvalidRequest, OutputExists, StorageFull
 from geozarr_nb.result import location
+from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX, checksum_in
 from geozarr_runner.events import human_bytes
 from geozarr_runner.publish import Workspace, claimed, is_store, publish, storage_errors
-from geozarr_runner.store import Store, in_bounds, local_path, redact
+from geozarr_runner.store import Store, in_bounds
 
 if TYPE_CHECKING:
     from geozarr_nb.job import Job

@@ -14,8 +14,8 @@ from geozarr_nb.backends.base import Backend, JobState, Status
 from geozarr_nb.errors import GeozarrError, InvalidRequest, JobNotFound, WaitTimeout
 from geozarr_nb.job import Job, status_line
 from geozarr_runner import html
+from geozarr_runner.addresses import redact
 from geozarr_runner.publish import storage_errors
-from geozarr_runner.store import redact
 
 if TYPE_CHECKING:
     import pystac

@@ -109,9 +109,9 @@ class Request:
         InvalidRequest
             An argument cannot be used.
         """
+        from geozarr_runner.addresses import local_path, redact
         from geozarr_runner.archive import check_place
         from geozarr_runner.groups import normalise
-        from geozarr_runner.store import local_path, redact
         from geozarr_runner.upload import is_address, output_place
 
         if if_exists not in IF_EXISTS:

@@ -18,8 +18,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from geozarr_nb.cluster.volume import SCHEME, neighbours, resolve
+from geozarr_runner.addresses import redact
 from geozarr_runner.errors import InvalidRequest, ProductBroken
-from geozarr_runner.store import Store, redact
+from geozarr_runner.store import Store
 from geozarr_runner.upload import MANIFEST, is_address
 
 if TYPE_CHECKING:

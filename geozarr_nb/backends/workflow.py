@@ -20,8 +20,8 @@ from geozarr_nb.cluster.volume import SCHEME, Address
 from geozarr_nb.errors import InvalidRequest
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
+from geozarr_runner.addresses import redact
 from geozarr_runner.events import Event, parse
-from geozarr_runner.store import redact
 from geozarr_runner.upload import RemoteOutput, is_address
 
 APP = "geozarr-convert"

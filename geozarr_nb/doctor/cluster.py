@@ -39,7 +39,7 @@ from geozarr_nb.cluster.api import (
 from geozarr_nb.cluster.facts import Cause, Controller, make
 from geozarr_nb.doctor.findings import Finding, Verdict
 from geozarr_nb.errors import ClusterDenied, ClusterError, GeozarrError
-from geozarr_runner.store import redact
+from geozarr_runner.addresses import redact
 
 if TYPE_CHECKING:
     import pystac

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from geozarr_nb.doctor.findings import Finding, Verdict
 from geozarr_nb.settings import Settings
+from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
-from geozarr_runner.store import local_path, redact
 from geozarr_runner.upload import RemoteOutput, output_place, root_document, scratch_folder
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from geozarr_nb.widgets.choice import Choice
 from geozarr_nb.widgets.fields import menu, product_field, text_field, tick, whole_product
 from geozarr_nb.widgets.lines import CLAIM, argo_command, python_call
 from geozarr_nb.widgets.panel import Panel, change, code, flow, forget, lines, status
+from geozarr_runner.addresses import redact
 from geozarr_runner.groups import normalise
-from geozarr_runner.store import redact
 
 BACKENDS = {"this machine": "local", "a cluster with Argo Workflows": "argo"}
 IF_EXISTS = {

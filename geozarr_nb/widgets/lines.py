@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any
 
 import geozarr_nb as gz
-from geozarr_runner.store import redact
+from geozarr_runner.addresses import redact
 
 WHOLE_PRODUCT = "0"
 CLAIM = "pvc://"

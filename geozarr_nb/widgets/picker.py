@@ -15,8 +15,8 @@ from geozarr_nb.widgets.fields import product_field, text_field, tick, whole_pro
 from geozarr_nb.widgets.pages import Pages
 from geozarr_nb.widgets.panel import Panel, button, change, facts, flow, forget, lines, status
 from geozarr_nb.widgets.tree import Node, Tree
+from geozarr_runner.addresses import redact
 from geozarr_runner.events import human_bytes
-from geozarr_runner.store import redact
 
 ROWS = 30
 PROBLEMS = 8

@@ -16,7 +16,7 @@ import traitlets
 import geozarr_nb as gz
 from geozarr_nb.widgets.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.panel import WIDE, Panel, change, code, facts, flow, lines, status
-from geozarr_runner.store import redact
+from geozarr_runner.addresses import redact
 
 AUTOMATIC_GROUP = (("the one that suits best", ""),)
 AUTOMATIC = "those that suit best"

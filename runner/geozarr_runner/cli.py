@@ -240,7 +240,7 @@ def _convert(options: argparse.Namespace) -> ExitCode:
 
 def _address(given: str) -> str:
     """Return the product's address as it has to be opened; what is secret in it is in no command line."""
-    from geozarr_runner.store import redact
+    from geozarr_runner.addresses import redact
 
     # Taken out of the environment, so that the converter does not inherit it.
     full = os.environ.pop("GEOZARR_INPUT", "").strip()

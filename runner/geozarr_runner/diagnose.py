@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from geozarr_runner.addresses import redact
 from geozarr_runner.errors import ProductBroken
 from geozarr_runner.estimate import needed
 from geozarr_runner.pixels import CODEC_ERRORS, region
 from geozarr_runner.preflight import Plan
-from geozarr_runner.store import Store, redact
+from geozarr_runner.store import Store
 
 
 def diagnose(plan: Plan, source_url: str) -> ProductBroken | None:

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geozarr_runner.addresses import redact
 from geozarr_runner.errors import GeozarrError
-from geozarr_runner.store import redact
 
 if TYPE_CHECKING:
     import pystac

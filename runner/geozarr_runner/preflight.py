@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geozarr_runner import archive, publish, upload
+from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.groups import GroupReport, normalise, report
 from geozarr_runner.product import Product, open_product
 from geozarr_runner.profiles import PACKED, Call, check_packed, profile_of
-from geozarr_runner.store import local_path, redact
 from geozarr_runner.upload import Output, RemoteOutput, output_place
 
 IfExists = Literal["error", "skip", "overwrite"]

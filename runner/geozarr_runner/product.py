@@ -21,9 +21,10 @@ from urllib.parse import urljoin
 import numpy as np
 
 from geozarr_runner import html
+from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
 from geozarr_runner.events import human_bytes
-from geozarr_runner.store import Store, local_path, not_found, redact
+from geozarr_runner.store import Store, not_found
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 ROWS_SHOWN = 60

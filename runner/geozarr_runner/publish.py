@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.item import address_of
-from geozarr_runner.store import local_path, redact, storage_failure
+from geozarr_runner.store import storage_failure
 
 PROVENANCE = "geozarr_runner"
 _AT_FDCWD = -100

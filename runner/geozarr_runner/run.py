@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner import convert, item, machine, publish, upload
+from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.archive import Archive, discard, existing, offer, pack
 from geozarr_runner.diagnose import diagnose
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, StorageFailed, VerificationFailed
@@ -28,7 +29,6 @@ from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import Array
 from geozarr_runner.profiles import Call, profile_of
 from geozarr_runner.stage import DoesNotFit, Staged, make_view, stage
-from geozarr_runner.store import local_path, redact
 from geozarr_runner.upload import Output, RemoteOutput
 from geozarr_runner.verify import Verified, verify
 

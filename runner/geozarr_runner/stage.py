@@ -14,6 +14,7 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Any, cast
 
+from geozarr_runner.addresses import redact
 from geozarr_runner.download import download
 from geozarr_runner.errors import ProductBroken, StorageFull
 from geozarr_runner.estimate import needed
@@ -23,7 +24,6 @@ from geozarr_runner.preflight import Plan, fill_of_text
 from geozarr_runner.product import Array
 from geozarr_runner.profiles import profile_of
 from geozarr_runner.publish import Workspace, storage_errors
-from geozarr_runner.store import redact
 
 
 @dataclass(frozen=True, slots=True)

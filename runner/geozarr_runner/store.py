@@ -16,7 +16,6 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +24,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import (
     GeozarrError,
     InvalidRequest,
@@ -279,27 +279,6 @@ class Store:
             given=address,
             remedy="open the address in a browser: it may be another service's",
         )
-
-
-def local_path(url: str) -> Path | None:
-    """Return the path behind a local address (`file://` or none), or None."""
-    if url.startswith("file://"):
-        url = url.removeprefix("file://")
-    elif "://" in url or "::" in url:
-        return None
-    return Path(url).expanduser().absolute()
-
-
-def redact(url: str) -> str:
-    """Return an address without what may be secret in it: user, password and query."""
-    if "://" not in url:
-        return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # no address at all; what follows a question mark may be secret all the same
-        return url.partition("?")[0]
-    netloc = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
 
 
 def storage_failure(error: BaseException, path: object = None) -> StorageFailed | None:

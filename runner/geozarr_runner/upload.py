@@ -44,6 +44,7 @@ from fsspec.callbacks import Callback
 from fsspec.registry import known_implementations, registry
 
 from geozarr_runner import publish as folders
+from geozarr_runner.addresses import redact
 from geozarr_runner.errors import (
     GeozarrError,
     InvalidRequest,
@@ -56,7 +57,7 @@ from geozarr_runner.errors import (
 )
 from geozarr_runner.events import Progress
 from geozarr_runner.item import SUFFIX as ITEM
-from geozarr_runner.store import Store, error_text, in_bounds, redact
+from geozarr_runner.store import Store, error_text, in_bounds
 
 ROOT, MANIFEST, LOG = "zarr.json", ".manifest.json", ".log.jsonl"
 # Not to be written to, forgotten with the process, or a cluster's claim, which jobs there write to as a folder.

@@ -22,6 +22,7 @@ from tenacity import wait_none
 
 from benchmarks.server import ProductServer
 from geozarr_runner import store as module
+from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.download import download
 from geozarr_runner.errors import (
     InvalidRequest,
@@ -33,7 +34,7 @@ from geozarr_runner.errors import (
     StorageFailed,
     StorageFull,
 )
-from geozarr_runner.store import ATTEMPTS, Store, local_path, not_found, redact, storage_failure
+from geozarr_runner.store import ATTEMPTS, Store, not_found, storage_failure
 
 BODY = bytes(range(256)) * 1000
 
