@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from geozarr_runner import html
+from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.events import human_bytes
 from geozarr_runner.groups import report
 from geozarr_runner.layout import NOT_COPIED, Written, written
 from geozarr_runner.memory import memory_needed
+from geozarr_runner.metadata import MOST_OBJECTS, figure
 from geozarr_runner.product import Array, Product
 from geozarr_runner.profiles import check_packed, profile_of
+from geozarr_runner.store import Store
+
+ASKED_AT_ONCE = 100_000
+# Of so few objects each is asked for its size; of more, their folder is listed.
+FEW = 20_000
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None, *, pac
     GroupsMissing
         When none of the groups is left.
     InvalidRequest
-        When it is to be packed, and cannot.
+        When it is to be packed, and cannot; when it has more stored objects than can be converted.
     ProductUnreachable
         When the store does not answer.
     """
@@ -94,16 +104,15 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None, *, pac
     chosen.raise_for_missing(all_needed=False)
     if packed:
         check_packed(product, chosen.found)
-    arrays = needed(product, chosen.found)
-    keys = [key for array in arrays for key in array.object_keys()]
-    sizes = product.store.sizes(keys)
-    told = {key: size for key, size in sizes.items() if size is not None}
+    check_count(product, chosen.found)
+    found = _ask(product.store, needed(product, chosen.found))
+    requests = sum(one.objects for one in found.values())
+    untold = sum(one.untold for one in found.values())
     notes = []
-    exact = len(told) == len(sizes)
-    if not exact:
-        notes.append(f"the store does not tell the size of {len(sizes) - len(told)} of {len(sizes)} objects")
-    download = sum(told.values()) if told or not sizes else None
-    stored = _stored_by_array(arrays, sizes)
+    if untold:
+        notes.append(f"the store does not tell the size of {untold} of {requests} objects")
+    download = sum(one.size for one in found.values()) if untold < requests or not requests else None
+    stored = {path: one.size for path, one in found.items() if not one.untold}
     expected = written(product, chosen.found)
     if expected is None:
         output = _of_warped(product, chosen.found, stored)
@@ -118,12 +127,12 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None, *, pac
         product=product.name,
         groups=chosen.found,
         download_bytes=download,
-        requests=len(sizes),
+        requests=requests,
         output_bytes=in_integers if packed and in_integers is not None else output,
         packed_bytes=in_integers,
         memory_bytes=memory_needed(product, chosen.found),
         staging_bytes=staging,
-        exact=exact,
+        exact=not untold,
         notes=tuple(notes),
     )
 
@@ -138,10 +147,71 @@ def needed(product: Product, groups: Iterable[str]) -> list[Array]:
     return [array for path in paths for array in product.groups[path].arrays]
 
 
-def _stored_by_array(arrays: Iterable[Array], sizes: Mapping[str, int | None]) -> dict[str, int]:
-    """Return the stored bytes of the arrays whose objects all tell their size; what is not there has none."""
-    found = {array.path: [sizes.get(key, 0) for key in array.object_keys()] for array in arrays}
-    return {path: sum(size or 0 for size in of) for path, of in found.items() if None not in of}
+def check_count(product: Product, groups: Iterable[str]) -> None:
+    """Refuse groups that are stored in more objects than can be asked for one by one.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    chosen = tuple(groups)
+    objects = sum(array.objects for array in needed(product, chosen))
+    if objects > MOST_OBJECTS:
+        raise InvalidRequest(
+            f"this is stored in {figure(objects)} objects, and {figure(MOST_OBJECTS)} can be converted at once",
+            given=f"{product.name}, {', '.join(chosen) or 'the whole product'}",
+            remedy="choose fewer groups",
+        )
+
+
+@dataclass(slots=True)
+class _Stored:
+    """What a store says of one array: its objects, those that do not tell their size, and the bytes of the others."""
+
+    objects: int = 0
+    untold: int = 0
+    size: int = 0
+
+
+def _ask(store: Store, arrays: Sequence[Array]) -> dict[str, _Stored]:
+    """Return what the store says of each array, by its path."""
+    found = {array.path: _Stored() for array in arrays}
+    asked = []
+    for array in arrays:
+        if store.local is None or array.objects <= FEW:
+            asked += [array]
+            continue
+        for size in _objects_on_disk(store.path(array.path.lstrip("/")), array):
+            found[array.path].objects += 1
+            found[array.path].size += size
+    keys = ((array.path, key) for array in asked for key in array.object_keys())
+    while batch := list(islice(keys, ASKED_AT_ONCE)):
+        sizes = store.sizes([key for _, key in batch])
+        for path, key in batch:
+            if key in sizes:
+                found[path].objects += 1
+                found[path].untold += sizes[key] is None
+                found[path].size += sizes[key] or 0
+    return found
+
+
+def _objects_on_disk(folder: str, array: Array) -> Iterator[int]:
+    """Yield the size of each stored object of an array, as its folder lists them: what is not stored costs nothing."""
+    for path in _files(folder):
+        if array.has_key(os.path.relpath(path, folder)):
+            with suppress(FileNotFoundError):
+                yield os.stat(path).st_size  # noqa: PTH116  millions of them
+
+
+def _files(folder: str) -> Iterator[str]:
+    waiting = [folder]
+    while waiting:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    yield entry.path
 
 
 def _compressed(array: Written, stored: Mapping[str, int], *, flat: bool) -> int:

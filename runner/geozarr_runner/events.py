@@ -117,6 +117,8 @@ def amount(done: int, total: int | None, unit: str) -> str:
 
 def human_bytes(count: float) -> str:
     """Return a size in decimal units, as storage is sold: 1.5 GB."""
+    if count >= 10**18:  # no storage: what metadata claim may be of any size, also of more than a float has
+        return f"about 10^{len(str(int(count))) - 1} B"
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

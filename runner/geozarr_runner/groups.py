@@ -11,8 +11,8 @@ from typing import Any
 
 from geozarr_runner import html
 from geozarr_runner.errors import GroupsMissing, InvalidRequest
-from geozarr_runner.product import Product
-from geozarr_runner.profiles import profile_of
+from geozarr_runner.product import Group, Product
+from geozarr_runner.profiles import Profile, profile_of
 
 EXAMPLE = 'groups=["/measurements/reflectance/r20m"]'
 SHOWN = 25
@@ -57,7 +57,8 @@ class GroupReport:
     missing
         Those that the product does not have.
     unfit
-        Those that it has, and why each cannot become GeoZarr.
+        Those that it has, and why each cannot become GeoZarr. Of a whole product those that keep it from being
+        converted: an array of theirs cannot be read.
     available
         Every group of the product that can be chosen.
     suggestions
@@ -100,7 +101,7 @@ class GroupReport:
 
     def __repr__(self) -> str:
         verdict = "ok" if self.ok else "not as asked"
-        chosen = ", ".join(self.found) or ("nothing" if self.wanted else "the whole product")
+        chosen = ", ".join(self.found) or ("nothing" if self.wanted or self.unfit else "the whole product")
         return "\n".join([f"{self.product}: {verdict}; would convert {chosen}", *(f"  {line}" for line in self.lines)])
 
     def _repr_html_(self) -> str:
@@ -108,7 +109,7 @@ class GroupReport:
         rows += [(group, "missing", " or ".join(self.suggestions.get(group, ()))) for group in self.missing]
         rows += [(group, why, " or ".join(self.suggestions.get(group, ()))) for group, why in self.unfit.items()]
         rows += [("", warning, "") for warning in self.warnings]
-        if not self.wanted:
+        if not self.wanted and not self.unfit:
             rows.append(("the whole product", "will be converted", ""))
         title = f"{self.product}: {'ok' if self.ok else 'not as asked'}"
         return html.block(
@@ -131,17 +132,23 @@ class GroupReport:
         ------
         GroupsMissing
         """
+        why = [f"{group}: {reason}" for group, reason in list(self.unfit.items())[:SHOWN]]
         if not self.available:
             raise GroupsMissing(
-                "no group of this product can become GeoZarr",
+                "; ".join(["no group of this product can become GeoZarr", *why]),
                 given=self.product,
                 remedy="look at what it holds: geozarr_nb.inspect(...)",
             )
         lost = (*self.missing, *self.unfit)
         if not lost or (self.found and not all_needed):
             return
+        if not self.wanted:
+            raise GroupsMissing(
+                f"the whole product cannot be converted: {'; '.join(why)}",
+                given=self.product,
+                remedy=f"choose of the other groups, groups=[...]: {', '.join(self.available[:SHOWN])}",
+            )
         near = [f"{' or '.join(found)} instead of {group}" for group, found in self.suggestions.items() if found]
-        why = [f"{group}: {reason}" for group, reason in self.unfit.items()]
         absent = f"the product has no {', '.join(self.missing)}" if self.missing else ""
         raise GroupsMissing(
             "; ".join(filter(None, [absent, *why])),
@@ -164,10 +171,13 @@ def report(
     """
     wanted = normalise(groups)
     profile = profile_of(product)
-    available = tuple(path for path, group in product.groups.items() if profile.unfit(product, group) is None)
+    reasons = {path: _unfit(profile, product, group) for path, group in product.groups.items()}
+    available = tuple(path for path, reason in reasons.items() if reason is None)
     found: dict[str, None] = {}
     missing: list[str] = []
     unfit: dict[str, str] = {}
+    if not wanted:
+        unfit = {path: reason for path, group in product.groups.items() if group.unusable and (reason := reasons[path])}
     for name in wanted:
         resolved = profile.resolve(product, name)
         if not resolved:
@@ -176,10 +186,10 @@ def report(
                 unfit[name] = "it holds no data itself, only groups"
             else:
                 missing.append(name)
-        reasons = {path: profile.unfit(product, product.groups[path]) for path in resolved}
-        found.update(dict.fromkeys(path for path, reason in reasons.items() if reason is None))
-        if resolved and not any(reason is None for reason in reasons.values()):
-            unfit[name] = next(reason for reason in reasons.values() if reason is not None)
+        found.update(dict.fromkeys(path for path in resolved if reasons[path] is None))
+        lost = [reason for path in resolved if (reason := reasons[path]) is not None]
+        if lost and len(lost) == len(resolved):
+            unfit[name] = lost[0]
     return GroupReport(
         product=product.name,
         wanted=wanted,
@@ -190,6 +200,16 @@ def report(
         suggestions={name: suggest(name, available) for name in (*missing, *unfit)},
         warnings=profile.without_effect(wanted, options or {}),
     )
+
+
+def _unfit(profile: Profile, product: Product, group: Group) -> str | None:
+    """Return why a group cannot become GeoZarr, also where it or what has to lie beside it cannot be read."""
+    if group.unusable:
+        return group.unusable
+    if (reason := profile.unfit(product, group)) is not None:
+        return reason
+    beside = (product.groups[path] for path in profile.companions(product, (group.path,)))
+    return next((f"{other.path}: {other.unusable}" for other in beside if other.unusable), None)
 
 
 def suggest(name: str, available: Iterable[str], most: int = 3) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -142,7 +143,7 @@ def _place(product: Product, result: Product) -> tuple[dict[str, Any] | None, li
         if isinstance(geometry, Mapping) and geometry.get("type") in ("Polygon", "MultiPolygon"):
             try:
                 points = np.asarray([point[:2] for ring in _rings(geometry) for point in ring], float)
-            except (KeyError, TypeError, ValueError, IndexError):
+            except (ArithmeticError, LookupError, TypeError, ValueError):
                 continue
             if points.ndim == 2 and points.shape[1] == 2 and len(points) >= 4 and np.all(np.abs(points) <= (180, 90)):
                 return dict(geometry), [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
@@ -169,7 +170,8 @@ def _box_of(result: Product) -> tuple[float, ...] | None:
             from rasterio.errors import RasterioError
             from rasterio.warp import transform_bounds
 
-            with suppress(RasterioError, ValueError):  # a system that is not known here, or far from where it holds
+            # A system that is not known here, or far from where it holds; a box that is none.
+            with suppress(RasterioError, ArithmeticError, TypeError, ValueError):
                 boxes.append(transform_bounds(crs, "EPSG:4326", *box))
     if not boxes:
         return None
@@ -304,10 +306,22 @@ def _add_group(item: pystac.Item, name: str, group: Group, result: Product) -> N
 
 def _transform(attributes: Mapping[str, Any]) -> list[float] | None:
     """Return the six numbers of a group's own grid, which its first level has where it has levels."""
-    layout = (attributes.get("multiscales") or {}).get("layout") or ()
-    native: Mapping[str, Any] = next((level for level in layout if level.get("asset") == "."), {})
+    scales = attributes.get("multiscales")
+    layout = scales.get("layout") if isinstance(scales, Mapping) else None
+    levels = [level for level in layout if isinstance(level, Mapping)] if isinstance(layout, list) else []
+    native: Mapping[str, Any] = next((level for level in levels if level.get("asset") == "."), {})
     found = attributes.get("spatial:transform") or native.get("spatial:transform")
-    return [float(number) for number in found[:6]] if isinstance(found, list) and len(found) >= 6 else None
+    if not isinstance(found, list) or len(found) < 6:
+        return None
+    numbers = [_finite(number) for number in found[:6]]
+    return [number for number in numbers if number is not None] if None not in numbers else None
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number of an attribute that a float can hold; None for whatever else it is."""
+    if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None
+    return float(value)
 
 
 def _described(array: Array) -> dict[str, Any]:
@@ -322,7 +336,7 @@ def _band(array: Array, resolution: float | None) -> RasterBand:
 
     def number(name: str) -> float | None:
         value = array.attributes.get(name)
-        return value if isinstance(value, int | float) and math.isfinite(value) else None
+        return value if _finite(value) is not None else None
 
     unit = array.attributes.get("units")
     return RasterBand.create(
@@ -347,6 +361,6 @@ def _no_data(array: Array) -> Any:
             return None
     if not isinstance(value, int | float):
         return None
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value

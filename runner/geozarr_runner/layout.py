@@ -36,7 +36,7 @@ class Written:
     @property
     def objects(self) -> int:
         """Number of objects that it is stored as, if none is all fill value."""
-        return math.prod(math.ceil(size / chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+        return math.prod(-(-size // max(chunk, 1)) for size, chunk in zip(self.shape, self.chunks, strict=True))
 
     @property
     def computed(self) -> int:

@@ -52,8 +52,8 @@ def worth_reading(product: Product, groups: Sequence[str]) -> int | None:
 
 def _memory(expected: Sequence[Written], groups: Sequence[str], threads: int, read: int) -> int:
     if groups:  # whole variables as float64, while it makes their overviews
-        return CONVERTER + 6 * 8 * max(array.pixels for array in expected)
-    chunk = max(math.prod(array.chunks[-2:]) for array in expected)  # several of float32
+        return CONVERTER + 6 * 8 * max((array.pixels for array in expected), default=0)
+    chunk = max((math.prod(array.chunks[-2:]) for array in expected), default=0)  # several of float32
     return CONVERTER + threads * (9 * 4 * chunk + 3 * (read - READ_AT_ONCE))
 
 

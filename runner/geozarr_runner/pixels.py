@@ -8,6 +8,7 @@ import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,9 +179,12 @@ def _absent(array: Array, store: Store) -> Iterator[Window]:
     if store.local is None:
         return
     root = store.local / array.path.strip("/")
-    absent = [index for index in array.indices() if not (root / array.key(index)).exists()]
-    step = max(1, len(absent) // ABSENT_OBJECTS_SAMPLED)
-    for index in absent[::step][:ABSENT_OBJECTS_SAMPLED]:
+
+    def absent() -> Iterator[tuple[int, ...]]:
+        return (index for index in array.indices() if not (root / array.key(index)).exists())
+
+    step = max(1, sum(1 for _ in absent()) // ABSENT_OBJECTS_SAMPLED)
+    for index in islice(absent(), 0, step * ABSENT_OBJECTS_SAMPLED, step):
         yield _inside(array, index, WINDOW)
 
 

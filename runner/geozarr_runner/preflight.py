@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -13,8 +14,10 @@ from typing import Any, Literal
 from geozarr_runner import archive, publish, upload
 from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
+from geozarr_runner.estimate import check_count
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.groups import GroupReport, normalise, report
+from geozarr_runner.keys import inside
 from geozarr_runner.product import Product, open_product
 from geozarr_runner.profiles import PACKED, Call, check_packed, profile_of
 from geozarr_runner.upload import Output, RemoteOutput, output_place
@@ -128,6 +131,7 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
     for line in found.lines:
         reporter.message(line)
     found.raise_for_missing(all_needed=request.validate_groups)
+    check_count(product, found.found)
     if request.packed:
         check_packed(product, found.found)
         reporter.warning(
@@ -269,12 +273,30 @@ def _readable(product: Product) -> bool:
     plain = product.url.startswith(CONVERTER_OPENS) and product.url == redact(product.url)
     if product.store.local is None and not plain:
         return False
+    if product.consolidated and product.store.local is not None and not _says_the_same(product, product.store.local):
+        return False
     texts = (array for group in product.groups.values() for array in group.arrays if array.is_text)
     one_polarisation = any(
         group.strip("/") not in {path[1:].partition("/")[0] for path in product.groups}
         for group in profile_of(product).empty_groups(product)
     )
     return not one_polarisation and not any(fill_of_text(array.metadata) for array in texts)
+
+
+def _says_the_same(product: Product, root: Path) -> bool:
+    """Return whether each array's own document is the consolidated one: the first is not looked at before, and read."""
+    name = ".zarray" if product.zarr_format == 2 else "zarr.json"
+    for array in (array for group in product.groups.values() for array in group.arrays):
+        try:
+            own = json.loads((inside(root, array.path[1:]) / name).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False
+        if not isinstance(own, dict):
+            return False
+        document = {key: value for key, value in own.items() if key not in ("attributes", "node_type")}
+        if json.dumps(document, sort_keys=True) != json.dumps(array.metadata, sort_keys=True):
+            return False
+    return True
 
 
 def fill_of_text(metadata: Any) -> bool:

@@ -10,24 +10,37 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from itertools import product as cartesian
+from operator import lt
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
 import numpy as np
 
-from geozarr_runner import html
+from geozarr_runner import html, metadata
 from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
 from geozarr_runner.events import human_bytes
-from geozarr_runner.store import Store, not_found
+from geozarr_runner.keys import flaw
+from geozarr_runner.store import CONCURRENCY, Store, not_found
+from geozarr_runner.text import printable
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 ROWS_SHOWN = 60
+UNUSABLE_SHOWN = 5
+# Stored objects that are looked at to show what a product takes on this machine; a second's work.
+LOOKED_AT = 20_000
+MOST_NODES = 100_000
+MOST_LEVELS = 32
+FARTHEST = 1e9  # whatever the unit of a box is; what is no number is not below it either
+DOCUMENTS = frozenset({".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"})
 TELL_PUBLISHER = "tell whoever publishes the product; no other option will help"
 
 
@@ -45,6 +58,8 @@ class Array:
         Names of the dimensions, as many as `shape` has.
     metadata
         The metadata document as it is stored: `.zarray` (Zarr v2) or `zarr.json` (v3).
+    unusable
+        Why its values cannot be read; empty where they can.
     """
 
     path: str
@@ -54,6 +69,7 @@ class Array:
     dims: tuple[str, ...]
     attributes: Mapping[str, Any] = field(repr=False)
     metadata: Mapping[str, Any] = field(repr=False)
+    unusable: str = ""
 
     @property
     def name(self) -> str:
@@ -70,21 +86,28 @@ class Array:
         """Bytes of one stored value; 0 for a type of no fixed size."""
         try:
             return int(np.dtype(self.dtype).itemsize)
-        except TypeError:
+        except (TypeError, ValueError, SyntaxError):
             return 0
 
     @property
     def is_blosc(self) -> bool:
         """True where each stored object is one Blosc frame, whose header says how long it is."""
         if self.metadata.get("zarr_format") == 2:
-            return bool((self.metadata.get("compressor") or {}).get("id") == "blosc")
-        codecs = self.metadata.get("codecs") or [{}]
-        return bool(codecs[-1].get("name") == "blosc")
+            codec, name = self.metadata.get("compressor"), "id"
+        else:
+            codecs = self.metadata.get("codecs")
+            codec, name = codecs[-1] if isinstance(codecs, list) and codecs else None, "name"
+        return isinstance(codec, Mapping) and codec.get(name) == "blosc"
 
     @property
     def grid(self) -> tuple[int, ...]:
         """Number of stored objects along each dimension."""
-        return tuple(math.ceil(size / chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+        return tuple(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def objects(self) -> int:
+        """Number of objects that may be stored for it."""
+        return math.prod(self.grid)
 
     @property
     def is_text(self) -> bool:
@@ -100,16 +123,17 @@ class Array:
         root = self.path.lstrip("/")
         return (f"{root}/{self.key(index)}" for index in self.indices())
 
+    def has_key(self, key: str) -> bool:
+        """Return whether this is the key of one of its objects, relative to the array."""
+        numbers = re.findall(r"[0-9]+", key)
+        if len(numbers) != max(len(self.shape), 1) or any(len(number) > 19 for number in numbers):
+            return False
+        index = tuple(map(int, numbers)) if self.shape else ()
+        return key == self.key(index) and all(map(lt, index, self.grid))
+
     def key(self, index: tuple[int, ...]) -> str:
         """Return the key of one object, relative to the array; `index` counts objects along each dimension."""
-        if self.metadata.get("zarr_format") == 2:
-            separator = self.metadata.get("dimension_separator") or "."
-            return str(separator).join(map(str, index)) if index else "0"
-        encoding = self.metadata.get("chunk_key_encoding", {"name": "default"})
-        options = encoding.get("configuration", {})
-        if encoding["name"] == "v2":
-            return str(options.get("separator", ".")).join(map(str, index)) if index else "0"
-        return str(options.get("separator", "/")).join(["c", *map(str, index)])
+        return metadata.object_key(self.metadata, index)
 
 
 @dataclass(frozen=True)
@@ -159,6 +183,16 @@ class Group:
     def nbytes(self) -> int:
         """Size of all its arrays in memory as stored, without compression."""
         return sum(array.nbytes for array in self.arrays)
+
+    @property
+    def objects(self) -> int:
+        """Number of objects that may be stored for all its arrays."""
+        return sum(array.objects for array in self.arrays)
+
+    @property
+    def unusable(self) -> str:
+        """Why one of its arrays cannot be read; empty where all can."""
+        return next((f"{array.name}: {array.unusable}" for array in self.arrays if array.unusable), "")
 
 
 @dataclass(frozen=True)
@@ -221,21 +255,35 @@ class Product:
     def bbox(self) -> tuple[float, ...] | None:
         """West, south, east, north in degrees, where the product says it."""
         box = _discovery(self.attributes).get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(edge, int | float) for edge in box):
+        if not isinstance(box, list) or len(box) != 4:
+            return None
+        if not all(isinstance(edge, int | float) and abs(edge) <= FARTHEST for edge in box):
             return None
         west, south, east, north = map(float, box)
         # Some real products have west and east the wrong way round.
         return (min(west, east), min(south, north), max(west, east), max(south, north))
 
     def stored_bytes(self, path: str) -> int | None:
-        """Return the stored size of a group in bytes; None where it takes requests to know (see `estimate`)."""
-        if self.store.local is None:
+        """Return the stored size of a group in bytes.
+
+        None where it takes requests to know, or more than a moment to look at each object (see `estimate`).
+        """
+        group = self.groups[path]
+        if self.store.local is None or group.objects > LOOKED_AT:
             return None
-        keys = [key for array in self.groups[path].arrays for key in array.object_keys()]
+        keys = [key for array in group.arrays for key in array.object_keys()]
         return sum(size or 0 for size in self.store.sizes(keys).values())
+
+    def _stored(self, groups: Iterable[Group]) -> dict[str, int | None]:
+        """Return the stored size of groups; None for all of them where one cannot be said, so that all are one kind."""
+        chosen = list(groups)
+        if self.store.local is None or sum(group.objects for group in chosen) > LOOKED_AT:
+            return dict.fromkeys(group.path for group in chosen)
+        return {group.path: self.stored_bytes(group.path) for group in chosen}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the structure as plain values, for JSON."""
+        stored = self._stored(self.groups.values())
         return {
             "url": redact(self.url),
             "name": self.name,
@@ -250,17 +298,19 @@ class Product:
                     "shape": group.shape,
                     "chunks": group.chunks,
                     "unpacked_bytes": group.nbytes,
-                    "stored_bytes": self.stored_bytes(path),
+                    "stored_bytes": stored[path],
                 }
                 for path, group in self.groups.items()
             },
         }
 
     def __repr__(self) -> str:
-        lines = [f"{self.kind}: {self.name}", f"  {redact(self.url)}"]
+        lines = [f"{self.kind}: {printable(self.name)}", f"  {printable(redact(self.url))}"]
         if self.when:
-            lines.append(f"  {self.when}")
-        rows = [(group.path, *_row(self, group)) for group in list(self.groups.values())[:ROWS_SHOWN]]
+            lines.append(f"  {printable(self.when)}")
+        groups = list(self.groups.values())[:ROWS_SHOWN]
+        stored = self._stored(groups)
+        rows = [tuple(map(printable, (group.path, *_row(group, stored[group.path])))) for group in groups]
         widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
         lines.append(f"  {len(self.groups)} groups:")
         lines.extend(
@@ -269,16 +319,25 @@ class Product:
         )
         if len(self.groups) > ROWS_SHOWN:
             lines.append(f"    ... and {len(self.groups) - ROWS_SHOWN} more: product.groups has them all")
+        lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable()]
         return "\n".join(lines)
+
+    def _unusable(self) -> list[str]:
+        found = [f"{group.path}: {group.unusable}" for group in self.groups.values() if group.unusable]
+        more = [f"and {len(found) - UNUSABLE_SHOWN} groups more"] if len(found) > UNUSABLE_SHOWN else []
+        return found[:UNUSABLE_SHOWN] + more
 
     def _repr_html_(self) -> str:
         groups = list(self.groups.values())
-        rows = [(group.path, *_row(self, group)) for group in groups[:ROWS_SHOWN]]
+        stored = self._stored(groups[:ROWS_SHOWN])
+        rows = [(group.path, *_row(group, stored[group.path])) for group in groups[:ROWS_SHOWN]]
+        size = "unpacked" if None in stored.values() else "stored"
         more = f"and {len(groups) - ROWS_SHOWN} more: <code>product.groups</code> has them all"
+        facts = {"address": redact(self.url), "taken": self.when, "groups": str(len(groups))}
         return html.block(
             f"{self.kind}: {self.name}",
-            html.facts({"address": redact(self.url), "taken": self.when, "groups": str(len(groups))}),
-            html.table(("group", "pixels", "stored" if self.store.local else "unpacked", "variables"), rows),
+            html.facts({**facts, "cannot be converted": "; ".join(self._unusable())}),
+            html.table(("group", "pixels", size, "variables"), rows),
             more if len(groups) > ROWS_SHOWN else "",
         )
 
@@ -342,15 +401,29 @@ def open_product(source: Source | Product | Any) -> Product:
 def _from_store(url: str, name: str | None) -> Product:
     store = Store(url)
     documents, zarr_format, consolidated = _read_metadata(store)
-    nodes = {path: _node(path, document, url) for path, document in documents.items()}
+    if len(documents) > MOST_NODES:
+        raise ProductBroken(
+            f"it has {len(documents):,} groups and arrays, and {MOST_NODES:,} are possible",
+            given=redact(url),
+            remedy=TELL_PUBLISHER,
+        )
+    nodes = {path: _node(path, document, zarr_format, url) for path, document in documents.items()}
+    if nodes.get("/", {}).get("node_type") == "array":
+        raise _single_array(store)
     attributes = {path: node["attributes"] for path, node in nodes.items() if node["node_type"] == "group"}
     arrays: dict[str, list[Array]] = {}
     for path, node in nodes.items():
+        parent = path.rpartition("/")[0] or "/"
+        if any(nodes.get(above, {}).get("node_type") == "array" for above in parents_of(path)):
+            # One's chunk may be the other's folder.
+            raise ProductBroken(f"{printable(path)} lies in an array", given=redact(url), remedy=TELL_PUBLISHER)
         if node["node_type"] == "array":
-            parent = path.rpartition("/")[0] or "/"
             arrays.setdefault(parent, []).append(_array(path, node, url))
     groups = {path: Group(path, tuple(found), attributes.get(path, {})) for path, found in arrays.items()}
-    digest = hashlib.sha256(json.dumps(nodes, sort_keys=True, default=str).encode()).hexdigest()
+    try:
+        text = json.dumps(nodes, sort_keys=True, default=str)
+    except RecursionError as error:
+        raise ProductBroken("its metadata are nested too deeply", given=redact(url), remedy=TELL_PUBLISHER) from error
     return Product(
         url=url,
         name=name or _store_name(url),
@@ -359,7 +432,7 @@ def _from_store(url: str, name: str | None) -> Product:
         groups=groups,
         parents=attributes,
         consolidated=consolidated,
-        identity=digest[:16],
+        identity=hashlib.sha256(text.encode()).hexdigest()[:16],
     )
 
 
@@ -381,16 +454,23 @@ def _read_metadata(store: Store) -> tuple[dict[str, dict[str, Any]], int, bool]:
         consolidated = root.get("consolidated_metadata")
         inner = consolidated.get("metadata") if isinstance(consolidated, dict) else None
         if isinstance(inner, dict):
-            nodes = {"/": root} | {"/" + path.strip("/"): node for path, node in inner.items()}
+            nodes = {"/": root}
+            for path, node in inner.items():
+                _check_path(path, store.url)
+                nodes["/" + path] = node
             return nodes, 3, True
         return _listed(store, 3), 3, False
     if store.read(".zgroup") is not None:
         return _listed(store, 2), 2, False
     if store.read(".zarray") is not None:
-        raise InvalidRequest(
-            "this is a single array, not a product", given=redact(store.url), remedy="give the address of the store"
-        )
+        raise _single_array(store)
     raise not_found(store.url)
+
+
+def _single_array(store: Store) -> InvalidRequest:
+    return InvalidRequest(
+        "this is a single array, not a product", given=redact(store.url), remedy="give the address of the store"
+    )
 
 
 def _nodes_v2(flat: Mapping[str, Any], url: str) -> dict[str, dict[str, Any]]:
@@ -408,98 +488,161 @@ def _nodes_v2(flat: Mapping[str, Any], url: str) -> dict[str, dict[str, Any]]:
             }
     # A parent may be missing from the metadata; it exists all the same.
     for path in list(nodes):
-        while path != "/":
-            path = path.rpartition("/")[0] or "/"
-            nodes.setdefault(path, {"node_type": "group", "attributes": flat.get(f"{path[1:]}/.zattrs", {})})
+        if path != "/":
+            _check_path(path[1:], url)
+        for above in parents_of(path) if len(nodes) <= MOST_NODES else ():
+            nodes.setdefault(above, {"node_type": "group", "attributes": flat.get(f"{above[1:]}/.zattrs", {})})
     return nodes
+
+
+def parents_of(path: str) -> Iterator[str]:
+    """Yield the paths of all groups that a group or an array lies in, the root last."""
+    while path != "/":
+        path = path.rpartition("/")[0] or "/"
+        yield path
+
+
+def _check_path(path: str, url: str) -> None:
+    """Refuse the path of a group or an array that cannot become one on this machine."""
+    wrong = flaw(path)
+    if wrong is None and DOCUMENTS & set(path.split("/")):
+        wrong = "a part of it is the name of a metadata document"
+    if wrong is None and path.count("/") >= MOST_LEVELS:
+        wrong = f"it has more than {MOST_LEVELS} parts"
+    if wrong is not None:
+        raise ProductBroken(
+            f"{printable(path)[:200]} cannot be a path in a store: {wrong}", given=redact(url), remedy=TELL_PUBLISHER
+        )
 
 
 def _listed(store: Store, zarr_format: int) -> dict[str, dict[str, Any]]:
-    """Collect what is not consolidated, by zarr's own walk over the store."""
-    import zarr
-    from zarr.core.buffer import default_buffer_prototype
-
-    names = {2: (".zarray", ".zgroup"), 3: ("zarr.json",)}[zarr_format]
-    try:
-        root = zarr.open_group(
-            store.for_zarr(), mode="r", zarr_format=2 if zarr_format == 2 else 3, use_consolidated=False
-        )
-        members = [("", root), *root.members(max_depth=None)]
-        if len(members) == 1 and store.local is None:
-            raise OSError("nothing is listed below its root")
-        nodes = {}
-        for path, node in members:
-            documents = {
-                name: json.loads(buffer.to_bytes())
-                for name, buffer in node.metadata.to_buffer_dict(default_buffer_prototype()).items()
-            }
-            document = next(documents[name] for name in names if name in documents)
-            attributes = documents.get(".zattrs", document.get("attributes", {}))
-            node_type = "array" if isinstance(node, zarr.Array) else "group"
-            nodes["/" + path] = {**document, "node_type": node_type, "attributes": attributes}
-    except (OSError, NotImplementedError, ValueError, KeyError, TypeError) as error:
-        raise ProductUnreachable(
-            f"its metadata is not consolidated, and its folders cannot be listed: {error}",
-            given=redact(store.url),
-            remedy="ask whoever publishes it to run zarr.consolidate_metadata(store)",
-        ) from error
+    """Collect what is not consolidated, level by level: an array's own folder is not looked into."""
+    nodes: dict[str, dict[str, Any]] = {}
+    level = [""]
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        while level:
+            read = partial(_stored_node, store, zarr_format=zarr_format)
+            found = {path: node for path, node in zip(level, pool.map(read, level), strict=True) if node is not None}
+            for path, node in found.items():
+                if node["node_type"] == "array":
+                    # In zarr's own words, so that a product's identity is the same whoever wrote it.
+                    stored = {key: value for key, value in node.items() if key != "attributes"}
+                    written = metadata.written_by_zarr(stored)
+                    node = {**written, "node_type": "array", "attributes": node["attributes"]}
+                nodes[f"/{path}"] = node
+            groups = [path for path, node in found.items() if node["node_type"] == "group"]
+            level = [path for children in pool.map(partial(_children, store), groups) for path in children]
+            if len(nodes) + len(level) > MOST_NODES:
+                raise ProductBroken(
+                    f"more than {MOST_NODES:,} names are listed in it", given=redact(store.url), remedy=TELL_PUBLISHER
+                )
+    if len(nodes) == 1 and store.local is None:
+        raise _not_listed(store, "nothing is listed below its root")
     return nodes
 
 
-def _node(path: str, document: Any, url: str) -> dict[str, Any]:
+def _not_listed(store: Store, why: object) -> ProductUnreachable:
+    return ProductUnreachable(
+        f"its metadata is not consolidated, and its folders cannot be listed: {why}",
+        given=redact(store.url),
+        remedy="ask whoever publishes it to run zarr.consolidate_metadata(store)",
+    )
+
+
+def _stored_node(store: Store, path: str, *, zarr_format: int) -> dict[str, Any] | None:
+    """Return the document of a group or an array; None where neither is stored under this path."""
+    prefix = f"{path}/" if path else ""
+
+    def read(name: str) -> dict[str, Any] | None:
+        raw = store.read(prefix + name)
+        return None if raw is None else _parse_json(raw, store.url)
+
+    if zarr_format == 3:
+        document = read("zarr.json")
+        if document is None or document.get("node_type") not in ("group", "array"):
+            return document
+        attributes = document.get("attributes", {})
+    else:
+        document = read(".zarray")
+        node_type = "group" if document is None else "array"
+        document = {**(document or read(".zgroup") or {}), "node_type": node_type}
+        if "zarr_format" not in document:
+            return None
+        attributes = read(".zattrs") or {}
+    return {**document, "attributes": attributes}
+
+
+def _children(store: Store, path: str) -> list[str]:
+    """Return the paths that are listed in a group's folder."""
+    try:
+        names = _folders(store, path) if store.local is not None else _distant_names(store, path)
+    except (OSError, NotImplementedError) as error:
+        raise _not_listed(store, error) from error
+    children = [f"{path}/{name}" if path else name for name in names if name not in DOCUMENTS]
+    return sorted(child for child in children if flaw(child) is None and child.count("/") < MOST_LEVELS)
+
+
+def _folders(store: Store, path: str) -> list[str]:
+    with os.scandir(store.path(path)) as entries:
+        names = [(entry.name, entry.is_dir()) for entry in islice(entries, MOST_NODES + 1)]
+    if len(names) > MOST_NODES:
+        raise ProductBroken(
+            f"more than {MOST_NODES:,} names are listed in /{printable(path)}",
+            given=redact(store.url),
+            remedy=TELL_PUBLISHER,
+        )
+    return [name for name, is_folder in names if is_folder]
+
+
+def _distant_names(store: Store, path: str) -> set[str]:
+    folder = store.path(path)
+
+    async def listing() -> list[Any]:
+        try:
+            entries: list[Any] = await store.filesystem._ls(folder, detail=False)
+        except FileNotFoundError:
+            return []
+        return entries
+
+    start = f"{folder.partition('?')[0].rstrip('/')}/"
+    listed = [str(entry).rstrip("/") for entry in store.run(store.retried(listing, path))]
+    return {entry.removeprefix(start) for entry in listed if entry.startswith(start)}
+
+
+def _node(path: str, document: Any, zarr_format: int, url: str) -> dict[str, Any]:
     """Return a node's document with its attributes, or say why it cannot be used."""
     attributes = (document.get("attributes") or {}) if isinstance(document, dict) else None
     if not isinstance(attributes, dict) or document.get("node_type") not in ("group", "array"):
         raise ProductBroken(
-            f"the metadata of {path} is neither a group's nor an array's",
+            f"the metadata of {printable(path)} is neither a group's nor an array's",
             given=redact(url),
             remedy=TELL_PUBLISHER,
         )
-    if path != "/" and {"", ".", ".."} & set(path[1:].split("/")):  # it becomes a path on this machine
-        raise ProductBroken(f"{path!r} cannot be a path in a store", given=redact(url), remedy=TELL_PUBLISHER)
+    if document["node_type"] == "array" and document.get("zarr_format") != zarr_format:
+        raise ProductBroken(
+            f"the array {printable(path)} is not of Zarr {zarr_format}, as the product is",
+            given=redact(url),
+            remedy=TELL_PUBLISHER,
+        )
     return {**document, "attributes": attributes}
-
-
-def _sizes(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, list) or not all(isinstance(size, int) and 0 <= size < 2**63 for size in values):
-        raise ValueError(f"{str(values)[:60]} is no list of sizes")
-    return tuple(values)
 
 
 def _array(path: str, node: Mapping[str, Any], url: str) -> Array:
     attributes = node["attributes"]
+    document = {key: value for key, value in node.items() if key not in ("node_type", "attributes")}
     try:
-        shape = _sizes(node["shape"])
-        if node["zarr_format"] == 2:
-            chunks, dtype = node["chunks"], node["dtype"]
-            dims = attributes.get("_ARRAY_DIMENSIONS")
-        else:
-            chunks, dtype = node["chunk_grid"]["configuration"]["chunk_shape"], node["data_type"]
-            dims = node.get("dimension_names")
-            encoding = node.get("chunk_key_encoding", {"name": "default"})
-            if not isinstance(encoding["name"], str) or not isinstance(encoding.get("configuration", {}), dict):
-                raise ValueError("its chunk_key_encoding is none")
-        if not isinstance(dtype, str):
-            dtype = dtype.get("name", "structured") if isinstance(dtype, dict) else "structured"
-        dims = tuple(str(dim) for dim in dims or [f"dim_{i}" for i in range(len(shape))])
-        chunks = tuple(max(size, 1) for size in _sizes(chunks))
-        if len(chunks) != len(shape) or len(dims) != len(shape):
-            raise ValueError("shape, chunks and dimensions differ in length")
-    except (KeyError, TypeError, ValueError) as error:
+        parsed = metadata.parse(path, document)
+        dims = attributes.get("_ARRAY_DIMENSIONS") if node["zarr_format"] == 2 else node.get("dimension_names")
+        dims = tuple(str(dim) for dim in dims or [f"dim_{i}" for i in range(len(parsed.shape))])
+        if len(dims) != len(parsed.shape):
+            raise ValueError("shape and dimensions differ in length")
+    except (TypeError, ValueError) as error:
         raise ProductBroken(
-            f"the metadata of the array {path} cannot be used: {error}",
+            f"the metadata of the array {printable(path)} cannot be used: {printable(str(error))}",
             given=redact(url),
             remedy=TELL_PUBLISHER,
         ) from error
-    return Array(
-        path,
-        shape,
-        chunks,
-        dtype,
-        dims,
-        attributes,
-        {k: v for k, v in node.items() if k not in ("node_type", "attributes")},
-    )
+    return Array(path, parsed.shape, parsed.chunks, parsed.dtype, dims, attributes, document, parsed.unusable)
 
 
 def _kind(attributes: Mapping[str, Any], groups: Mapping[str, Group]) -> str:
@@ -610,8 +753,7 @@ def _parse_json(raw: bytes, url: str) -> dict[str, Any]:
     return document
 
 
-def _row(product: Product, group: Group) -> tuple[str, str, str]:
-    stored = product.stored_bytes(group.path)
+def _row(group: Group, stored: int | None) -> tuple[str, str, str]:
     shape = " x ".join(map(str, group.shape)) if group.shape else ""
     names = ", ".join(array.name for array in group.variables)
     return shape, human_bytes(group.nbytes if stored is None else stored), names

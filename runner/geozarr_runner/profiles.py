@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.layout import SPATIAL_CHUNK
-from geozarr_runner.product import Array, Group, Product
+from geozarr_runner.product import Group, Product
 
 GENERIC_LAYOUT = ("--no-s2-optimized", "--no-s3-olci-optimized")
 
@@ -225,13 +225,14 @@ def check_packed(product: Product, groups: Sequence[str]) -> None:
 def crs_of(product: Product, group: Group) -> str | None:
     """Return the coordinate reference system that a group's data are in, as the product writes it: "EPSG:32632"."""
 
-    def of(array: Array) -> str | None:
-        epsg = array.attributes.get("proj:epsg")
-        return f"EPSG:{epsg}" if epsg else array.attributes.get("proj:code") or array.attributes.get("proj:wkt2")
+    def said(attributes: Mapping[str, Any], *names: str) -> str | None:
+        return next((found for name in names if isinstance(found := attributes.get(name), str) and found), None)
 
     for array in group.variables:
-        if (found := of(array)) is not None:
+        epsg = array.attributes.get("proj:epsg")
+        if isinstance(epsg, int | str) and epsg:
+            return f"EPSG:{epsg}"
+        if (found := said(array.attributes, "proj:code", "proj:wkt2")) is not None:
             return found
     other = product.attributes.get("other_metadata")
-    metadata = other if isinstance(other, Mapping) else {}
-    return metadata.get("horizontal_CRS_code") or metadata.get("horizontal_crs_code")
+    return said(other if isinstance(other, Mapping) else {}, "horizontal_CRS_code", "horizontal_crs_code")

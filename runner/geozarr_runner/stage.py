@@ -20,8 +20,9 @@ from geozarr_runner.errors import ProductBroken, StorageFull
 from geozarr_runner.estimate import needed
 from geozarr_runner.events import Progress, Reporter, human_bytes
 from geozarr_runner.frames import cut_off
+from geozarr_runner.keys import inside
 from geozarr_runner.preflight import Plan, fill_of_text
-from geozarr_runner.product import Array
+from geozarr_runner.product import Array, parents_of
 from geozarr_runner.profiles import profile_of
 from geozarr_runner.publish import Workspace, storage_errors
 
@@ -61,10 +62,11 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
         return Staged(str(product.store.local), 0)
     with storage_errors(space.staged):
         write_metadata(plan, arrays, space.staged)
-        targets = {key: space.staged / key for array in arrays for key in array.object_keys()}
         if product.store.local is not None:
             _check_frames(plan, arrays, product.store.local)
-            return Staged(str(space.staged), _link(product.store.local, targets, progress))
+            _link(arrays, product.store.local, space.staged, progress)
+            return Staged(str(space.staged), 0)
+        targets = {key: inside(space.staged, key) for array in arrays for key in array.object_keys()}
         sizes = product.store.sizes(list(targets))
         total = None if None in sizes.values() else sum(size or 0 for size in sizes.values())
         missing = (total or 0) - sum(target.stat().st_size for target in targets.values() if target.is_file())
@@ -101,7 +103,7 @@ def write_metadata(plan: Plan, arrays: Iterable[Array], view: Path) -> None:
     kept = {array.path: array for array in arrays}
     groups = dict.fromkeys(["/", *profile_of(product).empty_groups(product)])
     for path in kept:
-        groups.update(dict.fromkeys(_parents(path)))
+        groups.update(dict.fromkeys(parents_of(path)))
     if not plan.groups:
         groups.update(dict.fromkeys(product.parents))
     documents: dict[str, Mapping[str, Any]] = {}
@@ -116,15 +118,9 @@ def write_metadata(plan: Plan, arrays: Iterable[Array], view: Path) -> None:
         consolidated = {"kind": "inline", "must_understand": False, "metadata": inner}
         documents["zarr.json"] = {**documents["zarr.json"], "consolidated_metadata": consolidated}
     for key, document in documents.items():
-        target = view / key
+        target = inside(view, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(document), encoding="utf-8")
-
-
-def _parents(path: str) -> Iterable[str]:
-    while path != "/":
-        path = path.rpartition("/")[0] or "/"
-        yield path
 
 
 def _group_documents(path: str, attributes: Mapping[str, Any], zarr_format: int) -> dict[str, Mapping[str, Any]]:
@@ -147,19 +143,20 @@ def _array_documents(path: str, array: Array) -> dict[str, Mapping[str, Any]]:
 def make_view(plan: Plan, arrays: Sequence[Array], source: Path, view: Path) -> None:
     """Make a view of some arrays of a store on this machine."""
     write_metadata(plan, arrays, view)
-    _link(source, {key: view / key for array in arrays for key in array.object_keys()}, lambda done, total, unit: None)
+    _link(arrays, source, view, lambda done, total, unit: None)
 
 
-def _link(source: Path, targets: Mapping[str, Path], progress: Progress) -> int:
-    """Link what exists; a chunk that does not is its fill value. Returns 0: no byte moved."""
-    for done, (key, target) in enumerate(targets.items(), start=1):
-        original = source / key
+def _link(arrays: Sequence[Array], source: Path, view: Path, progress: Progress) -> None:
+    """Link what exists; a chunk that does not is its fill value."""
+    total = sum(array.objects for array in arrays)
+    keys = (key for array in arrays for key in array.object_keys())
+    for done, key in enumerate(keys, start=1):
+        original, target = inside(source, key), inside(view, key)
         if original.exists() and not target.is_symlink():  # a killed run may have linked it
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(original)
-        if done == len(targets) or done % 200 == 0:
-            progress(done, len(targets), "chunks")
-    return 0
+        if done == total or done % 200 == 0:
+            progress(done, total, "chunks")
 
 
 def _lack_of_space(space: Workspace, wanted: int) -> DoesNotFit | None:
