@@ -116,7 +116,7 @@ def item_of(product: Product, result: Product, output: str, record: Mapping[str,
     rasters = list(_rasters(product, result))
     for group in rasters:
         _add_group(item, name, group, result)
-    codes = {str(result.parents[group.path].get("proj:code")) for group in rasters} - {"None"}
+    codes = {str(result.parents.get(group.path, {}).get("proj:code")) for group in rasters} - {"None"}
     if len(codes) == 1:
         from pystac.extensions.projection import ProjectionExtension
 
@@ -262,7 +262,7 @@ def _rasters(product: Product, result: Product) -> Iterator[Group]:
     """Yield the groups of an output that are GeoZarr, without overviews."""
     for path, group in result.groups.items():
         of_source = path in product.groups or (product.kind == "Sentinel-3 OLCI" and path == "/measurements/r0")
-        if of_source and group.raster is not None and "spatial:dimensions" in result.parents[path]:
+        if of_source and group.raster is not None and "spatial:dimensions" in result.parents.get(path, {}):
             yield group
 
 
@@ -271,7 +271,7 @@ def _add_group(item: pystac.Item, name: str, group: Group, result: Product) -> N
     from pystac.extensions.projection import ProjectionExtension
     from pystac.extensions.raster import RasterExtension
 
-    attributes = result.parents[group.path]
+    attributes = result.parents.get(group.path, {})
     transform = _transform(attributes)
     code, wkt = attributes.get("proj:code"), attributes.get("proj:wkt2")
     in_metres = bool(code or wkt) and code != "EPSG:4326"

@@ -520,18 +520,19 @@ def _listed(store: Store, zarr_format: int) -> dict[str, dict[str, Any]]:
     nodes: dict[str, dict[str, Any]] = {}
     level = [""]
     with ThreadPoolExecutor(CONCURRENCY) as pool:
+        each = map if store.local is not None else pool.map  # many requests at once; folders need none
         while level:
             read = partial(_stored_node, store, zarr_format=zarr_format)
-            found = {path: node for path, node in zip(level, pool.map(read, level), strict=True) if node is not None}
+            found = {path: node for path, node in zip(level, each(read, level), strict=True) if node is not None}
             for path, node in found.items():
-                if node["node_type"] == "array":
+                if node.get("node_type") == "array":
                     # In zarr's own words, so that a product's identity is the same whoever wrote it.
                     stored = {key: value for key, value in node.items() if key != "attributes"}
                     written = metadata.written_by_zarr(stored)
                     node = {**written, "node_type": "array", "attributes": node["attributes"]}
                 nodes[f"/{path}"] = node
-            groups = [path for path, node in found.items() if node["node_type"] == "group"]
-            level = [path for children in pool.map(partial(_children, store), groups) for path in children]
+            groups = [path for path, node in found.items() if node.get("node_type") == "group"]
+            level = [path for children in each(partial(_children, store), groups) for path in children]
             if len(nodes) + len(level) > MOST_NODES:
                 raise ProductBroken(
                     f"more than {MOST_NODES:,} names are listed in it", given=redact(store.url), remedy=TELL_PUBLISHER
