@@ -104,7 +104,8 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         "identity": request.identity,
         "archive": _word(request.archive),
         "packed": _word(request.packed),
-        "derived_from": request.item,
+        # It also says that the address is not the person's own, and gets no credentials that name no host.
+        "derived_from": request.item or ("" if request.asked is None else request.shown),
         "credentials": settings.credentials,
         "dask_cluster": _word(request.dask_cluster),
         "verbose": _word(request.verbose),
