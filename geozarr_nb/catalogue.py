@@ -11,13 +11,14 @@ from urllib.parse import urljoin
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductNotFound
 from geozarr_nb.result import location
 from geozarr_runner.addresses import local_path, redact
-from geozarr_runner.bounds import parse
+from geozarr_runner.bounds import from_json
 from geozarr_runner.item import address_of
 from geozarr_runner.store import Store
 
 if TYPE_CHECKING:
     import pystac
 
+_OF_PYSTAC = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # for documents that are no STAC
 LICENCE = "other"  # the results' is that of the products, which they do not say
 
 
@@ -179,7 +180,7 @@ def _read_as_stac(address: str) -> Iterator[None]:
         yield
     except GeozarrError:
         raise
-    except (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (*_OF_PYSTAC, pystac.STACError, pystac.STACTypeError) as error:
         if isinstance(error.__cause__, GeozarrError):
             raise error.__cause__ from None
         raise InvalidRequest(
@@ -197,7 +198,7 @@ def _read(address: str, asked: str | None = None, *, is_json: bool = False) -> b
 
 def _parsed(raw: bytes, address: str) -> dict[str, Any]:
     try:
-        document = parse(raw)
+        document = from_json(raw)
     except ValueError as error:
         raise ProductBroken(
             f"this is no JSON: {error}", given=redact(address), remedy="give the address of a STAC catalogue"

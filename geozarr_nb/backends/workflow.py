@@ -21,6 +21,7 @@ from geozarr_nb.errors import InvalidRequest
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
 from geozarr_runner.addresses import redact
+from geozarr_runner.bounds import from_json
 from geozarr_runner.events import Event, parse
 from geozarr_runner.upload import RemoteOutput, is_address
 
@@ -281,7 +282,7 @@ class Attempt:
         stored = (self.thing["metadata"].get("annotations") or {}).get(REQUEST)
         if stored:
             try:
-                return Request.from_json(json.loads(stored))
+                return Request.from_json(from_json(stored))
             except (ValueError, KeyError, TypeError):
                 pass  # another version's, or edited: the parameters tell as much as they can
         return _request_of(self.parameters)

@@ -87,7 +87,7 @@ def check_beginning(content: bytes, given: object) -> None:
     )
 
 
-def parse(text: bytes | str) -> Any:
+def from_json(text: bytes | str) -> Any:
     """Return what a JSON document of others holds.
 
     Raises

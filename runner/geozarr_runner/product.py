@@ -22,7 +22,7 @@ import numpy as np
 
 from geozarr_runner import html
 from geozarr_runner.addresses import local_path, redact
-from geozarr_runner.bounds import parse
+from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
 from geozarr_runner.events import human_bytes
 from geozarr_runner.store import Store, not_found
@@ -445,7 +445,7 @@ def _listed(store: Store, zarr_format: int) -> dict[str, dict[str, Any]]:
             attributes = documents.get(".zattrs", document.get("attributes", {}))
             node_type = "array" if isinstance(node, zarr.Array) else "group"
             nodes["/" + path] = {**document, "node_type": node_type, "attributes": attributes}
-    except (OSError, NotImplementedError, ValueError, KeyError, TypeError) as error:
+    except (OSError, NotImplementedError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProductUnreachable(
             f"its metadata is not consolidated, and its folders cannot be listed: {error}",
             given=redact(store.url),
@@ -607,7 +607,7 @@ def _read_json(url: str, asked: str | None = None) -> Mapping[str, Any]:
 
 def _parse_json(raw: bytes, url: str) -> dict[str, Any]:
     try:
-        document = parse(raw)
+        document = from_json(raw)
     except ValueError as error:
         raise ProductBroken(
             f"its metadata is no JSON: {error}",

@@ -234,7 +234,8 @@ class Store:
                     if error.__cause__ is None or getattr(error.__cause__, "status", None) in (404, 410):
                         return None
                     raise error.__cause__ from None
-                return key, answer.get("size")
+                size = answer.get("size")
+                return key, size if size is None or size >= 0 else None
 
             return await self.retried(info, key)
 
