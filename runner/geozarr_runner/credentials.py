@@ -122,6 +122,11 @@ class Credentials:
         found.update(self.named.get(place, {}))
         return found
 
+    def tell(self, url: str | URL) -> bool:
+        """Return whether a request for an address carries any."""
+        in_query = origin(url) == self.own and self.own is not None and bool(configured().get("params"))
+        return in_query or bool(self.headers(url))
+
     def withheld(self, url: str | URL) -> bool:
         """Return whether there are credentials without a host, which this address is not told."""
         return bool(self.nameless) and origin(url) not in (None, self.own)
@@ -160,7 +165,8 @@ def _nameless() -> Headers:
             if source.get("cookies"):
                 found["Cookie"] = "; ".join(f"{name}={value}" for name, value in dict(source["cookies"]).items())
             if (auth := source.get("auth")) is not None:
-                found["Authorization"] = auth.encode() if hasattr(auth, "encode") else _basic(*auth)
+                user, password = (auth.login, auth.password) if hasattr(auth, "login") else auth
+                found["Authorization"] = _basic(user, password)
         except (TypeError, ValueError, AttributeError) as error:
             raise InvalidRequest(
                 f"fsspec's options for web servers cannot be used: {error}",

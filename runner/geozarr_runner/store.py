@@ -102,7 +102,7 @@ class Store:
     @property
     def is_told(self) -> bool:
         """Whether credentials go with what is asked of its web server."""
-        return credentials.origin(self.url) is not None and bool(self.credentials.headers(self.url))
+        return credentials.origin(self.url) is not None and self.credentials.tell(self.url)
 
     @property
     def filesystem(self) -> Any:
@@ -124,8 +124,12 @@ class Store:
             return str(self.local)
         from zarr.storage import FsspecStore
 
+        from geozarr_runner.distant_store import DistantStore
+
         filesystem, base = self._opened(encoded=False, for_another_loop=True)
-        store = FsspecStore(filesystem, read_only=True, path=base)
+        # A web server's answers are bounded by its client.
+        kind = DistantStore if _lists_sizes(filesystem) else FsspecStore
+        store = kind(filesystem, read_only=True, path=base)
         weakref.finalize(store, _close_session, filesystem)
         return store
 
@@ -410,12 +414,12 @@ def _read_file(path: Path, most: int) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode):
         with os.fdopen(descriptor, "rb") as file:
-            return file.read(most)
+            return file.read(min(found.st_size + 1, most))  # no more, as room for all of it is made first
     os.close(descriptor)
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(found.st_mode):
         return None
     raise ProductBroken("this is no file", given=path, remedy="give the folder of a Zarr store, or a file")
 

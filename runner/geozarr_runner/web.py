@@ -52,7 +52,9 @@ class Answer(aiohttp.ClientResponse):
         if asked is not None:
             start, end, suffix = asked.groups()
             return int(suffix) if suffix else int(end) - int(start) + 1
-        return largest_document() if is_document(self.url.path) else LARGEST_OBJECT
+        # The page of a folder's content is no object.
+        is_text = is_document(self.url.path) or self.content_type == "text/html"
+        return largest_document() if is_text else LARGEST_OBJECT
 
 
 @dataclass(frozen=True)

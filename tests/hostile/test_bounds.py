@@ -238,6 +238,18 @@ def test_zarr_reads_through_the_same_bounds(server: WebServer, monkeypatch: pyte
         zarr.open_group(Store(f"{server.url}/q.zarr").for_zarr(), mode="r")
 
 
+def test_zarr_reads_metadata_of_an_object_store_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    import zarr
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/q.zarr/zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    memory.pipe("/q.zarr/a/zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {"x": "' + b"x" * 1000)
+    root = zarr.open_group(Store("memory://q.zarr").for_zarr(), mode="r")
+    monkeypatch.setenv("GEOZARR_MAX_METADATA", "500")
+    with pytest.raises(ProductBroken, match="larger than the 500 bytes"):
+        dict(root.members())
+
+
 def test_a_refusal_without_end_is_a_refusal(server: WebServer, impatient: None) -> None:
     def page(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(403)

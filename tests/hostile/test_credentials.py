@@ -42,6 +42,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "cookies": {"cookies": {"session": SECRET}},
     "client's headers": {"client_kwargs": {"headers": {"x-api-key": SECRET}}},
     "query": {"params": {"token": SECRET}},
+    "user": {"client_kwargs": {"auth": ("me", SECRET)}},
 }
 
 
@@ -334,7 +335,9 @@ def test_the_converter_has_none(own: WebServer, monkeypatch: pytest.MonkeyPatch,
     assert conf["s3"] == {"anon": True}
     assert "FSSPEC_S3" in without(environ)
     own.replies |= product()
-    assert not _readable(open_product(f"{own.url}/p.zarr")), "what takes credentials is not read in place"
+    for way in ("key", "query"):
+        give(monkeypatch, way)
+        assert not _readable(open_product(f"{own.url}/p.zarr")), "what takes credentials is not read in place"
     assert _readable(open_product(f"{own.url}/p.zarr", asked=""))
 
 

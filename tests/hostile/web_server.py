@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,8 +54,10 @@ class WebServer:
         return self._over.is_set()
 
     def saw(self, secret: str) -> list[str]:
-        """Return the paths of the requests in which a text was, in whatever header or in the path."""
-        return [one.path for one in self.asked if secret in repr((one.path, *one.headers.items()))]
+        """Return the paths of the requests in which a text was, in a header or the path, or as the password of "me"."""
+        forms = (secret, b64encode(f"me:{secret}".encode()).decode())
+        said = ((one.path, repr((one.path, *one.headers.items()))) for one in self.asked)
+        return [path for path, words in said if any(form in words for form in forms)]
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
