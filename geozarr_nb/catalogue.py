@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,12 +11,14 @@ from urllib.parse import urljoin
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductNotFound
 from geozarr_nb.result import location
 from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.bounds import from_json
 from geozarr_runner.item import address_of
 from geozarr_runner.store import Store
 
 if TYPE_CHECKING:
     import pystac
 
+_OF_PYSTAC = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # for documents that are no STAC
 LICENCE = "other"  # the results' is that of the products, which they do not say
 
 
@@ -111,7 +112,7 @@ def expand(requests: Any) -> Any:
         path = local_path(address)
         if path is not None:
             address = str(path.absolute())
-        raw = None if _is_store(address) else _read(address)
+        raw = None if _is_store(address) else _read(address, is_json=True)
         if raw is None:
             return requests
         return _listed(_parsed(raw, address), address, requests)
@@ -136,23 +137,29 @@ def _listed(document: Mapping[str, Any], address: str, otherwise: Any) -> Any:
             return items
         of = pystac.Catalog if kind == "Catalog" else pystac.Collection
         catalogue = of.from_dict(dict(document), href=address or None, preserve_dict=True)
-    return _items_of(catalogue)
+    return _items_of(catalogue, address)
 
 
-def _items_of(catalogue: pystac.Catalog) -> list[pystac.Item]:
+def _items_of(catalogue: pystac.Catalog, asked: str = "") -> list[pystac.Item]:
     if catalogue._stac_io is None:
-        catalogue._stac_io = _through_store()
+        catalogue._stac_io = _through_store(asked)
     with _read_as_stac(catalogue.get_self_href() or catalogue.id):
         return list(catalogue.get_items(recursive=True))
 
 
-def _through_store() -> pystac.StacIO:
-    """Return what reads a catalogue's links as products are read: with the same credentials, retries and errors."""
+def _through_store(asked: str) -> pystac.StacIO:
+    """Return what reads a catalogue's links as products are read: the same retries, errors, bounds and credentials.
+
+    Parameters
+    ----------
+    asked
+        The address that the person gave; empty where they gave none.
+    """
     from pystac.stac_io import DefaultStacIO
 
     class ThroughStore(DefaultStacIO):  # type: ignore[misc, unused-ignore]
         def read_text_from_href(self, href: str) -> str:
-            raw = _read(href)
+            raw = _read(href, asked, is_json=True)
             if raw is None:
                 raise ProductNotFound(
                     "a link of the catalogue leads to nothing",
@@ -173,7 +180,7 @@ def _read_as_stac(address: str) -> Iterator[None]:
         yield
     except GeozarrError:
         raise
-    except (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (*_OF_PYSTAC, pystac.STACError, pystac.STACTypeError) as error:
         if isinstance(error.__cause__, GeozarrError):
             raise error.__cause__ from None
         raise InvalidRequest(
@@ -183,15 +190,16 @@ def _read_as_stac(address: str) -> Iterator[None]:
         ) from error
 
 
-def _read(address: str) -> bytes | None:
+def _read(address: str, asked: str | None = None, *, is_json: bool = False) -> bytes | None:
     path = local_path(address)
-    return Store(address).read("") if path is None else Store(path.parent).read(path.name)
+    store, key = (Store(address, asked=asked), "") if path is None else (Store(path.parent), path.name)
+    return store.read(key, is_json=is_json)
 
 
 def _parsed(raw: bytes, address: str) -> dict[str, Any]:
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        document = from_json(raw)
+    except ValueError as error:
         raise ProductBroken(
             f"this is no JSON: {error}", given=redact(address), remedy="give the address of a STAC catalogue"
         ) from error

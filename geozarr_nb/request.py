@@ -60,6 +60,10 @@ class Request:
     item
         The address of the STAC item that the product was opened from, without user, password and query; empty where
         it was opened by its own.
+    asked
+        The address that the person gave where the product was found from it, without user, password and query; empty
+        where they gave none, as for an item in memory. None: they gave the product's own. Credentials that name no host
+        are for this one's host.
     identity
         Hash of what determines the result: the address without what is volatile in it, the output, the groups and
         whether it is packed.
@@ -78,6 +82,7 @@ class Request:
     archive: bool = False
     packed: bool = False
     item: str = field(default="", compare=False)
+    asked: str | None = field(default=None, compare=False)
     identity: str = ""
 
     @classmethod
@@ -141,6 +146,7 @@ class Request:
             archive=archive,
             packed=packed,
             item=redact(str(product.item.get("href") or "")),
+            asked=None if product.asked is None else redact(product.asked),
             identity=_identity(source, target, chosen, packed=packed),
         )
 
@@ -170,7 +176,7 @@ class Request:
     def from_json(cls, document: Mapping[str, Any]) -> Request:
         """Read what `to_json` wrote."""
         # One that was stored by an earlier version knows less.
-        later = {"archive": False, "packed": False, "item": ""}
+        later = {"archive": False, "packed": False, "item": "", "asked": None}
         values = {name: {**later, **document}[name] for name in cls.__dataclass_fields__}
         return cls(**{**values, "source": values["source"] or "", "groups": tuple(values["groups"])})
 

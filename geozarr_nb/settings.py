@@ -193,7 +193,9 @@ def read_params(path: Path) -> dict[str, str]:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise wrong(f"params.json is no JSON: {error.msg}", error.lineno, "correct that line") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise wrong("params.json is nested too deeply", None, form) from error
+    except (OSError, ValueError) as error:
         raise wrong(f"params.json cannot be read: {error}", None, "correct the file, or set GEOZARR_PARAMS") from error
     try:
         entries = document["arguments"]["parameters"]

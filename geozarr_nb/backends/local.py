@@ -403,6 +403,8 @@ def _arguments(request: Request, job: JobFolder) -> list[str]:
         arguments.append("--packed")
     if request.item:
         arguments += ["--derived-from", request.item]
+    if request.asked is not None:
+        arguments.append(f"--asked={request.asked}")
     if request.dask_cluster:
         arguments.append("--dask-cluster")
     if request.verbose:

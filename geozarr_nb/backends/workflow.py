@@ -21,6 +21,7 @@ from geozarr_nb.errors import InvalidRequest
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
 from geozarr_runner.addresses import redact
+from geozarr_runner.bounds import from_json
 from geozarr_runner.events import Event, parse
 from geozarr_runner.upload import RemoteOutput, is_address
 
@@ -104,7 +105,8 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         "identity": request.identity,
         "archive": _word(request.archive),
         "packed": _word(request.packed),
-        "derived_from": request.item,
+        # It also says that the address is not the person's own, and gets no credentials that name no host.
+        "derived_from": request.item or ("" if request.asked is None else request.shown),
         "credentials": settings.credentials,
         "dask_cluster": _word(request.dask_cluster),
         "verbose": _word(request.verbose),
@@ -280,7 +282,7 @@ class Attempt:
         stored = (self.thing["metadata"].get("annotations") or {}).get(REQUEST)
         if stored:
             try:
-                return Request.from_json(json.loads(stored))
+                return Request.from_json(from_json(stored))
             except (ValueError, KeyError, TypeError):
                 pass  # another version's, or edited: the parameters tell as much as they can
         return _request_of(self.parameters)

@@ -129,7 +129,7 @@ class Mount:
             with place.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 file.seek(max(size + start, 0) if start < 0 else start)
-                return file.read(-1 if stop is None else max(stop - start, 0))
+                return file.read(-1 if stop is None else max(min(stop, size) - start, 0))
         except PermissionError as error:
             raise _denied(place) from error
 

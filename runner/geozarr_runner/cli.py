@@ -119,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--derived-from", metavar="ADDRESS", help="the STAC item that INPUT comes from; the output's own links to it"
     )
+    convert.add_argument(
+        "--asked",
+        metavar="ADDRESS",
+        help="the address from which INPUT was found: credentials without a host go to its host alone (default: INPUT; "
+        "with --derived-from none)",
+    )
     _add_truth(convert, "--dask-cluster", "let the converter start dask workers")
     _add_truth(convert, "--verbose", "have the converter say more, and show its own lines too")
     _add_json(convert)
@@ -219,6 +225,7 @@ def _convert(options: argparse.Namespace) -> ExitCode:
             archive=options.archive,
             packed=options.packed,
             derived_from=options.derived_from or None,
+            asked=options.asked,
         )
         run(request, reporter, options.log, log_refused=options.run_id is not None, artifact=options.artifact)
     except GeozarrError as error:

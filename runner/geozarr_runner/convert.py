@@ -20,6 +20,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import IO, Self, cast
 
+from geozarr_runner.credentials import without
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, ConverterMissing, StorageDenied, StorageFull
 from geozarr_runner.profiles import Call
 
@@ -190,7 +191,7 @@ class _Converter:
             stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**environment, **os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
+            env={**environment, **without(os.environ), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
             process_group=0,  # its own, so that what it starts can be ended with it
         )
         self.stream = cast(IO[bytes], self.process.stdout)

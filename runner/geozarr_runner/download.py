@@ -14,6 +14,7 @@ from typing import Any
 
 from fsspec.callbacks import Callback
 
+from geozarr_runner.bounds import LARGEST_OBJECT
 from geozarr_runner.errors import ProductBroken
 from geozarr_runner.store import Store, in_bounds
 
@@ -22,7 +23,11 @@ PIECE = 8_000_000
 
 
 def download(
-    store: Store, targets: Mapping[str, Path], sizes: Mapping[str, int | None], progress: Callable[[int], None]
+    store: Store,
+    targets: Mapping[str, Path],
+    sizes: Mapping[str, int | None],
+    progress: Callable[[int], None],
+    most: Mapping[str, int] | None = None,
 ) -> int:
     """Copy objects; returns the bytes that came.
 
@@ -34,6 +39,8 @@ def download(
         The size of each object in bytes; None where the store does not tell it.
     progress
         Called with the number of bytes of each block that arrived or was there; less than 0 for what was lost.
+    most
+        How large an object can be at most whose size the store does not tell; else what a codec can decode at once.
 
     Raises
     ------
@@ -52,15 +59,18 @@ def download(
         if size is not None and size >= 2 * PIECE and in_pieces:
             jobs += _pieces(store, key, target, size, progress)
         else:
-            jobs.append(partial(_whole, store, key, target, size, progress))
+            largest = (most or {}).get(key, LARGEST_OBJECT)
+            jobs.append(partial(_whole, store, key, target, size, largest, progress))
     return sum(store.run(in_bounds(jobs)))
 
 
-async def _whole(store: Store, key: str, target: Path, size: int | None, progress: Callable[[int], None]) -> int:
+async def _whole(
+    store: Store, key: str, target: Path, size: int | None, most: int, progress: Callable[[int], None]
+) -> int:
     arriving = _arriving(target)
 
     async def fetch() -> int:
-        counter = _Counter(progress)
+        counter = _Counter(progress, partial(_check_growth, key, size, most))
         try:
             try:
                 await store.filesystem._get_file(store.path(key), str(arriving), callback=counter)
@@ -107,7 +117,7 @@ def _pieces(
         try:
             block = await store.retried(fetch, key)
             with arriving.open("r+b") as file:
-                os.pwrite(file.fileno(), block, start)
+                _write(file.fileno(), block, start)
         except BaseException:
             arriving.unlink(missing_ok=True)
             raise
@@ -118,6 +128,15 @@ def _pieces(
         return len(block)
 
     return [partial(one, start) for start in starts]
+
+
+def _write(descriptor: int, block: bytes, start: int) -> None:
+    """Write all of a block: on a disk that fills the system takes a part of it first, and then refuses."""
+    rest = memoryview(block)
+    while rest:
+        written = os.pwrite(descriptor, rest, start)
+        start += written
+        rest = rest[written:]
 
 
 def _arriving(target: Path) -> Path:
@@ -136,16 +155,30 @@ def _check_length(key: str, came: int, expected: int | None) -> None:
     )
 
 
-class _Counter(Callback):  # type: ignore[misc]
-    """Passes on the size of each block of one object."""
+def _check_growth(key: str, size: int | None, most: int, came: int) -> None:
+    """Look at an object while it comes: what is longer than it can be is not waited for."""
+    if size is not None and came > size:
+        _check_length(key, came, size)
+    if came > most and size is None:
+        raise ProductBroken(
+            f"more than {most} bytes come of an object, which is more than its array can need",
+            given=key,
+            remedy="tell whoever publishes the product; groups without it can be converted",
+        )
 
-    def __init__(self, progress: Callable[[int], None]) -> None:
+
+class _Counter(Callback):  # type: ignore[misc]
+    """Passes on the size of each block of one object; `check` is called with what came of it, and may end it."""
+
+    def __init__(self, progress: Callable[[int], None], check: Callable[[int], None]) -> None:
         super().__init__()
         self._progress = progress
+        self._check = check
 
     def relative_update(self, inc: int = 1) -> None:
         super().relative_update(inc)
         self._progress(inc)
+        self._check(self.value)
 
     def absolute_update(self, value: int) -> None:
         self.relative_update(value - self.value)

@@ -31,6 +31,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, TextIO
 
+from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.spelling import in_shell
 
@@ -66,7 +67,7 @@ class Event:
 def parse(line: str) -> Event | None:
     """Read one line of a stream; None for a line that is no event (a half-written last one, say)."""
     try:
-        document = json.loads(line)
+        document = from_json(line)
         time = datetime.fromisoformat(document.pop("time"))
         kind = document.pop("type")
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -249,7 +249,7 @@ def _source(product: Product) -> pystac.Link:
     import pystac
 
     href = str(product.item.get("href") or "")
-    if href:
+    if href and redact(href) != redact(product.url):
         return pystac.Link(pystac.RelType.DERIVED_FROM, redact(href), pystac.MediaType.GEOJSON, product.name)
     kind = f"application/vnd+zarr; version={product.zarr_format}"
     return pystac.Link(pystac.RelType.DERIVED_FROM, redact(product.url), kind, product.name)

@@ -33,7 +33,9 @@ class Request:
 
     `output` is a path or an address in an object store; empty, it is `<product>_geozarr.zarr` in the working directory.
     A path may not lie outside of `within`. `derived_from` is the address of the STAC item that the product comes from,
-    where `product` is not that itself. `packed` keeps numbers that are stored as integers with a scale as they are.
+    where `product` is not that itself. `asked` is the address that a person gave, where `product` was found from it
+    (see `Store`); None is `product` itself, or none where it comes from an item. `packed` keeps numbers that are stored
+    as integers with a scale as they are.
     """
 
     product: Any
@@ -48,6 +50,7 @@ class Request:
     within: Path | None = None
     archive: bool = False
     derived_from: str | None = None
+    asked: str | None = None
     packed: bool = False
 
 
@@ -108,7 +111,8 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
     if output is not None:
         on_output(output)
     wanted = normalise(request.groups)
-    product = open_product(request.product)
+    named_by_item = "" if request.derived_from else None  # an item's claim of where it is from is no person's word
+    product = open_product(request.product, asked=named_by_item if request.asked is None else request.asked)
     if request.derived_from and not product.item:
         product = replace(product, item={"href": request.derived_from})
     if output is None:
@@ -270,7 +274,8 @@ def _readable(product: Product) -> bool:
     """Return whether the converter can open and convert the product as it stands; else it needs a mended view."""
     # It takes every other address for a path, and a signature for a part of the name. A password would be seen by
     # everyone on this machine in its command line.
-    plain = product.url.startswith(CONVERTER_OPENS) and product.url == redact(product.url)
+    # Credentials would go wherever its server redirects to.
+    plain = product.url.startswith(CONVERTER_OPENS) and product.url == redact(product.url) and not product.store.is_told
     if product.store.local is None and not plain:
         return False
     if product.consolidated and product.store.local is not None and not _says_the_same(product, product.store.local):

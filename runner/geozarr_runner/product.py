@@ -26,6 +26,7 @@ import numpy as np
 
 from geozarr_runner import html, metadata
 from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
 from geozarr_runner.events import human_bytes
 from geozarr_runner.keys import flaw
@@ -218,6 +219,8 @@ class Product:
     item
         Of the STAC item that it was opened from: its `href` (where that is known), geometry and properties; empty
         where it was opened by its own address.
+    asked
+        The address that the person gave where this one was found from it; empty where they gave none: see `Store`.
     """
 
     url: str
@@ -229,6 +232,7 @@ class Product:
     consolidated: bool
     identity: str
     item: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    asked: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -238,7 +242,7 @@ class Product:
     @cached_property
     def store(self) -> Store:
         """The store that this was read from."""
-        return Store(self.url)
+        return Store(self.url, asked=self.asked)
 
     @property
     def discovery(self) -> Mapping[str, Any]:
@@ -345,13 +349,15 @@ class Product:
         return html.bundle(self)
 
 
-def open_product(source: Source | Product | Any) -> Product:
+def open_product(source: Source | Product | Any, *, asked: str | None = None) -> Product:
     """Read a product's structure.
 
     Parameters
     ----------
     source
         The address or path of a Zarr store, or a STAC item: its address, its file, its dict or a `pystac.Item`.
+    asked
+        The address that a person gave, where `source` was found from it; empty where it was not: see `Store`.
 
     Raises
     ------
@@ -382,24 +388,25 @@ def open_product(source: Source | Product | Any) -> Product:
             return _from_item(_read_json(url), url)
         return _from_store(str(path), None)
     tail = url.partition("?")[0].rstrip("/").lower()
+    named_by = url if asked is None else asked
     if tail.endswith((".json", ".geojson")):
-        return _from_item(_read_json(url), url)
+        return _from_item(_read_json(url, asked), url, named_by)
     try:
-        return _from_store(url, None)
+        return _from_store(url, None, asked)
     except ProductBroken:
         raise
     except ProductUnreachable as error:
         # An item's address need not end in .json: .../collections/C/items/I does not.
         if tail.endswith(".zarr") or error.code != "product-not-found":
             raise
-        document = Store(url).read("")
+        document = Store(url, asked=asked).read("", is_json=True)
         if document is None:
             raise
-        return _from_item(_parse_json(document, url), url)
+        return _from_item(_parse_json(document, url), url, named_by)
 
 
-def _from_store(url: str, name: str | None) -> Product:
-    store = Store(url)
+def _from_store(url: str, name: str | None, asked: str | None = None) -> Product:
+    store = Store(url, asked=asked)
     documents, zarr_format, consolidated = _read_metadata(store)
     if len(documents) > MOST_NODES:
         raise ProductBroken(
@@ -433,12 +440,13 @@ def _from_store(url: str, name: str | None) -> Product:
         parents=attributes,
         consolidated=consolidated,
         identity=hashlib.sha256(text.encode()).hexdigest()[:16],
+        asked=asked,
     )
 
 
 def _read_metadata(store: Store) -> tuple[dict[str, dict[str, Any]], int, bool]:
     """Return every node's document by its absolute path, the Zarr format, and whether it was consolidated."""
-    raw = store.read(".zmetadata")
+    raw = store.read(".zmetadata", is_json=True)
     if raw is not None:
         flat = _parse_json(raw, store.url).get("metadata")
         if not isinstance(flat, dict):
@@ -448,7 +456,7 @@ def _read_metadata(store: Store) -> tuple[dict[str, dict[str, Any]], int, bool]:
                 remedy="consolidate it again: zarr.consolidate_metadata(store)",
             )
         return _nodes_v2(flat, store.url), 2, True
-    raw = store.read("zarr.json")
+    raw = store.read("zarr.json", is_json=True)
     if raw is not None:
         root = _parse_json(raw, store.url)
         consolidated = root.get("consolidated_metadata")
@@ -679,8 +687,8 @@ def _store_name(url: str) -> str:
     return tail.removesuffix(".zarr") or "product"
 
 
-def _from_item(item: Mapping[str, Any], base: str | None) -> Product:
-    """Open the Zarr store that a STAC item names."""
+def _from_item(item: Mapping[str, Any], base: str | None, asked: str = "") -> Product:
+    """Open the Zarr store that a STAC item names; `asked` is the address that the person gave, where they gave one."""
     identity = str(item.get("id", "item"))
     assets = item.get("assets")
     if not isinstance(assets, Mapping):
@@ -714,7 +722,7 @@ def _from_item(item: Mapping[str, Any], base: str | None) -> Product:
             )
         roots = {preferred[0]: ""}
     described = {"href": base, "geometry": item.get("geometry"), "properties": item.get("properties")}
-    return replace(_from_store(next(iter(roots)), identity), item=described)
+    return replace(_from_store(next(iter(roots)), identity, asked), item=described)
 
 
 def _zarr_root(href: str) -> str:
@@ -732,9 +740,10 @@ def _absolute(href: str, base: str | None) -> str:
     return os.path.normpath(Path(base).absolute().parent / href)
 
 
-def _read_json(url: str) -> Mapping[str, Any]:
+def _read_json(url: str, asked: str | None = None) -> Mapping[str, Any]:
     path = local_path(url)
-    raw = Store(os.fspath(path.parent)).read(path.name) if path is not None else Store(url).read("")
+    store, key = (Store(url, asked=asked), "") if path is None else (Store(os.fspath(path.parent)), path.name)
+    raw = store.read(key, is_json=True)
     if raw is None:
         raise not_found(url)
     return _parse_json(raw, url)
@@ -742,8 +751,8 @@ def _read_json(url: str) -> Mapping[str, Any]:
 
 def _parse_json(raw: bytes, url: str) -> dict[str, Any]:
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        document = from_json(raw)
+    except ValueError as error:
         raise ProductBroken(
             f"its metadata is no JSON: {error}",
             given=redact(url),

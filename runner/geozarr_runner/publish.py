@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.item import address_of
 from geozarr_runner.store import storage_failure
@@ -260,7 +261,7 @@ def provenance_of(root: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def provenance_in(document: bytes) -> dict[str, Any] | None:
     """Return the record out of a root's document as it is stored; None where it has none, or cannot be read."""
     try:
-        root = json.loads(document)
+        root = from_json(document)
     except ValueError:
         return None
     return provenance_of(root if isinstance(root, dict) else None)
@@ -334,7 +335,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 def _root_document(store: Path) -> dict[str, Any] | None:
     """Return the root's document of a Zarr v3 store; None where there is none that can be read."""
     try:
-        root = json.loads((store / "zarr.json").read_bytes())
+        root = from_json((store / "zarr.json").read_bytes())
     except (OSError, ValueError):
         return None
     return root if isinstance(root, dict) else None

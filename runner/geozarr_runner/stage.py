@@ -8,6 +8,7 @@ remote one downloaded as they are, compressed.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from shutil import disk_usage
 from typing import Any, cast
 
 from geozarr_runner.addresses import redact
+from geozarr_runner.bounds import LARGEST_OBJECT
 from geozarr_runner.download import download
 from geozarr_runner.errors import ProductBroken, StorageFull
 from geozarr_runner.estimate import needed
@@ -25,6 +27,8 @@ from geozarr_runner.preflight import Plan, fill_of_text
 from geozarr_runner.product import Array, parents_of
 from geozarr_runner.profiles import profile_of
 from geozarr_runner.publish import Workspace, storage_errors
+
+OVERHEAD = 1_000_000  # of an object, beside its values
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +86,18 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
             done += count
             progress(done, total, "bytes")
 
-        came = download(product.store, {key: targets[key] for key in sizes}, sizes, arrived)
+        most = {key: _most(array) for array in arrays for key in array.object_keys()} if total is None else {}
+        came = download(product.store, {key: targets[key] for key in sizes}, sizes, arrived, most)
         _check_frames(plan, arrays, space.staged)
     return Staged(str(space.staged), came)
+
+
+def _most(array: Array) -> int:
+    """Return how many bytes a stored object of an array can have: what codecs may add to its values is generous."""
+    if array.is_text or not array.itemsize:
+        return LARGEST_OBJECT
+    values = math.prod(array.chunks)
+    return min(8 * values * array.itemsize + 16 * values + OVERHEAD, LARGEST_OBJECT)
 
 
 def _check_frames(plan: Plan, arrays: Iterable[Array], root: Path) -> None:

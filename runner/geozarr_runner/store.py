@@ -1,7 +1,8 @@
 """One Zarr store behind fsspec: the only place where bytes of a product are read.
 
-Options and credentials come from where fsspec reads them (`FSSPEC_HTTPS`, `FSSPEC_S3`, its configuration files, the
-cloud SDKs' own variables), so that the converter, which opens the same address with fsspec, sees the same.
+Options come from where fsspec reads them (`FSSPEC_HTTPS`, `FSSPEC_S3`, its configuration files, the cloud SDKs' own
+variables), so that the converter, which opens the same address with fsspec, sees the same. Of credentials for web
+servers each host gets its own: see `credentials`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ import asyncio
 import errno
 import inspect
 import os
+import re
 import ssl
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -24,7 +30,9 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from geozarr_runner import bounds, credentials
 from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.credentials import Credentials
 from geozarr_runner.errors import (
     GeozarrError,
     InvalidRequest,
@@ -39,7 +47,7 @@ from geozarr_runner.errors import (
 
 ATTEMPTS = 5
 CONCURRENCY = 16
-SECONDS_TO_CONNECT = 15
+SECONDS_TO_END = 15
 SECONDS_WITHOUT_A_BYTE = 30
 LONGEST_PATIENCE = 60.0
 CERTIFICATE_REFUSED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's word, in the text of every library's error
@@ -52,6 +60,9 @@ class Store:
     ----------
     url
         A path, or an address of any protocol that fsspec knows. A query (a signature, say) goes with every object.
+    asked
+        The address that a person gave, where this one was found from it; empty where it was not. Credentials that name
+        no host go to that one's host alone. None: the person gave this one.
 
     Attributes
     ----------
@@ -61,8 +72,9 @@ class Store:
 
     attempts = ATTEMPTS
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    def __init__(self, url: str | os.PathLike[str], *, asked: str | None = None) -> None:
         self.url = os.fspath(url)
+        self._asked = self.url if asked is None else asked
         self.local = local_path(self.url)
         self._query = ""
         if self.local is None:
@@ -82,11 +94,21 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({redact(self.url)!r})"
 
+    @cached_property
+    def credentials(self) -> Credentials:
+        """What web servers are told by whoever reads this store."""
+        return Credentials.of(self._asked)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether credentials go with what is asked of its web server."""
+        return credentials.origin(self.url) is not None and self.credentials.tell(self.url)
+
     @property
     def filesystem(self) -> Any:
         """The fsspec filesystem (asynchronous) that reads this store."""
         if self._filesystem is None:
-            self._filesystem, self._base = _open_filesystem(self._root, encoded=bool(self._query))
+            self._filesystem, self._base = self._opened(encoded=bool(self._query))
         return self._filesystem
 
     def path(self, key: str) -> str:
@@ -102,28 +124,94 @@ class Store:
             return str(self.local)
         from zarr.storage import FsspecStore
 
-        filesystem, base = _open_filesystem(self._root, encoded=False, for_another_loop=True)
-        store = FsspecStore(filesystem, read_only=True, path=base)
+        from geozarr_runner.distant_store import DistantStore
+
+        filesystem, base = self._opened(encoded=False, for_another_loop=True)
+        # A web server's answers are bounded by its client.
+        kind = DistantStore if _lists_sizes(filesystem) else FsspecStore
+        store = kind(filesystem, read_only=True, path=base)
         weakref.finalize(store, _close_session, filesystem)
         return store
 
-    def read(self, key: str) -> bytes | None:
-        """Return the bytes of one object; None where there is none of that name."""
+    def read(self, key: str, *, is_json: bool = False) -> bytes | None:
+        """Return the bytes of one document: metadata, an item, a line with a checksum.
+
+        Parameters
+        ----------
+        is_json
+            It is given up at its first bytes if they are those of something else.
+
+        Returns
+        -------
+        bytes | None
+            None where there is none of that name.
+
+        Raises
+        ------
+        ProductBroken
+            It is larger than a document may be, no file, or something else.
+        ProductUnreachable
+            And its kinds: it cannot be read, or does not come to its end.
+        """
+        most = bounds.largest_document()
+        given = redact(f"{self.url.partition('?')[0].rstrip('/')}/{key}" if key else self.url)
+
+        def check(beginning: bytes) -> None:
+            if is_json:
+                bounds.check_beginning(beginning, given)
+
         if self.local is not None:
             try:
-                return (self.local / key).read_bytes()
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                return None
+                content = _read_file(self.local / key, most + 1)
             except OSError as error:
                 raise self._failure(error, key) from error
+        elif _lists_sizes(self.filesystem):
+            content = self.run(self._document(key, partial(self._part, key, most + 1)))
+        else:
+            content = self.run(self._document(key, partial(self._stream, key, most, given, check)))
+        if content is not None:
+            check(content)
+            if len(content) > most:
+                raise bounds.too_large(given, most)
+        return content
 
-        async def get() -> bytes | None:
-            try:
-                return bytes(await self.filesystem._cat_file(self.path(key)))
-            except FileNotFoundError:
-                return None
+    async def _document[T](self, key: str, get: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what comes, with as many tries as fit into the time that a document has."""
+        seconds = bounds.SECONDS_FOR_A_DOCUMENT
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.retried(get, key)
+        except TimeoutError as error:
+            raise ProductUnreachable(
+                f"it did not come to its end within {seconds:g} s",
+                given=redact(self.url),
+                remedy="check the address and the network, then run the same command again",
+            ) from error
 
-        return self.run(self.retried(get, key))
+    async def _part(self, key: str, most: int) -> bytes | None:
+        """Return the first bytes of an object of a store that sends parts."""
+        try:
+            return bytes(await self.filesystem._cat_file(self.path(key), start=0, end=most))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if "not satisfiable" in str(error):  # an empty object has no first byte
+                return b""
+            raise
+
+    async def _stream(self, key: str, most: int, given: str, check: Callable[[bytes], None]) -> bytes | None:
+        """Return a web server's answer; what is sent beyond the bound is left unread."""
+        from geozarr_runner.web import bounded
+
+        session = await self.filesystem.set_session()
+        request = session.get(self.filesystem.encode_url(self.path(key)), **self.filesystem.kwargs)
+        async with request as answer:
+            if answer.status >= 400:
+                await answer.read()  # so that the connection can be used again
+                if answer.status == 404:
+                    return None
+                answer.raise_for_status()
+            return await bounded(answer.content.iter_any(), most, given, check)
 
     def sizes(self, keys: Sequence[str], progress: Callable[[int], None] | None = None) -> dict[str, int | None]:
         """Return the stored size of each object that exists, in bytes; None where the store does not tell it.
@@ -150,7 +238,8 @@ class Store:
                     if error.__cause__ is None or getattr(error.__cause__, "status", None) in (404, 410):
                         return None
                     raise error.__cause__ from None
-                return key, answer.get("size")
+                size = answer.get("size")
+                return key, size if size is None or size >= 0 else None
 
             return await self.retried(info, key)
 
@@ -224,7 +313,7 @@ class Store:
             if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
                 work.close()  # ended before it began: nothing to wait for
             else:
-                ended.wait(SECONDS_TO_CONNECT)
+                ended.wait(SECONDS_TO_END)
             raise
 
     async def retried[T](self, call: Callable[[], Coroutine[Any, Any, T]], key: str) -> T:
@@ -252,12 +341,7 @@ class Store:
         status = getattr(error, "status", None)
         kind = type(error).__name__
         if status in (401, 403) or isinstance(error, PermissionError) or "Credentials" in kind:
-            return ProductDenied(
-                "access was refused" + (f" (HTTP {status})" if status else f" ({error_text(error)})"),
-                given=address,
-                remedy="give credentials where fsspec reads them, e.g. "
-                'FSSPEC_HTTPS=\'{"headers": {"Authorization": "Bearer ..."}}\' or FSSPEC_S3=\'{"anon": true}\'',
-            )
+            return self._denied(error, f" (HTTP {status})" if status else f" ({error_text(error)})", address)
         if CERTIFICATE_REFUSED in str(error):
             return ProductUnreachable(
                 f"the server's certificate is not trusted: {error_text(error)}",
@@ -279,6 +363,65 @@ class Store:
             given=address,
             remedy="open the address in a browser: it may be another service's",
         )
+
+    def _denied(self, error: BaseException, how: str, address: str) -> ProductDenied:
+        # The last one that was asked, after redirects.
+        asked = getattr(getattr(error, "request_info", None), "real_url", self.url)
+        place = credentials.origin(asked)
+        if place is None:
+            remedy = "give credentials where fsspec reads them, e.g. FSSPEC_S3='{\"anon\": true}'"
+        else:
+            form = credentials.FORM.replace("https://host", credentials.shown(place))
+            remedy = f"give this host's credentials: {form}; those of FSSPEC_HTTPS go to the host of the address that "
+            remedy += "you give yourself, and to no other"
+            if self.credentials.withheld(asked):
+                how += ", and FSSPEC_HTTP and FSSPEC_HTTPS do not say that theirs are this host's"
+        return ProductDenied(f"access was refused{how}", given=address, remedy=remedy)
+
+    def _opened(self, *, encoded: bool, for_another_loop: bool = False) -> tuple[Any, str]:
+        protocol = self._root.partition("://")[0]
+        # A listing that was kept, by whomever in this process, would hide what was written since.
+        options: dict[str, Any] = {"use_listings_cache": False}
+        if for_another_loop:
+            options |= {"asynchronous": True, "skip_instance_cache": True}
+        if protocol in ("s3", "s3a"):
+            options["max_concurrency"] = 1  # else each object is asked for its size before it is read
+        if (place := credentials.origin(self._root)) is not None:
+            from geozarr_runner import web
+
+            of_web = web.options(self._root, self.credentials, seconds_without_a_byte=SECONDS_WITHOUT_A_BYTE)
+            if protocol in credentials.WEB:
+                options |= of_web
+                options["encoded"] = encoded  # a signed query must arrive letter by letter
+            else:
+                options[place[0]] = of_web  # the link of a chain that is a web server's
+        try:
+            filesystem, base = fsspec.core.url_to_fs(self._root, **options)
+        except (ValueError, ImportError) as error:
+            raise ProductUnreachable(
+                f"this kind of address cannot be opened: {error_text(error)}",
+                given=redact(self._root),
+                remedy="use a path, http(s)://, s3:// or another protocol of fsspec.available_protocols()",
+            ) from error
+        if not isinstance(filesystem, AsyncFileSystem):
+            filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=for_another_loop)
+        return filesystem, str(base).rstrip("/")
+
+
+def _read_file(path: Path, most: int) -> bytes | None:
+    """Return the first bytes of a file; None where there is none. Nothing that is no file is waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(min(found.st_size + 1, most))  # no more, as room for all of it is made first
+    os.close(descriptor)
+    if stat.S_ISDIR(found.st_mode):
+        return None
+    raise ProductBroken("this is no file", given=path, remedy="give the folder of a Zarr store, or a file")
 
 
 def storage_failure(error: BaseException, path: object = None) -> StorageFailed | None:
@@ -314,36 +457,6 @@ def not_found(url: str) -> ProductNotFound:
         if near:
             remedy = f"in that folder there are: {', '.join(near)}"
     return ProductNotFound("there is no product here", given=redact(url), remedy=remedy)
-
-
-def _open_filesystem(root: str, *, encoded: bool, for_another_loop: bool = False) -> tuple[Any, str]:
-
-    protocol = root.partition("://")[0]
-    # A listing that was kept, by whomever in this process, would hide what was written since.
-    options: dict[str, Any] = {"use_listings_cache": False}
-    if for_another_loop:
-        options |= {"asynchronous": True, "skip_instance_cache": True}
-    if protocol in ("s3", "s3a"):
-        options["max_concurrency"] = 1  # else each object is asked for its size before it is read
-    if protocol in ("http", "https"):
-        import aiohttp
-
-        # fsspec's five minutes for a whole object are too short for a large chunk on a slow link; silence is the sign.
-        configured = fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_WITHOUT_A_BYTE)
-        options["client_kwargs"] = {"timeout": timeout, "trust_env": True, **configured}
-        options["encoded"] = encoded  # a signed query must arrive letter by letter
-    try:
-        filesystem, base = fsspec.core.url_to_fs(root, **options)
-    except (ValueError, ImportError) as error:
-        raise ProductUnreachable(
-            f"this kind of address cannot be opened: {error_text(error)}",
-            given=redact(root),
-            remedy="use a path, http(s)://, s3:// or another protocol of fsspec.available_protocols()",
-        ) from error
-    if not isinstance(filesystem, AsyncFileSystem):
-        filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=for_another_loop)
-    return filesystem, str(base).rstrip("/")
 
 
 def _close_session(filesystem: Any) -> None:
@@ -387,10 +500,22 @@ async def in_bounds[T](
 def _patience(state: RetryCallState) -> float:
     """Return the seconds to wait before the next try: what the server asks for, or longer each time."""
     error = state.outcome.exception() if state.outcome is not None else None
-    asked = (getattr(error, "headers", None) or {}).get("Retry-After", "")
-    if asked.isdigit():
-        return min(float(asked), LONGEST_PATIENCE)
+    asked = _seconds((getattr(error, "headers", None) or {}).get("Retry-After", "").strip())
+    if asked is not None:
+        return min(asked, LONGEST_PATIENCE)
     return wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)(state)
+
+
+def _seconds(asked: str) -> float | None:
+    """Return the seconds that a `Retry-After` asks for, as a number or as a date; None where it says neither."""
+    if re.fullmatch("[0-9]+", asked):
+        return float(asked[:9])
+    try:
+        moment = parsedate_to_datetime(asked)
+        left = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
+    except (ValueError, OverflowError, TypeError, IndexError):  # of a date that is none
+        return None
+    return max(left.total_seconds(), 0.0)
 
 
 def _may_get_better(error: BaseException) -> bool:

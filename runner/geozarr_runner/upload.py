@@ -45,6 +45,7 @@ from fsspec.registry import known_implementations, registry
 
 from geozarr_runner import publish as folders
 from geozarr_runner.addresses import redact
+from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import (
     GeozarrError,
     InvalidRequest,
@@ -675,7 +676,7 @@ def _write_manifest(output: RemoteOutput, objects: Mapping[str, Stored], replace
 
 def _record(content: bytes | None) -> dict[str, Any]:
     try:
-        found = json.loads(content or b"{}")
+        found = from_json(content or b"{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

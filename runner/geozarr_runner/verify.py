@@ -76,7 +76,8 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
         findings.add("/", "no group of it is GeoZarr")
     if findings.problems:  # the pixels of a wrong structure say nothing
         raise _failed(plan, findings.problems)
-    source = Pixels(Store(source_url), plan.product.zarr_format)
+    in_place = source_url == plan.product.url  # and is read as the product was
+    source = Pixels(plan.product.store if in_place else Store(source_url), plan.product.zarr_format)
     written = Pixels(Store(str(output)), 3)
     check = _check_for(plan, source, written, output)
     compared = 0
