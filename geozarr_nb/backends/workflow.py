@@ -13,7 +13,6 @@ from datetime import datetime
 from functools import cached_property
 from math import ceil
 from typing import Any
-from urllib.parse import urlsplit
 
 from geozarr_nb.cluster.api import WORKFLOWS, Object
 from geozarr_nb.cluster.volume import SCHEME, Address
@@ -22,6 +21,7 @@ from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
 from geozarr_runner.addresses import redact
 from geozarr_runner.events import Event, parse
+from geozarr_runner.names import output_name
 from geozarr_runner.upload import RemoteOutput, is_address
 
 APP = "geozarr-convert"
@@ -365,7 +365,7 @@ def _request_of(parameters: Mapping[str, str]) -> Request:
     source = parameters.get("stac_url", "")
     claim = parameters.get("pvc_name", "")
     path = parameters.get("output_zarr", "").removeprefix(f"{MOUNT}/")
-    name = urlsplit(source).path.rstrip("/").rpartition("/")[2]
+    name = redact(source).rstrip("/").rpartition("/")[2]
     product = name.removesuffix(".zarr").removesuffix(".json") or "product"
     groups = parameters.get("groups", "")
     if source.startswith(f"{MOUNT}/"):
@@ -374,7 +374,7 @@ def _request_of(parameters: Mapping[str, str]) -> Request:
         source=source,
         shown=redact(source),
         product=product,
-        output=path if is_address(path) else f"{SCHEME}{claim}/{path or f'{product}_geozarr.zarr'}",
+        output=path if is_address(path) else f"{SCHEME}{claim}/{path or output_name(product)}",
         groups=() if groups.strip() in ("", WHOLE_PRODUCT) else normalise(groups),
         validate_groups=parameters.get("validate_groups") == "true",
         if_exists="overwrite" if parameters.get("if_exists") == "overwrite" else "error",

@@ -24,7 +24,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.addresses import check, local_path, redact, redact_text
 from geozarr_runner.errors import (
     GeozarrError,
     InvalidRequest,
@@ -63,6 +63,7 @@ class Store:
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.url = os.fspath(url)
+        check(self.url)
         self.local = local_path(self.url)
         self._query = ""
         if self.local is None:
@@ -335,7 +336,7 @@ def _open_filesystem(root: str, *, encoded: bool, for_another_loop: bool = False
         options["encoded"] = encoded  # a signed query must arrive letter by letter
     try:
         filesystem, base = fsspec.core.url_to_fs(root, **options)
-    except (ValueError, ImportError) as error:
+    except Exception as error:  # whatever the constructor of some backend raises
         raise ProductUnreachable(
             f"this kind of address cannot be opened: {error_text(error)}",
             given=redact(root),
@@ -417,4 +418,4 @@ def error_text(error: BaseException) -> str:
     """Return an error's text in one line, without what may be secret in it."""
     text = " ".join(str(error).split()) or type(error).__name__
     # Some backends put the whole address, signature and all, into their text.
-    return " ".join(redact(word) if "://" in word else word for word in text.split())[:300]
+    return redact_text(text)[:300]
