@@ -432,7 +432,7 @@ def submit_many(
         "verbose": verbose,
         "scratch": scratch,
     }
-    requests = expand(requests)
+    requests = expand(requests, max_items=settings.max_items, max_catalogues=settings.max_catalogues)
     if isinstance(requests, str | Mapping) or not isinstance(requests, Iterable):
         raise InvalidRequest(
             "this is a single request, and not a list of them",

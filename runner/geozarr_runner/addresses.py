@@ -132,11 +132,12 @@ def named(href: str, base: str | None) -> str:
         path = None if base is None else local_path(_plain(base))
         return href if path is None or href.startswith("/") else os.path.normpath(path.parent / href)
     else:
-        if scheme or (href.startswith("/") and not href.startswith("//")):
+        plain = _plain(str(base))
+        if href.startswith("//") and plain.lower().startswith(("http:", "https:")):
+            return named(f"{plain.partition(':')[0]}:{href}", base)
+        if scheme or href.startswith("/"):
             raise _refused("it is a path, and the item is not on this machine", href, base)
-        address = _joined(str(base), href)
-        if _SCHEME.match(address) is None or _root(_plain(address)) != _root(_plain(str(base))):
-            return named(address, base) if "://" in address and address != href else _no_address(href, base)
+        address = str(base).replace(plain, _joined(plain, href), 1)
     if (wrong := _unfit_host(address, base)) is not None:
         raise _refused(wrong, href, base)
     return address
@@ -155,10 +156,6 @@ def said_place(href: str | None) -> str | None:
     address = named(href, None)
     scheme = _SCHEME.match(address)
     return None if scheme and not address.startswith("//", scheme.end()) else address
-
-
-def _no_address(href: str, base: str | None) -> str:
-    raise _refused("it is no address", href, base)
 
 
 def _refused(why: str, href: str, base: str | None) -> InvalidRequest:
@@ -191,19 +188,14 @@ def _root(url: str) -> str:
 
 
 def _joined(base: str, href: str) -> str:
-    """Return a relative reference as an address, of any protocol."""
-    plain = _plain(base)
-    protocol, _, rest = plain.partition("://")
+    """Return the address of what a relative reference names, for every protocol."""
+    protocol, _, rest = base.partition("://")
     if protocol.lower() in ("http", "https"):
-        address = urljoin(plain, href)
-        if _root(address) != _root(plain):
-            return address  # `//host/path`
-    else:
-        root, _, path = ("", "", rest) if protocol == "zip" else rest.partition("/")
-        # Nothing is above the root: `..` ends there.
-        below = posixpath.normpath(f"/{posixpath.dirname(path)}/{href}").lstrip("/")
-        address = f"{protocol}://{root}/{below}" if root else f"{protocol}://{below}"
-    return base.replace(plain, address, 1)
+        return urljoin(base, href)
+    root, slash, path = ("", "", rest) if protocol == "zip" else rest.partition("/")
+    # Nothing is above the root: `..` ends there.
+    below = posixpath.normpath(f"/{posixpath.dirname(path)}/{href}").lstrip("/")
+    return f"{protocol}://{root}{slash}{below}"
 
 
 def _unfit_host(address: str, base: str | None) -> str | None:
