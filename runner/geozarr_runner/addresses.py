@@ -21,7 +21,8 @@ from geozarr_runner.text import printable
 
 WEB = frozenset({"http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 LOCAL = frozenset({"file", "local"})
-MEDIATORS = ("blockcache", "filecache", "simplecache", "zip")  # what a chain may go through
+CACHES = ("blockcache", "filecache", "simplecache")
+MEDIATORS = (*CACHES, "zip")  # what a chain may go through
 # They run code, or open what their own content names.
 NEVER = frozenset(
     {"async_wrapper", "asynclocal", "asyncwrapper", "cached", "dask", "data", "dir", "generic", "gist", "git", "github"}
@@ -38,7 +39,7 @@ SHORTEST_SECRET = 6
 # What marks the parts of an address, and what stands for it once or several times encoded.
 _AT, _EQUALS = r"(?:@|%(?:25)*40)", r"(?:=|%(?:25)*3D)"
 _LOGIN = re.compile(rf".*{_AT}", re.IGNORECASE | re.DOTALL)
-_BARE_LOGIN = re.compile(r"(?![./~])[^/@:\s]+:[^@\s]*@")
+_WITHOUT_PROTOCOL = re.compile(r"(?://)?(?![./~])[^/@:\s]+:(?!:)[^@\s]*@")  # user:password@host
 _TAIL = re.compile(rf"[?#].*|%(?:25)*(?:3F|23)[^/]*?{_EQUALS}.*", re.IGNORECASE | re.DOTALL)
 _PARAMETER = re.compile(rf"(?:;|%(?:25)*3B)[^/;]*?{_EQUALS}[^/]*", re.IGNORECASE)
 _IN_TEXT = re.compile(r"""[A-Za-z][\w+.-]*(?:::|://)[^\s'"<>]+""")
@@ -113,20 +114,20 @@ def named(href: str, base: str | None) -> str:
     here = base is None or local_path(_plain(base)) is not None
     allowed = WEB | protocols(os.environ.get(VARIABLE, ""))
     scheme = _SCHEME.match(href)
-    protocol = scheme[1].lower() if scheme and href.startswith("//", scheme.end()) else ""
+    kind = scheme[1].lower() if scheme and href.startswith("//", scheme.end()) else ""
     if href != href.strip() or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in href):
         raise _refused("it has letters that no address has", href, base)
     if len(_links(href)) > 1:
         raise _refused("it is a chain", href, base)
-    if protocol in LOCAL:
+    if kind in LOCAL:
         if not here:
             raise _refused("it is a path, and the item is not on this machine", href, base)
-        return href.replace("local://", "file://", 1) if protocol == "local" else href
-    if protocol:
+        return href.replace("local://", "file://", 1) if kind == "local" else href
+    if kind:
         # A person who gave an item of another place has chosen that place, for what lies there.
         beside = base is not None and href.startswith(f"{_root(_plain(base))}/")
-        if protocol not in allowed and not beside and not (base is None and protocol in ("memory", "pvc")):
-            raise _refused(f"items do not name {protocol}://", href, base)
+        if kind not in allowed and not beside and not (base is None and kind in ("memory", "pvc")):
+            raise _refused(f"items do not name {kind}://", href, base)
         address = href
     elif here:
         path = None if base is None else local_path(_plain(base))
@@ -180,6 +181,18 @@ def _plain(url: str) -> str:
     """Return the member of a chain whose path it is: that of a cache is what it caches."""
     links = _links(url)
     return next((link for link in links if "://" in link), links[-1])
+
+
+def protocol_of(url: str) -> str:
+    """Return the protocol of the store that an address leads to, whatever caches it on the way; "" for a path.
+
+    Examples
+    --------
+    >>> protocol_of("simplecache::https://host/p.zarr")
+    'https'
+    """
+    steps = (link.partition("://")[0] if "://" in link else "" for link in _links(url))
+    return next((step.lower() for step in steps if step and step not in CACHES), "")
 
 
 def _root(url: str) -> str:
@@ -247,10 +260,10 @@ def redact(url: str) -> str:
     >>> redact("simplecache::https://me:word@host/p.zarr;sig=1?token=2#3")
     'simplecache::https://host/p.zarr'
     """
+    if "://" not in url and _WITHOUT_PROTOCOL.match(url):
+        return re.match("/*", url)[0] + _shown(url.lstrip("/"))  # type: ignore[index]
     if "://" not in url and "::" not in url:
-        if url.startswith("//") and "@" in url[2:].partition("/")[0]:
-            return f"//{_shown(url[2:])}"
-        return _shown(_BARE_LOGIN.sub("", url)) if _BARE_LOGIN.match(url) else url
+        return url
     shown: list[str] = []
     for link in url.split("::"):
         protocol, mark, rest = link.partition("://")

@@ -24,7 +24,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from geozarr_runner.addresses import check, local_path, redact, redact_text
+from geozarr_runner.addresses import check, local_path, protocol_of, redact, redact_text
 from geozarr_runner.errors import (
     GeozarrError,
     InvalidRequest,
@@ -139,7 +139,7 @@ class Store:
                 except (FileNotFoundError, NotADirectoryError):
                     continue
             return found
-        if _lists_sizes(self.filesystem):
+        if protocol_of(self.url) not in ("http", "https"):
             return self.run(self._listed_sizes(keys))
 
         async def one(key: str) -> tuple[str, int | None] | None:
