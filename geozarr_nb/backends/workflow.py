@@ -22,6 +22,7 @@ from geozarr_nb.settings import Settings
 from geozarr_runner.addresses import redact
 from geozarr_runner.events import Event, parse
 from geozarr_runner.names import output_name
+from geozarr_runner.spelling import literal, word
 from geozarr_runner.upload import RemoteOutput, is_address
 
 APP = "geozarr-convert"
@@ -49,7 +50,7 @@ def output_address(output: str, claim: str) -> str:
     InvalidRequest
         It leaves the claim, or has no name.
     """
-    remedy = f'name a path on the claim: "out/product.zarr" or "{SCHEME}{claim}/out/product.zarr"'
+    remedy = f'name a path on the claim: "out/product.zarr" or {literal(f"{SCHEME}{claim}/out/product.zarr")}'
     text = output
     if text.startswith(SCHEME):
         claim, _, text = text.removeprefix(SCHEME).partition("/")
@@ -70,7 +71,7 @@ def output_address(output: str, claim: str) -> str:
         raise InvalidRequest("the output has no name", given=output, remedy=remedy)
     if ".." in parts or "\0" in text:
         raise InvalidRequest("this cannot be the path of an output on a claim", given=output, remedy=remedy)
-    return f"{SCHEME}{claim}/{'/'.join(parts)}"
+    return str(Address.parse(f"{SCHEME}{claim}/{'/'.join(parts)}"))
 
 
 def workflow_name(job: str, attempt: int) -> str:
@@ -162,14 +163,15 @@ def _seen_by_pods(source: str, claim: str) -> str:
             raise InvalidRequest(
                 "product and output are on different claims, and a job has one",
                 given=f"{source} -> {claim}",
-                remedy=f'write the output to the product\'s claim: output="{SCHEME}{product.claim}/..."',
+                remedy=f"write the output to the product's claim: output={literal(f'{SCHEME}{product.claim}/...')}",
             )
         return f"{MOUNT}/{product.path}"
     if "://" not in source:
+        place = word(f"{SCHEME}{claim}/...")
         raise InvalidRequest(
             "the product is on this machine, where a cluster's jobs cannot read it",
             given=source,
-            remedy=f"give its address on the web or in an object store, copy it to the claim ({SCHEME}{claim}/...), "
+            remedy=f"give its address on the web or in an object store, copy it to the claim ({place}), "
             'or convert it here: backend="local"',
         )
     return source

@@ -13,6 +13,7 @@ from geozarr_runner import html
 from geozarr_runner.errors import GroupsMissing, InvalidRequest
 from geozarr_runner.product import Product
 from geozarr_runner.profiles import profile_of
+from geozarr_runner.spelling import word
 
 EXAMPLE = 'groups=["/measurements/reflectance/r20m"]'
 SHOWN = 25
@@ -140,13 +141,18 @@ class GroupReport:
         lost = (*self.missing, *self.unfit)
         if not lost or (self.found and not all_needed):
             return
-        near = [f"{' or '.join(found)} instead of {group}" for group, found in self.suggestions.items() if found]
+        near = [
+            f"{' or '.join(map(word, found))} instead of {word(group)}"
+            for group, found in self.suggestions.items()
+            if found
+        ]
+        available = ", ".join(map(word, self.available[:SHOWN]))
         why = [f"{group}: {reason}" for group, reason in self.unfit.items()]
         absent = f"the product has no {', '.join(self.missing)}" if self.missing else ""
         raise GroupsMissing(
             "; ".join(filter(None, [absent, *why])),
             given=", ".join(self.wanted),
-            remedy=("choose " + "; ".join(near)) if near else "choose of: " + ", ".join(self.available[:SHOWN]),
+            remedy=("choose " + "; ".join(near)) if near else f"choose of: {available}",
         )
 
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,8 +22,8 @@ from geozarr_runner import html
 from geozarr_runner.addresses import local_path, named, redact, said_place
 from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
 from geozarr_runner.events import human_bytes
+from geozarr_runner.spelling import word
 from geozarr_runner.store import Store, not_found
-from geozarr_runner.text import printable
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 ROWS_SHOWN = 60
@@ -571,7 +570,7 @@ def _from_item(item: Mapping[str, Any], base: str | None) -> Product:
                 f"this STAC item has {len(roots)} Zarr stores",
                 given=identity,
                 remedy="give the address of one of them: "
-                + ", ".join(shlex.quote(printable(redact(root))) for root in list(roots)[:SHOWN]),
+                + ", ".join(word(redact(root)) for root in list(roots)[:SHOWN]),
             )
         roots = {preferred[0]: ""}
     root = next(iter(roots))

@@ -100,7 +100,7 @@ class Store:
     def for_zarr(self) -> Any:
         """Return what zarr-python opens, for reading: it has an event loop of its own, and so needs its own session."""
         if self.local is not None:
-            return str(self.local)
+            return self.local  # as text it would be an address, whose query and fragment are cut off
         from zarr.storage import FsspecStore
 
         filesystem, base = _open_filesystem(self._root, encoded=False, for_another_loop=True)
