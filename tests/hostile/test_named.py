@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import re
@@ -521,6 +522,29 @@ def test_names_that_are_good_stay_and_others_stay_apart() -> None:
         assert output_name(name) == f"{name}_geozarr.zarr"
     odd = ["a b", "a-b", "a/b", "a\\b", " a b", ".a-b", "../a-b", "x" * 200, "x" * 201, "", ".", ".."]
     assert len({output_name(name) for name in odd}) == len(odd)
+
+
+def test_two_items_of_one_id_do_not_overwrite_each_other(
+    private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOZARR_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other.zarr"
+    shutil.copytree(private, other)
+    submitted = []
+
+    def submit(source: Any = None, output: Any = None, **options: Any) -> Any:
+        request = gz.check(source, output, groups=[], look=False)
+        submitted.append(request.output)
+        raise InvalidRequest(f"this would be {request.name}")
+
+    submit.__signature__ = inspect.signature(gz.submit)  # type: ignore[attr-defined]
+    monkeypatch.setattr("geozarr_nb.calls.submit", submit)
+    items = [an_item(str(store)) for store in (private, other, private)]
+    jobs = gz.submit_many(items, groups=[], if_exists="overwrite", max_workers=1)
+    assert len(submitted) == 2, "the same request twice is one job"
+    [clash] = [entry for entry in jobs.refused if "writes the same output" in entry.reason]
+    assert "output of its own" in clash.remedy
 
 
 def test_a_store_names_no_output_elsewhere_and_tells_no_secret() -> None:
