@@ -43,7 +43,7 @@ def word(text: str) -> str:
     >>> print(word("a; rm -rf ~"), word("a\nb"))
     'a; rm -rf ~' $'a\012b'
     """
-    if printable(text) == text and not {"'", "\\"} & set(text):
+    if printable(text) == text and "\\" not in text:
         return shlex.quote(text)
     return f"$'{''.join(map(_letter, text))}'"
 
