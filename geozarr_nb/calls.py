@@ -432,7 +432,7 @@ def submit_many(
         "verbose": verbose,
         "scratch": scratch,
     }
-    requests = expand(requests)
+    requests = expand(requests, max_items=settings.max_items, max_catalogues=settings.max_catalogues)
     if isinstance(requests, str | Mapping) or not isinstance(requests, Iterable):
         raise InvalidRequest(
             "this is a single request, and not a list of them",
@@ -444,13 +444,27 @@ def submit_many(
     file = _set_file(settings, name)
     file.start()
     lock = threading.Lock()
+    claims: dict[str, str] = {}
 
     def one(arguments: Mapping[str, Any]) -> Job | Refused:
         try:
             _check_arguments(arguments)
+            if arguments.get("if_exists") == "overwrite":
+                arguments = {**arguments, "source": open_source(arguments.get("source"), settings)}
+                claim(check(**_checked(arguments), backend=backend, look=False))
             return submit(**arguments, backend=backend)
         except GeozarrError as error:
             return Refused.of(arguments, error)
+
+    def claim(request: Request) -> None:
+        """Let no request overwrite what another one of the list has just made: two items may have one id."""
+        with lock:
+            if claims.setdefault(request.output, request.name) != request.name:
+                raise InvalidRequest(
+                    "another request of this list writes the same output",
+                    given=request.output,
+                    remedy='give each an output of its own: {"source": ..., "output": ...}',
+                )
 
     def numbered(number: int) -> Job | Refused:
         entry = one(wanted[number])
@@ -530,6 +544,11 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
             given=label_of(arguments),
             remedy=f"known are {', '.join(known)}",
         )
+
+
+def _checked(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the arguments of `submit` that `check` has too."""
+    return {name: value for name, value in arguments.items() if name in signature(check).parameters}
 
 
 def _set_name(wanted: list[dict[str, Any]]) -> str:

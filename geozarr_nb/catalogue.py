@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductNotFound
 from geozarr_nb.result import location
-from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.addresses import local_path, named, redact, said_place
 from geozarr_runner.bounds import from_json
 from geozarr_runner.item import address_of
 from geozarr_runner.store import Store
@@ -18,7 +20,9 @@ from geozarr_runner.store import Store
 if TYPE_CHECKING:
     import pystac
 
-_OF_PYSTAC = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # for documents that are no STAC
+MAX_ITEMS, MAX_CATALOGUES = 10_000, 1_000
+SECONDS_BETWEEN_WORDS = 5.0
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # what pystac makes of odd documents
 LICENCE = "other"  # the results' is that of the products, which they do not say
 
 
@@ -41,6 +45,8 @@ def read_item(output: str, source: str = "") -> pystac.Item:
     """
     import pystac
 
+    from geozarr_nb.stac import Item
+
     address = address_of(location(output))
     raw = _read(address)
     if raw is None:
@@ -50,13 +56,12 @@ def read_item(output: str, source: str = "") -> pystac.Item:
             remedy='convert it again, with if_exists="overwrite"; or bring back the file, if somebody removed it',
         )
     with _read_as_stac(address):
-        item = pystac.Item.from_dict(_parsed(raw, address))
-    item.set_self_href(address)
-    item.make_asset_hrefs_absolute()
-    if source and [link.href for link in item.get_links(pystac.RelType.DERIVED_FROM)] != [source]:
-        item.clear_links(pystac.RelType.DERIVED_FROM)
-        item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, source))
-    return item
+        item = Item.of(_parsed(raw, address), address)
+        item.make_asset_hrefs_absolute()
+        if source and [link.href for link in item.get_links(pystac.RelType.DERIVED_FROM)] != [source]:
+            item.clear_links(pystac.RelType.DERIVED_FROM)
+            item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, source))
+        return item.dressed()
 
 
 def collection_of(items: Sequence[pystac.Item], identifier: str, description: str) -> pystac.Collection:
@@ -68,6 +73,8 @@ def collection_of(items: Sequence[pystac.Item], identifier: str, description: st
         There are no items.
     """
     import pystac
+
+    from geozarr_nb.stac import Collection
 
     if not items:
         raise InvalidRequest(
@@ -84,29 +91,34 @@ def collection_of(items: Sequence[pystac.Item], identifier: str, description: st
     extent = pystac.Extent.from_items(items)
     if not placed:
         extent.spatial = pystac.SpatialExtent([[-180.0, -90.0, 180.0, 90.0]])
-    collection = pystac.Collection(identifier, description, extent, license=LICENCE)
+    collection = Collection(identifier, description, extent, license=LICENCE)
     collection.add_items(items)
     return collection
 
 
-def expand(requests: Any) -> Any:
+def expand(requests: Any, *, max_items: int = MAX_ITEMS, max_catalogues: int = MAX_CATALOGUES) -> Any:
     """Return the items of a catalogue, those of its children included; what is none as it was given.
+
+    What a catalogue links to is held to the same as what an item names, and each document is read once.
 
     Parameters
     ----------
     requests
         A static STAC catalogue, a collection, or an `ItemCollection`: its address, its path, its dict or its pystac
         object.
+    max_items, max_catalogues
+        How many it may have.
 
     Raises
     ------
     InvalidRequest
-        It is broken, or links to what is.
+        It is broken, links to what is or to what it may not, or has too much.
     ProductUnreachable
         And its kinds: it, or what it links to, cannot be read.
     """
+    walk = _Walk(max_items, max_catalogues)
     if hasattr(requests, "get_items"):  # a catalogue of pystac's, without importing it
-        return _items_of(requests)
+        return walk.items_of(requests)
     if isinstance(requests, str | os.PathLike):
         address = os.fspath(requests).strip()
         path = local_path(address)
@@ -115,60 +127,169 @@ def expand(requests: Any) -> Any:
         raw = None if _is_store(address) else _read(address, is_json=True)
         if raw is None:
             return requests
-        return _listed(_parsed(raw, address), address, requests)
-    return _listed(requests, "", requests) if isinstance(requests, Mapping) else requests
+        return walk.listed(_parsed(raw, address), address, requests)
+    return walk.listed(requests, None, requests) if isinstance(requests, Mapping) else requests
 
 
-def _listed(document: Mapping[str, Any], address: str, otherwise: Any) -> Any:
-    """Return the items that a document lists; `otherwise` where it is no list of items."""
+class _Walk:
+    """Goes through a catalogue, however it is linked, to a bounded number of items and catalogues."""
+
+    def __init__(self, max_items: int, max_catalogues: int) -> None:
+        self._max_items, self._max_catalogues = max_items, max_catalogues
+        self._items = self._catalogues = 0
+        self._last_told = time.monotonic()
+
+    def listed(self, document: Mapping[str, Any], address: str | None, otherwise: Any) -> Any:
+        """Return the items that a document lists; `otherwise` where it is no list of items."""
+        kind = document.get("type")
+        given = address or str(document.get("id", kind))
+        if kind == "FeatureCollection":
+            with _read_as_stac(given):
+                features = document.get("features", ())
+                self._count_items(len(features), given)
+                return [_member(feature, address) for feature in features]
+        if kind in ("Catalog", "Collection"):
+            with _read_as_stac(given):
+                catalogue = _catalogue_of(document, address)
+            return self.items_of(catalogue, address or "")
+        return otherwise
+
+    def items_of(self, catalogue: pystac.Catalog, asked: str = "") -> list[pystac.Item]:
+        """Return the items of a catalogue and of its children, each catalogue's own before those of its children.
+
+        `asked` is the address that the person gave, whose host gets what it may be told; empty where they gave none.
+        """
+        import pystac
+
+        given = catalogue.get_self_href() or catalogue.id
+        if type(catalogue) not in (pystac.Catalog, pystac.Collection):  # a service's, which has its own way
+            with _read_as_stac(given):
+                items = list(islice(catalogue.get_items(recursive=True), self._max_items + 1))
+            self._count_items(len(items), given)
+            return items
+        read = _reader(catalogue, asked)
+        found: list[pystac.Item | str] = []
+        waiting: list[pystac.Catalog | str] = [catalogue]
+        seen: set[str | int] = {catalogue.get_self_href() or id(catalogue)}
+        while waiting:
+            current = waiting.pop()
+            self._count_catalogue(given)
+            if isinstance(current, str):
+                address = current
+                with _read_as_stac(address):
+                    current = _catalogue_of(_parsed(read(address), address), address)
+            children: list[pystac.Catalog | str] = []
+            with _read_as_stac(current.get_self_href() or current.id):
+                for rel, target in _links_of(current):
+                    key = target if isinstance(target, str) else target.get_self_href() or id(target)
+                    if key not in seen:
+                        seen.add(key)
+                        (found if rel == pystac.RelType.ITEM else children).append(target)
+            self._count_items(len(found) - self._items, given)
+            waiting += reversed(children)
+        return [self._item(target, read) for target in found]
+
+    def _item(self, target: pystac.Item | str, read: Callable[[str], bytes]) -> pystac.Item:
+        from geozarr_nb.stac import Item
+
+        self._tell()
+        if not isinstance(target, str):
+            return target
+        with _read_as_stac(target):
+            document = _parsed(read(target), target)
+            if document.get("type", "Feature") != "Feature":
+                raise ValueError("it is linked to as an item, and is none")
+            return Item.of(document, target)
+
+    def _count_catalogue(self, given: str) -> None:
+        self._catalogues += 1
+        self._tell()
+        self._limit(self._catalogues, self._max_catalogues, "catalogues", "MAX_CATALOGUES", given)
+
+    def _count_items(self, more: int, given: str) -> None:
+        self._items += more
+        self._limit(self._items, self._max_items, "items", "MAX_ITEMS", given)
+
+    def _limit(self, count: int, most: int, what: str, setting: str, given: str) -> None:
+        if count > most:
+            raise InvalidRequest(
+                f"this catalogue has more than {most:,} {what}",
+                given=redact(given),
+                remedy=f"give a part of it, or a list of its items; or allow more: GEOZARR_{setting}={most * 10}",
+            )
+
+    def _tell(self) -> None:
+        """Say how far it is, where that takes long enough for somebody to wonder."""
+        if time.monotonic() - self._last_told >= SECONDS_BETWEEN_WORDS:
+            self._last_told = time.monotonic()
+            sys.stderr.write(f"reading a catalogue: {self._items:,} items in {self._catalogues:,} catalogues\n")
+
+
+def _catalogue_of(document: Mapping[str, Any], address: str | None) -> pystac.Catalog:
+    """Return a catalogue or collection; where it was read is where it is, whatever it says."""
     import pystac
 
     kind = document.get("type")
-    if kind not in ("Catalog", "Collection", "FeatureCollection"):
-        return otherwise
-    with _read_as_stac(address or str(document.get("id", kind))):
-        if kind == "FeatureCollection":
-            items = pystac.ItemCollection.from_dict(dict(document), preserve_dict=True).items
-            for item in items:
-                if address and item.get_self_href() is None:
-                    item.set_self_href(urljoin(address, f"{item.id}.json"))  # hrefs are relative to the list
-                    item.make_asset_hrefs_absolute()
-                    item.set_self_href(None)  # nothing is there
-            return items
-        of = pystac.Catalog if kind == "Catalog" else pystac.Collection
-        catalogue = of.from_dict(dict(document), href=address or None, preserve_dict=True)
-    return _items_of(catalogue, address)
+    if kind not in ("Catalog", "Collection"):
+        raise ValueError("it is linked to as a catalogue, and is none")
+    of = pystac.Catalog if kind == "Catalog" else pystac.Collection
+    links = document.get("links", ())
+    if address is not None:
+        links = [link for link in links if link.get("rel") != "self"]
+    return of.from_dict({**document, "links": list(links)}, href=address, preserve_dict=False)
 
 
-def _items_of(catalogue: pystac.Catalog, asked: str = "") -> list[pystac.Item]:
-    if catalogue._stac_io is None:
-        catalogue._stac_io = _through_store(asked)
-    with _read_as_stac(catalogue.get_self_href() or catalogue.id):
-        return list(catalogue.get_items(recursive=True))
+def _member(feature: Mapping[str, Any], address: str | None) -> pystac.Item:
+    """Return an item of a list; what it names counts as from where it says that it lies, else from the list's place."""
+    import pystac
+
+    item = pystac.Item.from_dict(dict(feature), preserve_dict=True)
+    said = item.get_self_href()
+    if address is None:
+        return item
+    if local_path(address) is None:
+        try:
+            _ = said and named(said, address)
+        except InvalidRequest:
+            said = None  # nothing on the web is taken for a file of this machine because it says so
+        if not said:
+            item.remove_links(pystac.RelType.SELF)
+            item.set_self_href(address)
+    elif not said:
+        item.set_self_href(address)  # hrefs are relative to the list
+        item.make_asset_hrefs_absolute()
+        item.set_self_href(None)  # it is no document of its own
+    return item
 
 
-def _through_store(asked: str) -> pystac.StacIO:
-    """Return what reads a catalogue's links as products are read: the same retries, errors, bounds and credentials.
+def _links_of(catalogue: pystac.Catalog) -> Iterator[tuple[str, Any]]:
+    """Yield what a catalogue links to as children and items: objects, and addresses that it may name."""
+    import pystac
 
-    Parameters
-    ----------
-    asked
-        The address that the person gave; empty where they gave none.
-    """
-    from pystac.stac_io import DefaultStacIO
+    base = said_place(catalogue.get_self_href())
+    for link in catalogue.links:
+        if link.rel in (pystac.RelType.CHILD, pystac.RelType.ITEM):
+            target = link.target
+            yield str(link.rel), named(target, base).partition("#")[0] if isinstance(target, str) else target
 
-    class ThroughStore(DefaultStacIO):  # type: ignore[misc, unused-ignore]
-        def read_text_from_href(self, href: str) -> str:
-            raw = _read(href, asked, is_json=True)
-            if raw is None:
-                raise ProductNotFound(
-                    "a link of the catalogue leads to nothing",
-                    given=redact(href),
-                    remedy="check that the catalogue was copied as a whole, or give its items as a list",
-                )
-            return raw.decode()
 
-    return ThroughStore()
+def _reader(catalogue: pystac.Catalog, asked: str) -> Callable[[str], bytes]:
+    """Return what reads a catalogue's links: as products are read, unless the person's object has a way of its own."""
+    own = catalogue._stac_io
+    if own is not None and not type(own).__module__.startswith("pystac."):
+        return lambda href: own.read_text(href).encode()
+
+    def read(href: str) -> bytes:
+        raw = _read(href, asked, is_json=True)
+        if raw is None:
+            raise ProductNotFound(
+                "a link of the catalogue leads to nothing",
+                given=redact(href),
+                remedy="check that the catalogue was copied as a whole, or give its items as a list",
+            )
+        return raw
+
+    return read
 
 
 @contextmanager
@@ -180,7 +301,7 @@ def _read_as_stac(address: str) -> Iterator[None]:
         yield
     except GeozarrError:
         raise
-    except (*_OF_PYSTAC, pystac.STACError, pystac.STACTypeError) as error:
+    except (pystac.STACError, pystac.STACTypeError, *UNREADABLE) as error:
         if isinstance(error.__cause__, GeozarrError):
             raise error.__cause__ from None
         raise InvalidRequest(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.arguments import Command, build_parser
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted
-from geozarr_runner.spelling import in_shell
+from geozarr_runner.spelling import in_shell, word
 
 if TYPE_CHECKING:
     from geozarr_nb.backends.base import JobState
@@ -132,7 +131,7 @@ def _finish(job: Job, options: argparse.Namespace) -> None:
     if options.json:
         _print_job(job, options)
     else:
-        print(f"look at it:   geozarr-nb preview {shlex.quote(job.output)} preview.png")
+        print(f"look at it:   geozarr-nb preview {word(job.output)} preview.png")
         print(f"open it:      {_line_of_python(job.output, 'native')}")
 
 
@@ -284,7 +283,7 @@ def _sample(options: argparse.Namespace) -> None:
     if options.json:
         _print_json({"path": str(path), "kind": options.kind, "size": options.size})
     else:
-        print(f"{path}\nlook at it:   geozarr-nb inspect {shlex.quote(options.path)}")
+        print(f"{path}\nlook at it:   geozarr-nb inspect {word(options.path)}")
 
 
 COMMANDS: dict[str, Command] = {

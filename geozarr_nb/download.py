@@ -32,6 +32,7 @@ from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX, checksum_in
 from geozarr_runner.events import human_bytes
 from geozarr_runner.publish import Workspace, claimed, is_store, publish, storage_errors
+from geozarr_runner.spelling import word
 from geozarr_runner.store import Store, in_bounds
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _refuse_existing(target: Path, url: str, *, archive: bool, overwrite: bool) 
         raise OutputExists(
             f"something that is not {kind} has this name; it will not be touched",
             given=target,
-            remedy=f"choose another name, {target / name} say" if target.is_dir() else "choose another name",
+            remedy=f"choose another name, {word(str(target / name))} say" if target.is_dir() else "choose another name",
         )
     if not overwrite:
         raise OutputExists(

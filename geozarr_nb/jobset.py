@@ -173,9 +173,9 @@ class JobSet(Sequence[Job | Refused]):
         InvalidRequest, ClusterError
             As `Job.item` does.
         """
-        import pystac
+        from geozarr_nb.stac import ItemCollection
 
-        return pystac.ItemCollection(self._items())
+        return ItemCollection(self._items())
 
     def collection(self, id: str | None = None, description: str | None = None) -> pystac.Collection:  # noqa: A002
         """Return the results as a STAC collection, which `normalize_and_save` writes as a static catalogue.

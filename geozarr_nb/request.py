@@ -117,6 +117,7 @@ class Request:
         from geozarr_runner.addresses import local_path, redact
         from geozarr_runner.archive import check_place
         from geozarr_runner.groups import normalise
+        from geozarr_runner.names import output_name
         from geozarr_runner.upload import is_address, output_place
 
         if if_exists not in IF_EXISTS:
@@ -125,7 +126,7 @@ class Request:
         source = product.url if path is None else str(path)
         if not output and settings.output_zarr:
             output = settings.required("output_zarr")
-        output = output or f"{product.name}_geozarr.zarr"
+        output = output or output_name(product.name)
         target = str(output_place(output)) if locate is None else locate(output)
         chosen = normalise(settings.groups if groups is None else groups)
         if archive is None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from geozarr_nb.cluster.volume import SCHEME, neighbours, resolve
 from geozarr_runner.addresses import redact
 from geozarr_runner.errors import InvalidRequest, ProductBroken
+from geozarr_runner.spelling import literal
 from geozarr_runner.store import Store
 from geozarr_runner.upload import MANIFEST, is_address
 
@@ -95,7 +96,7 @@ class Output:
             raise InvalidRequest(
                 "this Zarr store is no GeoZarr: none of its groups has multiscales, spatial or proj metadata",
                 given=self.address,
-                remedy=f'convert it with gz.convert("{self.address}"), or open it as it is with strict=False',
+                remedy=f"convert it with gz.convert({literal(self.address)}), or open it as it is with strict=False",
             )
         self.pyramids = {path: levels for path in self._groups if (levels := self._levels(path))}
 
@@ -346,7 +347,7 @@ def _absent(url: str, store: Store) -> InvalidRequest:
     elif parent.is_dir() and (near := sorted(entry.name for entry in parent.glob("*.zarr"))[:5]):
         remedy = f"in that folder there are: {', '.join(near)}"
     else:
-        remedy = f'check the path, or make it: gz.convert(product, "{url}")'
+        remedy = f"check the path, or make it: gz.convert(product, {literal(url)})"
     return InvalidRequest("there is no converted product here", given=url, remedy=remedy)
 
 
@@ -360,7 +361,7 @@ def _absent_on_claim(address: str) -> InvalidRequest:
     elif near := [each for each in names if each.endswith(".zarr")][:5]:
         remedy = f"in that folder there are: {', '.join(near)}"
     else:
-        remedy = f'check the path, or make it: gz.convert(product, "{address}", backend="argo")'
+        remedy = f'check the path, or make it: gz.convert(product, {literal(address)}, backend="argo")'
     return InvalidRequest("there is no converted product here", given=address, remedy=remedy)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageDenied, StorageFull
+from geozarr_runner.spelling import word
 
 type SampleKind = Literal["s2-l2a", "s1-grd", "s3-olci"]
 
@@ -125,7 +125,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
         raise InvalidRequest(
             "the folder to write the sample into does not exist",
             given=target.parent,
-            remedy=f"mkdir -p {shlex.quote(str(target.parent))}",
+            remedy=f"mkdir -p {word(str(target.parent))}",
         )
     if not os.access(target.parent, os.W_OK):
         raise StorageDenied(

@@ -30,6 +30,10 @@ cpu                 GEOZARR_CPU               the template's own         cores t
 time_limit          GEOZARR_TIME_LIMIT        the template's own         seconds that a job may take
 mounts              GEOZARR_MOUNTS            found in a pod's own       where claims are mounted on this machine:
                                               volumes                    claim=/path, several with commas
+protocols           GEOZARR_PROTOCOLS         none                       protocols that STAC items and catalogues may
+                                                                         name beside those of the web, with commas
+max_items           GEOZARR_MAX_ITEMS         10000                      items that a catalogue may have
+max_catalogues      GEOZARR_MAX_CATALOGUES    1000                       catalogues that a catalogue may have below it
 ==================  ========================  =========================  ==========================================
 
 params.json is the file that $GEOZARR_PARAMS names, else ./params.json, else the one that came with the package.
@@ -93,6 +97,9 @@ class Settings:
     time_limit: float = 0.0
     archive: bool = False
     mounts: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    protocols: frozenset[str] = frozenset()
+    max_items: int = 10_000
+    max_catalogues: int = 1_000
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
 
     @classmethod
@@ -300,6 +307,12 @@ def _cores(value: str, origin: str) -> str:
     return value.strip()
 
 
+def _protocols(value: str, origin: str) -> frozenset[str]:
+    from geozarr_runner.addresses import protocols  # which reads the variable itself: a run has no settings
+
+    return protocols(value)
+
+
 def _mounts(value: str, origin: str) -> Mapping[str, Path]:
     found = {}
     for entry in filter(None, (part.strip() for part in value.split(","))):
@@ -333,4 +346,7 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "cpu": _cores,
     "time_limit": _seconds,
     "mounts": _mounts,
+    "protocols": _protocols,
+    "max_items": _count,
+    "max_catalogues": _count,
 }

@@ -19,7 +19,6 @@ from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from geozarr_nb.backends import worker
 from geozarr_nb.backends.base import Cursor, JobState, changes
@@ -29,6 +28,7 @@ from geozarr_nb.backends.outcome import outcome
 from geozarr_nb.backends.processes import end_run
 from geozarr_nb.errors import InvalidRequest, JobNotFound, OutputBusy, StorageFailed
 from geozarr_nb.request import Request
+from geozarr_runner.addresses import secrets
 from geozarr_runner.events import Event
 from geozarr_runner.product import Product
 from geozarr_runner.publish import storage_errors
@@ -36,7 +36,6 @@ from geozarr_runner.upload import discard_leftovers, output_place
 
 RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
 SECONDS_BETWEEN_REVIVALS = 1.0
-SHORTEST_SECRET = 6
 _Stamp = tuple[int, int]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
@@ -183,8 +182,7 @@ class LocalBackend:
         job.path.mkdir(mode=0o700, exist_ok=True)
         write_json(job.request, request.to_json())
         environ = {name: value for name, value in os.environ.items() if name != "ARGO_GROUPS"}  # resolved already
-        secrets = _secrets(request.source)
-        write_json(job.private, {"source": request.source, "secrets": secrets, "environ": environ})
+        write_json(job.private, {"source": request.source, "secrets": secrets(request.source), "environ": environ})
         ticket = {
             "order": time.time_ns(),
             "attempt": attempt,
@@ -410,18 +408,6 @@ def _arguments(request: Request, job: JobFolder) -> list[str]:
     if request.verbose:
         arguments.append("--verbose")
     return [*arguments, "--log", str(job.log), "--json"]
-
-
-def _secrets(source: str) -> list[str]:
-    """Return the parts of an address that must not be left in a file.
-
-    What is too short to be a secret stays: every "v=1" of a log is not to be crossed out.
-    """
-    if "://" not in source:
-        return []
-    parts = urlsplit(source)
-    user = parts.netloc.rpartition("@")[0]
-    return [part for part in (f"{user}@" if ":" in user else "", parts.query) if len(part) >= SHORTEST_SECRET]
 
 
 def _needed(path: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from datetime import datetime
 from functools import cached_property
 from math import ceil
 from typing import Any
-from urllib.parse import urlsplit
 
 from geozarr_nb.cluster.api import WORKFLOWS, Object
 from geozarr_nb.cluster.volume import SCHEME, Address
@@ -23,6 +22,8 @@ from geozarr_nb.settings import Settings
 from geozarr_runner.addresses import redact
 from geozarr_runner.bounds import from_json
 from geozarr_runner.events import Event, parse
+from geozarr_runner.names import output_name
+from geozarr_runner.spelling import literal, word
 from geozarr_runner.upload import RemoteOutput, is_address
 
 APP = "geozarr-convert"
@@ -50,7 +51,7 @@ def output_address(output: str, claim: str) -> str:
     InvalidRequest
         It leaves the claim, or has no name.
     """
-    remedy = f'name a path on the claim: "out/product.zarr" or "{SCHEME}{claim}/out/product.zarr"'
+    remedy = f'name a path on the claim: "out/product.zarr" or {literal(f"{SCHEME}{claim}/out/product.zarr")}'
     text = output
     if text.startswith(SCHEME):
         claim, _, text = text.removeprefix(SCHEME).partition("/")
@@ -71,7 +72,7 @@ def output_address(output: str, claim: str) -> str:
         raise InvalidRequest("the output has no name", given=output, remedy=remedy)
     if ".." in parts or "\0" in text:
         raise InvalidRequest("this cannot be the path of an output on a claim", given=output, remedy=remedy)
-    return f"{SCHEME}{claim}/{'/'.join(parts)}"
+    return str(Address.parse(f"{SCHEME}{claim}/{'/'.join(parts)}"))
 
 
 def workflow_name(job: str, attempt: int) -> str:
@@ -164,14 +165,15 @@ def _seen_by_pods(source: str, claim: str) -> str:
             raise InvalidRequest(
                 "product and output are on different claims, and a job has one",
                 given=f"{source} -> {claim}",
-                remedy=f'write the output to the product\'s claim: output="{SCHEME}{product.claim}/..."',
+                remedy=f"write the output to the product's claim: output={literal(f'{SCHEME}{product.claim}/...')}",
             )
         return f"{MOUNT}/{product.path}"
     if "://" not in source:
+        place = word(f"{SCHEME}{claim}/...")
         raise InvalidRequest(
             "the product is on this machine, where a cluster's jobs cannot read it",
             given=source,
-            remedy=f"give its address on the web or in an object store, copy it to the claim ({SCHEME}{claim}/...), "
+            remedy=f"give its address on the web or in an object store, copy it to the claim ({place}), "
             'or convert it here: backend="local"',
         )
     return source
@@ -367,7 +369,7 @@ def _request_of(parameters: Mapping[str, str]) -> Request:
     source = parameters.get("stac_url", "")
     claim = parameters.get("pvc_name", "")
     path = parameters.get("output_zarr", "").removeprefix(f"{MOUNT}/")
-    name = urlsplit(source).path.rstrip("/").rpartition("/")[2]
+    name = redact(source).rstrip("/").rpartition("/")[2]
     product = name.removesuffix(".zarr").removesuffix(".json") or "product"
     groups = parameters.get("groups", "")
     if source.startswith(f"{MOUNT}/"):
@@ -376,7 +378,7 @@ def _request_of(parameters: Mapping[str, str]) -> Request:
         source=source,
         shown=redact(source),
         product=product,
-        output=path if is_address(path) else f"{SCHEME}{claim}/{path or f'{product}_geozarr.zarr'}",
+        output=path if is_address(path) else f"{SCHEME}{claim}/{path or output_name(product)}",
         groups=() if groups.strip() in ("", WHOLE_PRODUCT) else normalise(groups),
         validate_groups=parameters.get("validate_groups") == "true",
         if_exists="overwrite" if parameters.get("if_exists") == "overwrite" else "error",

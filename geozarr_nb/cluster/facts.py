@@ -7,11 +7,12 @@ them, so that both say the same.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+from geozarr_runner.spelling import word
 
 Object = Mapping[str, Any]
 
@@ -87,7 +88,7 @@ def make(target: str, **variables: str) -> str:
     >>> make("template", NAMESPACE="argo"), make("template", NAMESPACE="team")
     ('make template', 'make template NAMESPACE=team')
     """
-    given = [f"{name}={shlex.quote(value)}" for name, value in variables.items() if value != MAKE_DEFAULTS.get(name)]
+    given = [f"{name}={word(value)}" for name, value in variables.items() if value != MAKE_DEFAULTS.get(name)]
     return " ".join(["make", target, *given])
 
 
@@ -335,7 +336,7 @@ def missing_image(image: str, node: str = "", said: str = "") -> Cause:
 
 def replace_claim(name: str, namespace: str) -> str:
     """Return the commands that make a claim anew; one without a volume holds nothing."""
-    return f"kubectl -n {namespace} delete pvc {name} && {make('pvc', NAMESPACE=namespace, PVC_NAME=name)}"
+    return f"kubectl -n {namespace} delete pvc {word(name)} && {make('pvc', NAMESPACE=namespace, PVC_NAME=name)}"
 
 
 # Pods
@@ -421,7 +422,7 @@ def _unschedulable(pod: Object, message: str, nodes: Sequence[Object]) -> Cause:
 def _too_large(pod: Object, lacking: Sequence[str], said: str, nodes: Sequence[Object]) -> Cause:
     """Return the resource that no node has enough of, and whether it ever will have."""
     resource = next((each for each in ("memory", "cpu") if each in lacking), lacking[0])
-    word = _RESOURCES.get(resource, resource)
+    kind = _RESOURCES.get(resource, resource)
     asked = sum(_requests(pod, resource))
     largest = max((quantity(_status_of(node, "allocatable").get(resource, 0)) for node in nodes), default=None)
     shown = _amount(asked, resource)
@@ -429,13 +430,13 @@ def _too_large(pod: Object, lacking: Sequence[str], said: str, nodes: Sequence[O
         "memory": "ask for less memory (GEOZARR_MEMORY=2Gi), convert fewer groups at once, or add a larger node",
         "cpu": "wait for other jobs to end, or add a node",
     }
-    remedy = remedies.get(resource, f"wait for other jobs to end, or add a node with {word}")
+    remedy = remedies.get(resource, f"wait for other jobs to end, or add a node with {kind}")
     if largest is not None and asked > largest:
         message = (
-            f"no node is large enough: it asks for {shown} of {word}, the largest has {_amount(largest, resource)}"
+            f"no node is large enough: it asks for {shown} of {kind}, the largest has {_amount(largest, resource)}"
         )
         return Cause("unschedulable", message, remedy)
-    message = f"no node has enough {word} free: it asks for {shown} ({said})"
+    message = f"no node has enough {kind} free: it asks for {shown} ({said})"
     return Cause("unschedulable", message, remedy, lasting=largest is None and resource == "memory")
 
 

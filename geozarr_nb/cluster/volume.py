@@ -7,6 +7,7 @@ in a pod of the cluster, is found in that pod's own volumes.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from geozarr_nb.errors import ClusterDenied, ClusterObjectMissing, InvalidRequest, ProductDenied
+from geozarr_runner.spelling import word
 
 if TYPE_CHECKING:
     from geozarr_nb.settings import Settings
 
 SCHEME = "pvc://"
+_CLAIM = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # as Kubernetes names things
 # Where every pod finds which namespace it is in.
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -49,7 +52,7 @@ class Address:
         """
         claim, _, path = text.removeprefix(SCHEME).partition("/")
         parts = [part for part in path.split("/") if part not in ("", ".")]
-        if not claim or claim in (".", "..") or ".." in parts or "\0" in text:
+        if not _CLAIM.fullmatch(claim) or ".." in parts or "\0" in text:
             raise InvalidRequest(
                 "this is no address of something on a claim", given=text, remedy=f"write {SCHEME}<claim>/<path>"
             )
@@ -308,4 +311,5 @@ def _entry(name: str, status: os.stat_result, *, is_folder: bool) -> Entry:
 
 
 def _denied(place: Path) -> ProductDenied:
-    return ProductDenied("this may not be read", given=place, remedy=f"have its permissions changed: ls -l {place}")
+    look = f"ls -l {word(str(place))}"
+    return ProductDenied("this may not be read", given=place, remedy=f"have its permissions changed: {look}")

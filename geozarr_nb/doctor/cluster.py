@@ -40,6 +40,7 @@ from geozarr_nb.cluster.facts import Cause, Controller, make
 from geozarr_nb.doctor.findings import Finding, Verdict
 from geozarr_nb.errors import ClusterDenied, ClusterError, GeozarrError
 from geozarr_runner.addresses import redact
+from geozarr_runner.spelling import word
 
 if TYPE_CHECKING:
     import pystac
@@ -145,7 +146,7 @@ def check_cluster(settings: Settings) -> list[Finding]:
     findings = [Finding("cluster", "ok", found, why), *_Checks(api, settings).findings()]
     if not settings.kube_context:
         return findings
-    chosen = f"kubectl --context {settings.kube_context} "
+    chosen = f"kubectl --context {word(settings.kube_context)} "
     return [replace(each, remedy=each.remedy.replace("kubectl ", chosen)) for each in findings]
 
 

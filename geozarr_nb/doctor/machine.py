@@ -18,6 +18,7 @@ from geozarr_nb.settings import Settings
 from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
+from geozarr_runner.spelling import literal
 from geozarr_runner.upload import RemoteOutput, output_place, root_document, scratch_folder
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def check_groups(product: Product, wanted: str) -> tuple[list[Finding], Estimate
     near = [name for suggested in groups.suggestions.values() for name in suggested] or list(groups.available[:5])
     lacking = ", ".join((*groups.missing, *groups.unfit))
     found = f"the product has no {lacking} that could be converted"
-    return [Finding("groups", "warning", found, why, " or ".join(f'groups="{path}"' for path in near))], cost
+    return [Finding("groups", "warning", found, why, " or ".join(f"groups={literal(path)}" for path in near))], cost
 
 
 def check_memory(estimate: Estimate | None) -> Finding:

@@ -18,6 +18,7 @@ from geozarr_nb.widgets.lines import CLAIM, argo_command, python_call
 from geozarr_nb.widgets.panel import Panel, change, code, flow, forget, lines, status
 from geozarr_runner.addresses import redact
 from geozarr_runner.groups import normalise
+from geozarr_runner.names import output_name
 
 BACKENDS = {"this machine": "local", "a cluster with Argo Workflows": "argo"}
 IF_EXISTS = {
@@ -261,7 +262,7 @@ class Form(Panel):
             change(self._groups, value=", ".join(choice.groups))
         change(self._groups, disabled=bool(choice.whole))
         if choice.product is not None and self._output.value in ("", self._proposed):
-            self._proposed = f"{choice.product.name}_geozarr.zarr"
+            self._proposed = output_name(choice.product.name)
             change(self._output, value=self._proposed)
         self._check(None)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
 import geozarr_nb as gz
 from geozarr_runner.addresses import redact
+from geozarr_runner.spelling import word
 
 WHOLE_PRODUCT = "0"
 CLAIM = "pvc://"
@@ -72,7 +72,7 @@ def argo_command(source: str, arguments: Mapping[str, Any], settings: gz.Setting
     words += ["--context", settings.kube_context] if settings.kube_context else []
     for name, value in values.items():
         words += ["-p", f"{name}={value}"]
-    return shlex.join(words)
+    return " ".join(map(word, words))
 
 
 def _on_claim(output: str, claim: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from geozarr_runner import html
 from geozarr_runner.errors import GroupsMissing, InvalidRequest
 from geozarr_runner.product import Group, Product
 from geozarr_runner.profiles import Profile, profile_of
+from geozarr_runner.spelling import word
 
 EXAMPLE = 'groups=["/measurements/reflectance/r20m"]'
 SHOWN = 25
@@ -142,18 +143,23 @@ class GroupReport:
         lost = (*self.missing, *self.unfit)
         if not lost or (self.found and not all_needed):
             return
+        available = ", ".join(map(word, self.available[:SHOWN]))
         if not self.wanted:
             raise GroupsMissing(
                 f"the whole product cannot be converted: {'; '.join(why)}",
                 given=self.product,
-                remedy=f"choose of the other groups, groups=[...]: {', '.join(self.available[:SHOWN])}",
+                remedy=f"choose of the other groups, groups=[...]: {available}",
             )
-        near = [f"{' or '.join(found)} instead of {group}" for group, found in self.suggestions.items() if found]
+        near = [
+            f"{' or '.join(map(word, found))} instead of {word(group)}"
+            for group, found in self.suggestions.items()
+            if found
+        ]
         absent = f"the product has no {', '.join(self.missing)}" if self.missing else ""
         raise GroupsMissing(
             "; ".join(filter(None, [absent, *why])),
             given=", ".join(self.wanted),
-            remedy=("choose " + "; ".join(near)) if near else "choose of: " + ", ".join(self.available[:SHOWN]),
+            remedy=("choose " + "; ".join(near)) if near else f"choose of: {available}",
         )
 
 

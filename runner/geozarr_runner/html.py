@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Protocol
 
 _TABLE = "border-collapse:collapse;font-size:90%"
+_ON_THE_WEB = re.compile(r"https?://[^\s/][^\s]*")
 _CELL = "text-align:left;padding:1px 10px 1px 0;vertical-align:top"
+
+
+class Html(str):
+    """A text that is HTML already; every other is escaped."""
+
+    __slots__ = ()
 
 
 class Shown(Protocol):
@@ -36,10 +44,10 @@ def bundle(thing: Shown) -> dict[str, Any]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; every cell is escaped."""
+    """Return a table; every cell that is no `Html` is escaped."""
     first = "".join(f'<th style="{_CELL}">{escape(cell)}</th>' for cell in head)
     body = "".join(
-        "<tr>" + "".join(f'<td style="{_CELL}">{escape(str(cell))}</td>' for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f'<td style="{_CELL}">{markup(cell)}</td>' for cell in row) + "</tr>" for row in rows
     )
     return f'<table style="{_TABLE}"><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table>'
 
@@ -47,8 +55,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def facts(values: Mapping[str, str]) -> str:
     """Return names and values in one line each, leaving out what is empty."""
     return "".join(
-        f"<div>{escape(name)}: <code>{escape(value)}</code></div>" for name, value in values.items() if value
+        f"<div>{escape(name)}: <code>{markup(value)}</code></div>" for name, value in values.items() if value
     )
+
+
+def markup(text: str) -> str:
+    """Return a text as HTML."""
+    return text if isinstance(text, Html) else escape(str(text))
+
+
+def link(address: str) -> Html:
+    """Return an address as HTML, to be clicked where it is a page on the web: no other kind runs or opens anything."""
+    if not _ON_THE_WEB.fullmatch(address):
+        return Html(escape(address))
+    return Html(f'<a href="{escape(address)}" rel="noopener noreferrer">{escape(address)}</a>')
 
 
 def block(title: str, *parts: str) -> str:

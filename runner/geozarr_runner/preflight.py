@@ -18,6 +18,7 @@ from geozarr_runner.estimate import check_count
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.groups import GroupReport, normalise, report
 from geozarr_runner.keys import inside
+from geozarr_runner.names import output_name
 from geozarr_runner.product import Product, open_product
 from geozarr_runner.profiles import PACKED, Call, check_packed, profile_of
 from geozarr_runner.upload import Output, RemoteOutput, output_place
@@ -116,7 +117,7 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
     if request.derived_from and not product.item:
         product = replace(product, item={"href": request.derived_from})
     if output is None:
-        output = _output(request, f"{product.name.replace('/', '-')}_geozarr.zarr")
+        output = _output(request, output_name(product.name))
         on_output(output)
     source = local_path(product.url)
     if isinstance(output, RemoteOutput):

@@ -18,23 +18,23 @@ from functools import cached_property, partial
 from itertools import islice
 from itertools import product as cartesian
 from operator import lt
-from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 import numpy as np
 
 from geozarr_runner import html, metadata
-from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.addresses import local_path, named, redact, said_place
 from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
 from geozarr_runner.events import human_bytes
 from geozarr_runner.keys import flaw
+from geozarr_runner.spelling import word
 from geozarr_runner.store import CONCURRENCY, Store, not_found
 from geozarr_runner.text import printable
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 ROWS_SHOWN = 60
+SHOWN = 10
 UNUSABLE_SHOWN = 5
 # Stored objects that are looked at to show what a product takes on this machine; a second's work.
 LOOKED_AT = 20_000
@@ -370,9 +370,10 @@ def open_product(source: Source | Product | Any, *, asked: str | None = None) ->
         return source
     if hasattr(source, "to_dict") and hasattr(source, "assets"):  # a pystac.Item, without importing pystac
         item: Any = source
-        return _from_item(item.to_dict(include_self_link=False, transform_hrefs=False), item.get_self_href())
+        document = item.to_dict(include_self_link=False, transform_hrefs=False)
+        return _from_item(document, said_place(item.get_self_href()))
     if isinstance(source, Mapping):
-        return _from_item(source, None)
+        return _from_item(source, said_place(_self_link(source)))
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):
         raise InvalidRequest(
             "a product is given as an address, a path, or a STAC item",
@@ -683,7 +684,7 @@ def _properties(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _store_name(url: str) -> str:
-    tail = url.partition("?")[0].rstrip("/").rpartition("/")[2]
+    tail = redact(url).partition("?")[0].rstrip("/").rpartition("/")[2]
     return tail.removesuffix(".zarr") or "product"
 
 
@@ -697,15 +698,17 @@ def _from_item(item: Mapping[str, Any], base: str | None, asked: str = "") -> Pr
             given=redact(base or identity),
             remedy="give the address of a STAC item, or of the Zarr store itself",
         )
-    if base is None:
-        listed = item.get("links")
-        links = [link for link in listed if isinstance(link, Mapping)] if isinstance(listed, list) else []
-        base = next((str(link["href"]) for link in links if link.get("rel") == "self" and "href" in link), None)
     roots: dict[str, str] = {}
+    refused: dict[str, InvalidRequest] = {}
     for key, asset in assets.items():
         href = str(asset.get("href", "")) if isinstance(asset, Mapping) else ""
         if href and ("zarr" in str(asset.get("type", "")) or ".zarr" in href):
-            roots.setdefault(_absolute(_zarr_root(href), base), key)
+            try:
+                named(href, base)  # the whole of it: what is cut off could be a chain
+                roots.setdefault(named(_zarr_root(href), base), key)
+            except InvalidRequest as error:
+                roots.setdefault(href, key)
+                refused[href] = error
     if not roots:
         raise InvalidRequest(
             "this STAC item has no Zarr asset",
@@ -718,11 +721,22 @@ def _from_item(item: Mapping[str, Any], base: str | None, asked: str = "") -> Pr
             raise InvalidRequest(
                 f"this STAC item has {len(roots)} Zarr stores",
                 given=identity,
-                remedy="give the address of one of them: " + ", ".join(redact(root) for root in roots),
+                remedy="give the address of one of them: "
+                + ", ".join(word(redact(root)) for root in list(roots)[:SHOWN]),
             )
         roots = {preferred[0]: ""}
+    root = next(iter(roots))
+    if root in refused:
+        raise refused[root]
     described = {"href": base, "geometry": item.get("geometry"), "properties": item.get("properties")}
-    return replace(_from_store(next(iter(roots)), identity, asked), item=described)
+    return replace(_from_store(root, identity, asked), item=described)
+
+
+def _self_link(item: Mapping[str, Any]) -> str | None:
+    """Return where an item in memory says that it lies."""
+    listed = item.get("links")
+    links = [link for link in listed if isinstance(link, Mapping)] if isinstance(listed, list) else []
+    return next((str(link["href"]) for link in links if link.get("rel") == "self" and "href" in link), None)
 
 
 def _zarr_root(href: str) -> str:
@@ -730,14 +744,6 @@ def _zarr_root(href: str) -> str:
     address, mark, query = href.partition("?")
     head, found, _ = address.partition(".zarr")
     return (head + found if found else address.rstrip("/")) + mark + query
-
-
-def _absolute(href: str, base: str | None) -> str:
-    if "://" in href or href.startswith("/") or base is None:
-        return href
-    if "://" in base:
-        return urljoin(base, href)
-    return os.path.normpath(Path(base).absolute().parent / href)
 
 
 def _read_json(url: str, asked: str | None = None) -> Mapping[str, Any]:

@@ -26,6 +26,7 @@ from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.item import address_of
+from geozarr_runner.spelling import word
 from geozarr_runner.store import storage_failure
 
 PROVENANCE = "geozarr_runner"
@@ -95,7 +96,7 @@ def output_path(output: str | os.PathLike[str]) -> Path:
     path = Path(os.path.normpath(path))
     if path.parent == path or path == Path.home():
         raise InvalidRequest(
-            "this folder cannot be an output", given=text, remedy=f"name one below it: {path}/out.zarr"
+            "this folder cannot be an output", given=text, remedy=f"name one below it: {word(str(path / 'out.zarr'))}"
         )
     return path
 
@@ -111,7 +112,7 @@ def inside(path: Path, folder: Path) -> Path:
         raise InvalidRequest(
             f"the output does not lie below {folder}",
             given=path,
-            remedy=f'give a path below {folder}: output="out.zarr"',
+            remedy=f'give a path below {word(str(folder))}: output="out.zarr"',
         )
     return path
 

@@ -31,7 +31,7 @@ from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from geozarr_runner import bounds, credentials
-from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.addresses import check, local_path, protocol_of, redact, redact_text
 from geozarr_runner.credentials import Credentials
 from geozarr_runner.errors import (
     GeozarrError,
@@ -74,6 +74,7 @@ class Store:
 
     def __init__(self, url: str | os.PathLike[str], *, asked: str | None = None) -> None:
         self.url = os.fspath(url)
+        check(self.url)
         self._asked = self.url if asked is None else asked
         self.local = local_path(self.url)
         self._query = ""
@@ -121,7 +122,7 @@ class Store:
     def for_zarr(self) -> Any:
         """Return what zarr-python opens, for reading: it has an event loop of its own, and so needs its own session."""
         if self.local is not None:
-            return str(self.local)
+            return self.local  # as text it would be an address, whose query and fragment are cut off
         from zarr.storage import FsspecStore
 
         from geozarr_runner.distant_store import DistantStore
@@ -226,7 +227,7 @@ class Store:
                 except (FileNotFoundError, NotADirectoryError):
                     continue
             return found
-        if _lists_sizes(self.filesystem):
+        if protocol_of(self.url) not in ("http", "https"):
             return self.run(self._listed_sizes(keys))
 
         async def one(key: str) -> tuple[str, int | None] | None:
@@ -397,7 +398,7 @@ class Store:
                 options[place[0]] = of_web  # the link of a chain that is a web server's
         try:
             filesystem, base = fsspec.core.url_to_fs(self._root, **options)
-        except (ValueError, ImportError) as error:
+        except Exception as error:  # whatever the constructor of some backend raises
             raise ProductUnreachable(
                 f"this kind of address cannot be opened: {error_text(error)}",
                 given=redact(self._root),
@@ -542,4 +543,4 @@ def error_text(error: BaseException) -> str:
     """Return an error's text in one line, without what may be secret in it."""
     text = " ".join(str(error).split()) or type(error).__name__
     # Some backends put the whole address, signature and all, into their text.
-    return " ".join(redact(word) if "://" in word else word for word in text.split())[:300]
+    return redact_text(text)[:300]

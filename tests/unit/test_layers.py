@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"backends"}),
     frozenset({"cluster"}),
     frozenset({"request"}),
-    frozenset({"settings"}),
+    frozenset({"settings", "stac"}),
     frozenset({"errors", "rate"}),
 )
 WIDGETS_MAY_USE = frozenset({"", "job", "jobset", "rate", "widgets"})
