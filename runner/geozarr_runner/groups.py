@@ -91,7 +91,9 @@ class GroupReport:
         lines = [f"Available: {', '.join(shown) or 'none that can become GeoZarr'}"]
         if self.missing:
             lines.append(f"Missing: {', '.join(self.missing)}")
-        lines += [f"Unfit: {group}: {why}" for group, why in self.unfit.items()]
+        lines += [f"Unfit: {group}: {why}" for group, why in list(self.unfit.items())[:SHOWN]]
+        if len(self.unfit) > SHOWN:
+            lines.append(f"Unfit: ... and {len(self.unfit) - SHOWN} more")
         lines += [f"Suggestions: {group} -> {' or '.join(near)}" for group, near in self.suggestions.items() if near]
         lines += [f"Without effect: {warning}" for warning in self.warnings]
         return tuple(lines)
@@ -203,7 +205,7 @@ def report(
         missing=tuple(missing),
         unfit=unfit,
         available=available,
-        suggestions={name: suggest(name, available) for name in (*missing, *unfit)},
+        suggestions={name: suggest(name, available) for name in (*missing, *unfit) if name in wanted},
         warnings=profile.without_effect(wanted, options or {}),
     )
 

@@ -73,13 +73,11 @@ class Parsed:
     unusable: str = ""
 
 
-def parse(path: str, document: Mapping[str, Any]) -> Parsed:
+def parse(document: Mapping[str, Any]) -> Parsed:
     """Return what an array's document says.
 
     Parameters
     ----------
-    path
-        Where the array lies in the product.
     document
         `.zarray` (Zarr v2) or `zarr.json` (v3), with or without its attributes.
 
@@ -104,8 +102,8 @@ def parse(path: str, document: Mapping[str, Any]) -> Parsed:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what zarr finds unusual is not the matter of whoever looks
             skeleton = _skeleton_v2(document) if v2 else _skeleton_v3(document, shape, chunks)
-            key = f"{path.lstrip('/')}/{object_key(document, last)}".lstrip("/")
-            if object_key(document, last) != skeleton.encode_chunk_key(last):
+            key = object_key(document, last)
+            if key != skeleton.encode_chunk_key(last):
                 raise ValueError("it does not say how its objects are named")
             if (wrong := flaw(key)) is not None:
                 raise ValueError(f"the names of its objects cannot be paths: {wrong}")

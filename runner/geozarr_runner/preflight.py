@@ -17,7 +17,6 @@ from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.estimate import check_count
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.groups import GroupReport, normalise, report
-from geozarr_runner.keys import inside
 from geozarr_runner.names import output_name
 from geozarr_runner.product import Product, open_product
 from geozarr_runner.profiles import PACKED, Call, check_packed, profile_of
@@ -279,7 +278,7 @@ def _readable(product: Product) -> bool:
     plain = product.url.startswith(CONVERTER_OPENS) and product.url == redact(product.url) and not product.store.is_told
     if product.store.local is None and not plain:
         return False
-    if product.consolidated and product.store.local is not None and not _says_the_same(product, product.store.local):
+    if product.consolidated and product.store.local is not None and not _says_the_same(product):
         return False
     texts = (array for group in product.groups.values() for array in group.arrays if array.is_text)
     one_polarisation = any(
@@ -289,13 +288,13 @@ def _readable(product: Product) -> bool:
     return not one_polarisation and not any(fill_of_text(array.metadata) for array in texts)
 
 
-def _says_the_same(product: Product, root: Path) -> bool:
+def _says_the_same(product: Product) -> bool:
     """Return whether each array's own document is the consolidated one: the first is not looked at before, and read."""
     name = ".zarray" if product.zarr_format == 2 else "zarr.json"
     for array in (array for group in product.groups.values() for array in group.arrays):
         try:
-            own = json.loads((inside(root, array.path[1:]) / name).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            own = json.loads(product.store.read(f"{array.path[1:]}/{name}") or b"null")
+        except (ValueError, RecursionError):
             return False
         if not isinstance(own, dict):
             return False

@@ -42,6 +42,7 @@ MOST_NODES = 100_000
 MOST_LEVELS = 32
 FARTHEST = 1e9  # whatever the unit of a box is; what is no number is not below it either
 DOCUMENTS = frozenset({".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"})
+LINK_LEADS_OUT = "put what it leads to in its place, or tell whoever publishes the product"
 TELL_PUBLISHER = "tell whoever publishes the product; no other option will help"
 
 
@@ -420,13 +421,14 @@ def _from_store(url: str, name: str | None, asked: str | None = None) -> Product
         raise _single_array(store)
     attributes = {path: node["attributes"] for path, node in nodes.items() if node["node_type"] == "group"}
     arrays: dict[str, list[Array]] = {}
+    parsed: dict[str, metadata.Parsed] = {}
     for path, node in nodes.items():
         parent = path.rpartition("/")[0] or "/"
         if any(nodes.get(above, {}).get("node_type") == "array" for above in parents_of(path)):
             # One's chunk may be the other's folder.
             raise ProductBroken(f"{printable(path)} lies in an array", given=redact(url), remedy=TELL_PUBLISHER)
         if node["node_type"] == "array":
-            arrays.setdefault(parent, []).append(_array(path, node, url))
+            arrays.setdefault(parent, []).append(_array(path, node, url, parsed))
     groups = {path: Group(path, tuple(found), attributes.get(path, {})) for path, found in arrays.items()}
     try:
         text = json.dumps(nodes, sort_keys=True, default=str)
@@ -594,14 +596,22 @@ def _children(store: Store, path: str) -> list[str]:
 
 def _folders(store: Store, path: str) -> list[str]:
     with os.scandir(store.path(path)) as entries:
-        names = [(entry.name, entry.is_dir()) for entry in islice(entries, MOST_NODES + 1)]
-    if len(names) > MOST_NODES:
+        found = list(islice(entries, MOST_NODES + 1))
+    if len(found) > MOST_NODES:
         raise ProductBroken(
             f"more than {MOST_NODES:,} names are listed in /{printable(path)}",
             given=redact(store.url),
             remedy=TELL_PUBLISHER,
         )
-    return [name for name, is_folder in names if is_folder]
+    root = os.path.realpath(store.path(""))
+    for entry in found:
+        if entry.is_symlink() and os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
+            raise ProductBroken(
+                "a link leads out of it",
+                given=printable(redact(f"{store.url}/{path}/{entry.name}")),
+                remedy=LINK_LEADS_OUT,
+            )
+    return [entry.name for entry in found if entry.is_dir()]
 
 
 def _distant_names(store: Store, path: str) -> set[str]:
@@ -637,16 +647,18 @@ def _node(path: str, document: Any, zarr_format: int, url: str) -> dict[str, Any
     return {**document, "attributes": attributes}
 
 
-def _array(path: str, node: Mapping[str, Any], url: str) -> Array:
+def _array(path: str, node: Mapping[str, Any], url: str, known: dict[str, metadata.Parsed]) -> Array:
+    """Return an array; `known` has what other documents said, since most of a product's are alike."""
     attributes = node["attributes"]
     document = {key: value for key, value in node.items() if key not in ("node_type", "attributes")}
     try:
-        parsed = metadata.parse(path, document)
+        text = json.dumps(document)
+        parsed = known.get(text) or known.setdefault(text, metadata.parse(document))
         dims = attributes.get("_ARRAY_DIMENSIONS") if node["zarr_format"] == 2 else node.get("dimension_names")
         dims = tuple(str(dim) for dim in dims or [f"dim_{i}" for i in range(len(parsed.shape))])
         if len(dims) != len(parsed.shape):
             raise ValueError("shape and dimensions differ in length")
-    except (TypeError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise ProductBroken(
             f"the metadata of the array {printable(path)} cannot be used: {printable(str(error))}",
             given=redact(url),

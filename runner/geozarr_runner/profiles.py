@@ -177,7 +177,8 @@ class Sentinel1Grd(Generic):
 
     def companions(self, product: Product, groups: Sequence[str]) -> tuple[str, ...]:
         """Return the control points of the first polarisation, and of those that are wanted."""
-        tops = dict.fromkeys([*self._polarisations(product)[:1], *(group[1:].partition("/")[0] for group in groups)])
+        first = next(iter(product.groups), "/")
+        tops = dict.fromkeys(path[1:].partition("/")[0] for path in (first, *groups))
         return tuple(path for top in tops if (path := f"/{top}/conditions/gcp") in product.groups)
 
     def empty_groups(self, product: Product) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import disk_usage
@@ -68,7 +68,7 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
         write_metadata(plan, arrays, space.staged)
         if product.store.local is not None:
             _check_frames(plan, arrays, product.store.local)
-            _link(arrays, product.store.local, space.staged, progress)
+            _link(_found_in(product.store.local), arrays, space.staged, progress)
             return Staged(str(space.staged), 0)
         targets = {key: inside(space.staged, key) for array in arrays for key in array.object_keys()}
         sizes = product.store.sizes(list(targets))
@@ -156,16 +156,24 @@ def _array_documents(path: str, array: Array) -> dict[str, Mapping[str, Any]]:
 def make_view(plan: Plan, arrays: Sequence[Array], source: Path, view: Path) -> None:
     """Make a view of some arrays of a store on this machine."""
     write_metadata(plan, arrays, view)
-    _link(arrays, source, view, lambda done, total, unit: None)
+    _link(_found_in(source), arrays, view, lambda done, total, unit: None)
 
 
-def _link(arrays: Sequence[Array], source: Path, view: Path, progress: Progress) -> None:
+def _found_in(source: Path) -> Callable[[str], Path | None]:
+    def find(key: str) -> Path | None:
+        path = inside(source, key)
+        return path if path.exists() else None
+
+    return find
+
+
+def _link(find: Callable[[str], Path | None], arrays: Sequence[Array], view: Path, progress: Progress) -> None:
     """Link what exists; a chunk that does not is its fill value."""
     total = sum(array.objects for array in arrays)
     keys = (key for array in arrays for key in array.object_keys())
     for done, key in enumerate(keys, start=1):
-        original, target = inside(source, key), inside(view, key)
-        if original.exists() and not target.is_symlink():  # a killed run may have linked it
+        target = inside(view, key)
+        if (original := find(key)) is not None and not target.is_symlink():  # a killed run may have linked it
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(original)
         if done == total or done % 200 == 0:

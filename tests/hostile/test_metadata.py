@@ -429,6 +429,10 @@ def test_listing_a_store_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (store / "a" / "again").unlink()
     (store / "a" / "anew").unlink()
     assert list(open_product(store).groups) == ["/a"]
+    (store / "b").symlink_to(tmp_path)
+    with pytest.raises(ProductBroken, match="leads out"):
+        open_product(store)
+    (store / "b").unlink()
     for number in range(501):
         (store / f"empty{number}").touch()
     with pytest.raises(ProductBroken, match="more than 500 names"):
