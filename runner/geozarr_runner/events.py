@@ -23,6 +23,7 @@ A reader passes over types and fields that it does not know; `v` grows only when
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, TextIO
 
+from geozarr_runner import folders
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.spelling import in_shell
 
@@ -167,7 +169,7 @@ class Reporter:
         if self._log is not None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        log = path.open("a", encoding="utf-8", buffering=1)
+        log = os.fdopen(folders.append(path), "a", encoding="utf-8", buffering=1)
         try:
             log.writelines(self._before_log)
         except OSError:

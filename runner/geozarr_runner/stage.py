@@ -8,7 +8,7 @@ remote one downloaded as they are, compressed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import disk_usage
@@ -57,14 +57,17 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
     product = plan.product
     arrays = needed(product, plan.groups)
     if not plan.narrowed:
+        # The converter follows links, and reads whatever is listed.
+        product.store.tree.check()
         _check_frames(plan, arrays, cast(Path, product.store.local))
         return Staged(str(product.store.local), 0)
     with storage_errors(space.staged):
         write_metadata(plan, arrays, space.staged)
         targets = {key: space.staged / key for array in arrays for key in array.object_keys()}
         if product.store.local is not None:
-            _check_frames(plan, arrays, product.store.local)
-            return Staged(str(space.staged), _link(product.store.local, targets, progress))
+            linked = _link(product.store.tree.find, targets, progress)
+            _check_frames(plan, arrays, space.staged)
+            return Staged(str(space.staged), linked)
         sizes = product.store.sizes(list(targets))
         total = None if None in sizes.values() else sum(size or 0 for size in sizes.values())
         missing = (total or 0) - sum(target.stat().st_size for target in targets.values() if target.is_file())
@@ -145,16 +148,20 @@ def _array_documents(path: str, array: Array) -> dict[str, Mapping[str, Any]]:
 
 
 def make_view(plan: Plan, arrays: Sequence[Array], source: Path, view: Path) -> None:
-    """Make a view of some arrays of a store on this machine."""
+    """Make a view of some arrays of a store on this machine, a view itself or one whose links were looked at."""
     write_metadata(plan, arrays, view)
-    _link(source, {key: view / key for array in arrays for key in array.object_keys()}, lambda done, total, unit: None)
+    targets = {key: view / key for array in arrays for key in array.object_keys()}
+
+    def original(key: str) -> Path | None:
+        return source / key if (source / key).exists() else None
+
+    _link(original, targets, lambda done, total, unit: None)
 
 
-def _link(source: Path, targets: Mapping[str, Path], progress: Progress) -> int:
+def _link(find: Callable[[str], str | Path | None], targets: Mapping[str, Path], progress: Progress) -> int:
     """Link what exists; a chunk that does not is its fill value. Returns 0: no byte moved."""
     for done, (key, target) in enumerate(targets.items(), start=1):
-        original = source / key
-        if original.exists() and not target.is_symlink():  # a killed run may have linked it
+        if (original := find(key)) is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(original)
         if done == len(targets) or done % 200 == 0:

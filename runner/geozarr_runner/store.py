@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -36,6 +36,7 @@ from geozarr_runner.errors import (
     StorageFailed,
     StorageFull,
 )
+from geozarr_runner.folders import Tree
 
 ATTEMPTS = 5
 CONCURRENCY = 16
@@ -89,6 +90,13 @@ class Store:
             self._filesystem, self._base = _open_filesystem(self._root, encoded=bool(self._query))
         return self._filesystem
 
+    @cached_property
+    def tree(self) -> Tree:
+        """The folder, where the store is one on this machine: nothing that is read of it lies outside."""
+        if self.local is None:
+            raise TypeError(f"{self!r} is no folder of this machine")
+        return Tree(self.local)
+
     def path(self, key: str) -> str:
         """Return the address of the object `key` as the filesystem wants it; "" is the store itself."""
         if self.local is not None:
@@ -96,10 +104,20 @@ class Store:
         _ = self.filesystem
         return (f"{self._base}/{key}" if key else self._base) + self._query
 
-    def for_zarr(self) -> Any:
-        """Return what zarr-python opens, for reading: it has an event loop of its own, and so needs its own session."""
+    def for_zarr(self, *, is_view: bool = False) -> Any:
+        """Return what zarr-python opens, for reading: it has an event loop of its own, and so needs its own session.
+
+        Parameters
+        ----------
+        is_view
+            It may be a view of this run's own, whose links were looked at when they were made, and lead elsewhere.
+        """
         if self.local is not None:
-            return str(self.local)
+            if is_view:
+                return str(self.local)
+            from geozarr_runner.tree_store import TreeStore
+
+            return TreeStore(self.local)
         from zarr.storage import FsspecStore
 
         filesystem, base = _open_filesystem(self._root, encoded=False, for_another_loop=True)
@@ -111,9 +129,7 @@ class Store:
         """Return the bytes of one object; None where there is none of that name."""
         if self.local is not None:
             try:
-                return (self.local / key).read_bytes()
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                return None
+                return self.tree.read(key)
             except OSError as error:
                 raise self._failure(error, key) from error
 
@@ -133,10 +149,8 @@ class Store:
         if self.local is not None:
             found: dict[str, int | None] = {}
             for key in keys:
-                try:
-                    found[key] = (self.local / key).stat().st_size
-                except (FileNotFoundError, NotADirectoryError):
-                    continue
+                if (size := self.tree.size(key)) is not None:
+                    found[key] = size
             return found
         if _lists_sizes(self.filesystem):
             return self.run(self._listed_sizes(keys))
