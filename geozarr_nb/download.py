@@ -36,6 +36,7 @@ from geozarr_runner.folders import Tree
 from geozarr_runner.keys import folds, inside, refuse, refuse_clashes
 from geozarr_runner.publish import Workspace, claimed, is_store, publish, storage_errors
 from geozarr_runner.store import Store, in_bounds
+from geozarr_runner.text import printable
 
 if TYPE_CHECKING:
     from geozarr_nb.job import Job
@@ -409,9 +410,16 @@ def _listing(store: Store) -> dict[str, int]:
                 key = key.rstrip("/")
                 waiting.append(f"{base}/{key}")
             else:
-                sizes[key] = int(entry["size"])
+                sizes[key] = _size_in(entry, key)
             refuse(key)  # before anything below it is asked for
     return sizes
+
+
+def _size_in(entry: Mapping[str, Any], key: str) -> int:
+    size = entry.get("size")
+    if not isinstance(size, int) or size < 0:
+        raise DownloadBroken("the store does not say how large a file is", given=printable(key)[:200], remedy=_AGAIN)
+    return size
 
 
 def _size(path: Path) -> int:

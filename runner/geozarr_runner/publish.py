@@ -268,7 +268,7 @@ def provenance_in(document: bytes) -> dict[str, Any] | None:
     """Return the record out of a root's document as it is stored; None where it has none, or cannot be read."""
     try:
         root = json.loads(document)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return provenance_of(root if isinstance(root, dict) else None)
 
@@ -342,7 +342,7 @@ def _root_document(store: Path) -> dict[str, Any] | None:
     """Return the root's document of a Zarr v3 store; None where there is none that can be read."""
     try:
         root = json.loads(folders.Tree(store).read("zarr.json") or b"")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return root if isinstance(root, dict) else None
 
@@ -365,7 +365,7 @@ def _lock(output: Path) -> int | None:
             return None
         except OSError as error:
             # Some network volumes know no locks; there the cluster's mutex keeps runs apart.
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS):
                 os.close(descriptor)
                 raise
         # The holder before us may have removed the file between our open and our lock.

@@ -216,6 +216,8 @@ class ObjectStore(Store):
 
     def version(self, key: str) -> str | None:
         """Return what tells an object from every other that has its key; None where the store has no such thing."""
+        if not self._has_versions:
+            return None
 
         async def look() -> str | None:
             self.filesystem.invalidate_cache()
@@ -226,9 +228,13 @@ class ObjectStore(Store):
 
         return self.run(self.retried(look, key))
 
+    @property
+    def _has_versions(self) -> bool:
+        return "s3" in self.filesystem.protocol
+
     def _version_in(self, answer: object) -> str | None:
         """Return an object's version in what a store says of it: S3's alone can be a condition."""
-        found = answer.get("ETag") if isinstance(answer, Mapping) and "s3" in self.filesystem.protocol else None
+        found = answer.get("ETag") if isinstance(answer, Mapping) and self._has_versions else None
         return found if isinstance(found, str) else None
 
     def put(
@@ -797,7 +803,7 @@ def _names(found: object) -> set[str]:
 def _record(content: bytes | None) -> dict[str, Any]:
     try:
         found = json.loads(content or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

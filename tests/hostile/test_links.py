@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -17,16 +18,26 @@ import pytest
 import zarr
 from fsspec.implementations.memory import MemoryFileSystem
 
+import geozarr_nb as gz
 from geozarr_nb import download as downloads
+from geozarr_nb.cluster.volume import Mount
 from geozarr_nb.download import download
-from geozarr_nb.errors import ArchiveMissing, DownloadBroken
+from geozarr_nb.errors import ArchiveMissing, DownloadBroken, ProductDenied
 from geozarr_runner import archive, folders, run, upload
 from geozarr_runner.errors import ProductBroken, StorageDenied, StorageFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.folders import Tree
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import open_product
-from geozarr_runner.publish import claimed, discard_leftovers, provenance, retired, workspace, write_consolidated
+from geozarr_runner.publish import (
+    claimed,
+    discard_leftovers,
+    provenance,
+    provenance_in,
+    retired,
+    workspace,
+    write_consolidated,
+)
 from geozarr_runner.stage import stage
 from geozarr_runner.store import Store
 from runner.tests.support import write_store, write_terrain
@@ -369,7 +380,7 @@ def made(tmp_path: Path) -> Path:
     """An output that somebody else has made."""
     output = tmp_path / "theirs" / "made.zarr"
     group = zarr.create_group(output, zarr_format=3)
-    group.create_array("b02", shape=(4, 4), chunks=(2, 2), dtype="u1")[:] = 1
+    group.create_array("b02", shape=(4, 4), chunks=(2, 2), dtype="u1", dimension_names=("y", "x"))[:] = 1
     write_consolidated(output)
     return output
 
@@ -414,6 +425,24 @@ def test_a_download_has_nothing_from_outside(what: str, made: Path, home: Path, 
     assert not (tmp_path / "got.zarr").exists()
 
 
+def test_what_is_opened_has_nothing_from_outside(made: Path, home: Path) -> None:
+    tree = gz.open(made, strict=False)
+    assert int(pickle.loads(pickle.dumps(tree))["b02"].sum()) == 16
+    spoil(made, "a chunk", home)
+    with pytest.raises(ProductBroken, match="leads out"):
+        tree.load()
+
+
+def test_a_claim_that_is_mounted_here(made: Path, home: Path) -> None:
+    spoil(made, "a chunk", home)
+    mount = Mount(made.parent)
+    assert mount.read("made.zarr/zarr.json", 0, 1) == b"{"
+    with pytest.raises(ProductDenied, match="leads out"):
+        mount.read("made.zarr/b02/c/0/0")
+    with pytest.raises(FileNotFoundError):
+        mount.read("made.zarr/absent")
+
+
 def test_an_archive_that_is_a_link(made: Path, home: Path, tmp_path: Path) -> None:
     path = archive.archive_path(made)
     path.symlink_to(home / ".ssh" / "id")
@@ -432,6 +461,13 @@ def test_an_archive_that_is_a_link(made: Path, home: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["../made.zarr.tar.gz", "/etc/passwd", "a\x1b[2J", "..", "a/b"])
 def test_a_checksum_that_is_of_a_file_elsewhere(name: str) -> None:
     assert archive.checksum_in(f"{'0' * 64}  {name}\n") is None
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "\0", "7"])
+def test_a_record_that_is_none(text: str, made: Path) -> None:
+    (made / "zarr.json").write_text(text)
+    assert provenance(made) is None
+    assert provenance_in(text.encode()) is None
 
 
 def test_the_record_of_an_output_is_its_own(made: Path, home: Path) -> None:
@@ -513,6 +549,19 @@ def test_a_key_that_leaves_the_folder(
         download(listed(key, kind=kind), shared / "got.zarr", progress=False)
     assert str(caught.value.given).isprintable()
     assert contents(shared) == {}, "not a byte was written"
+
+
+@pytest.mark.parametrize("size", [None, -1, "5"])
+def test_a_size_that_is_none(
+    size: object, listed: Callable[..., Any], shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = listed()
+    monkeypatch.setattr(
+        MemoryFileSystem, "ls", lambda *_, **__: [{"name": "/bucket/made.zarr/x", "size": size, "type": "file"}]
+    )
+    with pytest.raises(DownloadBroken):
+        download(output, shared / "got.zarr", progress=False)
+    assert contents(shared) == {}
 
 
 def test_a_listing_of_another_place(listed: Callable[..., Any], shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
