@@ -25,6 +25,7 @@ from typing import NoReturn
 from geozarr_runner.errors import GeozarrError, ProductBroken, StorageDenied
 from geozarr_runner.text import printable
 
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A folder on the way needs no more than to be passed; O_PATH asks for nothing else. Only Linux has it.
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -98,7 +99,7 @@ def append(path: Path) -> int:
     StorageDenied
         A link or something else that is no file has its name.
     """
-    return regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    return regular(path, APPEND)
 
 
 def regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:

@@ -73,7 +73,7 @@ def run(
 
     def open_log(output: Output) -> None:
         if log is not None or not isinstance(output, RemoteOutput):
-            reporter.open_log(log or Path(f"{output}.log.jsonl"))
+            reporter.open_log(log or Path(f"{output}.log.jsonl"), is_named=log is not None)
         elif not reporter.keeps_log:
             file = upload.log_file(output, request.scratch)
             reporter.open_log(file, lambda: upload.upload_log(output, file))

@@ -146,6 +146,17 @@ def test_what_has_the_name_of_a_log(what: str, home: Path, shared: Path) -> None
     assert still_there(log, what)
 
 
+def test_a_log_that_a_person_has_named_is_what_it_is(shared: Path) -> None:
+    (shared / "log").symlink_to(shared / "elsewhere")
+    reporter = Reporter(io.StringIO())
+    reporter.open_log(shared / "log", is_named=True)
+    reporter.message("said")
+    reporter.close()
+    assert "said" in (shared / "elsewhere").read_text()
+    reporter.open_log(Path(os.devnull), is_named=True)
+    reporter.close()
+
+
 def test_a_log_goes_on_where_one_is(shared: Path) -> None:
     log = shared / "out.zarr.log.jsonl"
     log.write_text("before\n")
