@@ -32,11 +32,11 @@ from geozarr_runner import folders
 from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX, checksum_in
 from geozarr_runner.events import human_bytes
-from geozarr_runner.folders import Tree
 from geozarr_runner.keys import folds, inside, refuse, refuse_clashes
 from geozarr_runner.publish import Workspace, claimed, is_store, publish, storage_errors
 from geozarr_runner.store import Store, in_bounds
 from geozarr_runner.text import printable
+from geozarr_runner.tree import Tree
 
 if TYPE_CHECKING:
     from geozarr_nb.job import Job

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from geozarr_nb.errors import ClusterDenied, ClusterObjectMissing, InvalidRequest, ProductDenied
-from geozarr_runner.folders import Tree
+from geozarr_runner.tree import Tree
 
 if TYPE_CHECKING:
     from geozarr_nb.settings import Settings

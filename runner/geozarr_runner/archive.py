@@ -26,9 +26,9 @@ from typing import IO
 from geozarr_runner import folders
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageDenied, StorageFailed, StorageFull
 from geozarr_runner.events import Progress, human_bytes
-from geozarr_runner.folders import Tree
 from geozarr_runner.keys import flaw
 from geozarr_runner.publish import Workspace, storage_errors
+from geozarr_runner.tree import Tree
 from geozarr_runner.upload import Output, is_address
 
 SUFFIX = ".tar.gz"

@@ -27,6 +27,7 @@ from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageDenied, StorageFailed
 from geozarr_runner.item import address_of
 from geozarr_runner.store import storage_failure
+from geozarr_runner.tree import Tree
 
 PROVENANCE = "geozarr_runner"
 _AT_FDCWD = -100
@@ -341,7 +342,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 def _root_document(store: Path) -> dict[str, Any] | None:
     """Return the root's document of a Zarr v3 store; None where there is none that can be read."""
     try:
-        root = json.loads(folders.Tree(store).read("zarr.json") or b"")
+        root = json.loads(Tree(store).read("zarr.json") or b"")
     except (OSError, ValueError, RecursionError):
         return None
     return root if isinstance(root, dict) else None

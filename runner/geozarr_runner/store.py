@@ -36,7 +36,7 @@ from geozarr_runner.errors import (
     StorageFailed,
     StorageFull,
 )
-from geozarr_runner.folders import Tree
+from geozarr_runner.tree import Tree
 
 ATTEMPTS = 5
 CONCURRENCY = 16

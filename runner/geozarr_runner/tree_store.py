@@ -11,11 +11,11 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Suf
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
-from geozarr_runner.folders import Tree
+from geozarr_runner.tree import Tree
 
 
 class TreeStore(LocalStore):
-    """Reads below a folder, see `folders.Tree`; it writes nothing."""
+    """Reads below a folder, see `tree.Tree`; it writes nothing."""
 
     def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
         super().__init__(root, read_only=True)

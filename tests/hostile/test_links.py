@@ -26,7 +26,6 @@ from geozarr_nb.errors import ArchiveMissing, DownloadBroken, ProductDenied
 from geozarr_runner import archive, folders, run, upload
 from geozarr_runner.errors import ProductBroken, StorageDenied, StorageFailed
 from geozarr_runner.events import Reporter
-from geozarr_runner.folders import Tree
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import open_product
 from geozarr_runner.publish import (
@@ -40,6 +39,7 @@ from geozarr_runner.publish import (
 )
 from geozarr_runner.stage import stage
 from geozarr_runner.store import Store
+from geozarr_runner.tree import Tree
 from runner.tests.support import write_store, write_terrain
 from tests.hostile.support import bounded
 
