@@ -28,12 +28,16 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.errors import ArchiveMissing, DownloadBroken, GeozarrError, InvalidRequest, OutputExists, StorageFull
 from geozarr_nb.result import location
+from geozarr_runner import folders
 from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX, checksum_in
 from geozarr_runner.events import human_bytes
+from geozarr_runner.keys import folds, inside, refuse, refuse_clashes
 from geozarr_runner.publish import Workspace, claimed, is_store, publish, storage_errors
 from geozarr_runner.spelling import word
 from geozarr_runner.store import Store, in_bounds
+from geozarr_runner.text import printable
+from geozarr_runner.tree import Tree
 
 if TYPE_CHECKING:
     from geozarr_nb.job import Job
@@ -70,13 +74,14 @@ def download(
         parts = target.with_name(f".{target.name}.partial")
         arriving = parts / wanted.name
         with storage_errors(parts):
-            _keep_only(parts, arriving)
+            folders.own(parts)
+            folders.empty(parts, keep={arriving.name})
             _look_at_space(parts, wanted.total - wanted.arrived(arriving))
         with _shown(wanted, arriving, progress) as told, storage_errors(parts):
             wanted.fetch(arriving, told)
             wanted.check(arriving)
             wanted.publish(arriving, target, overwrite=overwrite)
-            shutil.rmtree(parts)
+            folders.discard(parts)
     return target
 
 
@@ -127,18 +132,20 @@ class _Output(_Wanted):
         self.total = sum(self._sizes.values())
 
     def arrived(self, arriving: Path) -> int:
-        return sum(min(size, _size(arriving / key)) for key, size in self._sizes.items())
+        return sum(min(size, _size(inside(arriving, key))) for key, size in self._sizes.items())
 
     def fetch(self, arriving: Path, told: Told) -> None:
+        refuse_clashes(self._sizes, folded=folds(arriving.parent))
+
         def one(key: str) -> None:
-            _append(arriving / key, self._sizes[key], partial(_blocks, self._store, key), told)
+            _append(inside(arriving, key), self._sizes[key], partial(_blocks, self._store, key), told)
 
         with _pool() as pool:
             for _ in pool.map(one, self._sizes):
                 pass  # the first failure is raised
 
     def check(self, arriving: Path) -> None:
-        there = {str(path.relative_to(arriving)): path.stat().st_size for path in arriving.rglob("*") if path.is_file()}
+        there = dict(Tree(arriving, DownloadBroken).files())
         if there != self._sizes:
             wrong = sorted(name for name, _ in there.items() ^ self._sizes.items())
             raise DownloadBroken("a file has not the size that it should have", given=wrong[0], remedy=_AGAIN)
@@ -158,6 +165,7 @@ class _Archive(_Wanted):
     """An output's archive: one file."""
 
     def __init__(self, url: str) -> None:
+        _refuse_links(f"{url}{SUFFIX}", f"{url}{SUFFIX}{CHECKSUM_SUFFIX}")
         self._store = Store(f"{url}{SUFFIX}")
         line = Store(f"{url}{SUFFIX}{CHECKSUM_SUFFIX}").read("")
         sha256 = checksum_in(line.decode(errors="replace")) if line is not None else None
@@ -225,6 +233,16 @@ def _refuse_within(target: Path, url: str) -> None:
         )
 
 
+def _refuse_links(*urls: str) -> None:
+    for url in urls:
+        if (path := local_path(url)) is not None and path.is_symlink():
+            raise DownloadBroken(
+                "an archive is a file, and this is a link; it is not followed",
+                given=path,
+                remedy="fetch the folder: archive=False; or see who made the link, and what it is for",
+            )
+
+
 def _refuse_existing(target: Path, url: str, *, archive: bool, overwrite: bool) -> None:
     if not os.path.lexists(target):
         return
@@ -251,14 +269,6 @@ def _look_at_space(folder: Path, needed: int) -> None:
             given=folder.parent,
             remedy="make space there, or choose another folder",
         )
-
-
-def _keep_only(folder: Path, kept: Path) -> None:
-    """Remove what is left of something else."""
-    folder.mkdir(exist_ok=True)
-    for entry in folder.iterdir():
-        if entry != kept:
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 @contextmanager
@@ -308,7 +318,7 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 def _append(path: Path, size: int, blocks: Callable[[int, int], Iterator[bytes]], told: Told) -> None:
     """Bring a file to its size."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with os.fdopen(folders.append(path), "ab") as file:
         if file.tell() > size:
             file.truncate(0)
         for block in blocks(file.tell(), size):
@@ -342,7 +352,7 @@ def _read(store: Store, key: str, start: int, stop: int) -> bytes:
         content = store.run(store.retried(ask, key))
     else:
         try:
-            with (store.local / key).open("rb") as file:
+            with os.fdopen(store.tree.open(key), "rb") as file:
                 file.seek(start)
                 content = file.read(stop - start)
         except OSError as error:
@@ -357,7 +367,8 @@ def _read(store: Store, key: str, start: int, stop: int) -> bytes:
 def _size_and_time(store: Store) -> tuple[int, float] | None:
     """Return the size of a store that is one file, and when it was written; None where there is none."""
     if store.local is not None:
-        return (_size(store.local), store.local.stat().st_mtime) if store.local.is_file() else None
+        size = store.tree.size("")
+        return None if size is None else (size, store.local.stat().st_mtime)
 
     async def info() -> Mapping[str, Any] | None:
         try:
@@ -375,8 +386,7 @@ def _size_and_time(store: Store) -> tuple[int, float] | None:
 def _listing(store: Store) -> dict[str, int]:
     """Return the size of every file below a store's root, by its path there."""
     if store.local is not None:
-        paths = (Path(parent) / name for parent, _, names in os.walk(store.local) for name in names)
-        return {str(path.relative_to(store.local)): path.stat().st_size for path in paths}
+        return dict(Tree(store.local, DownloadBroken).files())
 
     async def below(folder: str) -> list[Mapping[str, Any]]:
         async def entries() -> list[Mapping[str, Any]]:
@@ -386,15 +396,31 @@ def _listing(store: Store) -> dict[str, int]:
 
     base = store.path("").rstrip("/")
     sizes: dict[str, int] = {}
-    folders = [base]
-    while folders:
-        found = store.run(in_bounds([partial(below, folder) for folder in folders]))
-        entries = [entry for part in found for entry in part]
+    waiting = [base]
+    while waiting:
+        asked, waiting = waiting, []
+        entries = [entry for part in store.run(in_bounds([partial(below, each) for each in asked])) for entry in part]
         # Some object stores have an object for a folder itself.
-        names = {name: entry for entry in entries if (name := str(entry["name"]).rstrip("/")) not in folders}
-        sizes |= {name[len(base) + 1 :]: int(entry["size"]) for name, entry in names.items() if entry["type"] == "file"}
-        folders = [name for name, entry in names.items() if entry["type"] == "directory"]
+        for entry in entries:
+            name = str(entry["name"])
+            if name.rstrip("/") in asked:
+                continue
+            # What does not begin so is nothing of this output, and no path here.
+            key = name.removeprefix(f"{base}/") if name.startswith(f"{base}/") else f"/{name}"
+            if entry["type"] == "directory":
+                key = key.rstrip("/")
+                waiting.append(f"{base}/{key}")
+            else:
+                sizes[key] = _size_in(entry, key)
+            refuse(key)  # before anything below it is asked for
     return sizes
+
+
+def _size_in(entry: Mapping[str, Any], key: str) -> int:
+    size = entry.get("size")
+    if not isinstance(size, int) or size < 0:
+        raise DownloadBroken("the store does not say how large a file is", given=printable(key)[:200], remedy=_AGAIN)
+    return size
 
 
 def _size(path: Path) -> int:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Literal, get_args
 
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageDenied, StorageFull
@@ -152,9 +153,8 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
 @contextmanager
 def _published(target: Path) -> Iterator[Path]:
     """Give a hidden folder beside `target`, which takes its name at the end; after an error nothing is left of it."""
-    hidden = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    replaced = target.with_name(f".{target.name}.{os.getpid()}.replaced")
-    shutil.rmtree(hidden, ignore_errors=True)  # of a killed process that had the same number
+    folder = Path(mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
+    hidden, replaced = folder / "new", folder / "replaced"
     hidden.mkdir()
     try:
         yield hidden
@@ -175,5 +175,4 @@ def _published(target: Path) -> Iterator[Path]:
             remedy="make space, or choose a smaller size or another path",
         ) from error
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
+CONDITIONS = frozenset({"if-none-match", "if-match"})
 # Method and path of a request; the answer is a status and an S3 code, or None for the server's own.
 Refusal = Callable[[str, str], tuple[int, str] | None]
 
@@ -69,7 +70,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 return
             headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
             if proxy.without_conditions:
-                headers = {name: value for name, value in headers.items() if name.lower() != "if-none-match"}
+                headers = {name: value for name, value in headers.items() if name.lower() not in CONDITIONS}
             connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=60)
             try:
                 connection.request(self.command, self.path, body=body, headers=headers)

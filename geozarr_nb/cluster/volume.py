@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from geozarr_nb.errors import ClusterDenied, ClusterObjectMissing, InvalidRequest, ProductDenied
 from geozarr_runner.spelling import word
+from geozarr_runner.tree import Tree
 
 if TYPE_CHECKING:
     from geozarr_nb.settings import Settings
@@ -129,7 +130,8 @@ class Mount:
         """See `Files`."""
         place = self.local(path)
         try:
-            with place.open("rb") as file:
+            # Anybody who writes to the claim could have left a link to a file of this machine.
+            with os.fdopen(Tree(self.folder, ProductDenied).open(str(place.relative_to(self.folder))), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 file.seek(max(size + start, 0) if start < 0 else start)
                 return file.read(-1 if stop is None else max(min(stop, size) - start, 0))

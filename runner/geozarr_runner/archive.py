@@ -16,15 +16,19 @@ import json
 import os
 import re
 import shutil
+import stat
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
+from geozarr_runner import folders
+from geozarr_runner.errors import InvalidRequest, OutputExists, StorageDenied, StorageFailed, StorageFull
 from geozarr_runner.events import Progress, human_bytes
+from geozarr_runner.keys import flaw
 from geozarr_runner.publish import Workspace, storage_errors
+from geozarr_runner.tree import Tree
 from geozarr_runner.upload import Output, is_address
 
 SUFFIX = ".tar.gz"
@@ -32,6 +36,7 @@ CHECKSUM_SUFFIX = ".sha256"
 # An output's objects are compressed already: the first level would save 4 % of 50 MB, and take fifteen times as long.
 LEVEL = 0
 BLOCK = 1 << 20
+LONGEST_LINE = 4096  # of the file that has a checksum
 EXECUTOR = Path("/var/run/argo/template")  # what Argo's executor was told of the pod that this runs in
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)\n?")
 _PARTS_OF_A_LOCATION = frozenset({"archiveLogs"})  # said of a location, without there being one
@@ -67,19 +72,22 @@ def checksum_path(archive: Path) -> Path:
 def checksum_in(line: str) -> str | None:
     """Return the checksum out of such a file's line; None where it is no such line."""
     found = _LINE.fullmatch(line)
-    return found[1] if found else None
+    return found[1] if found and "/" not in found[2] and flaw(found[2]) is None else None
 
 
 def existing(output: Path) -> Archive | None:
     """Return an output's archive; None where there is none, or one of an output that had this name before."""
     path = archive_path(output)
     try:
-        sha256 = checksum_in(checksum_path(path).read_text(encoding="utf-8", errors="replace"))
-        found = path.stat()
+        with os.fdopen(folders.regular(checksum_path(path)), encoding="utf-8", errors="replace") as file:
+            sha256 = checksum_in(file.read(LONGEST_LINE))
+        found = path.lstat()
         made = (output / "zarr.json").stat().st_mtime_ns
-    except OSError:
+    except (OSError, StorageDenied):
         return None
-    return Archive(path, found.st_size, sha256) if sha256 and found.st_mtime_ns >= made else None
+    if sha256 is None or not stat.S_ISREG(found.st_mode) or found.st_mtime_ns < made:
+        return None
+    return Archive(path, found.st_size, sha256)
 
 
 def check_place(output: str) -> None:
@@ -135,7 +143,7 @@ def pack(space: Workspace, progress: Progress) -> Archive:
     path, unfinished = archive_path(space.output), space.folder / "archive.tar.gz"
     with storage_errors(unfinished):
         # Others write to the same volume: it is not filled up in vain.
-        needed, usage = sum(size or 0 for _, size in _entries(space.output)), shutil.disk_usage(space.folder)
+        needed, usage = sum(size for _, size in _tree(space.output).files()), shutil.disk_usage(space.folder)
         if usage.total and usage.free < needed:  # some mounts do not tell their size
             raise StorageFull(
                 f"it needs {human_bytes(needed)}, and {human_bytes(usage.free)} are free",
@@ -163,7 +171,8 @@ def write_archive(folder: Path, file: IO[bytes], progress: Progress) -> str:
         Told how many of the folder's bytes are in it.
     """
     # Names and sizes alone: an output may have hundreds of thousands of objects.
-    entries = sorted(_entries(folder), key=lambda entry: os.fsencode(entry[0]))
+    tree = _tree(folder)
+    entries = sorted(_entries(folder.name, tree), key=lambda entry: os.fsencode(entry[0]))
     total = sum(size or 0 for _, size in entries)
     done = 0
     hashed = _Hashed(file)
@@ -175,7 +184,7 @@ def write_archive(folder: Path, file: IO[bytes], progress: Progress) -> str:
             if size is None:
                 tar.addfile(_header(name, 0, 0o755, tarfile.DIRTYPE))
             else:
-                with (folder.parent / name).open("rb") as content:
+                with os.fdopen(tree.open(name.partition("/")[2]), "rb") as content:
                     tar.addfile(_header(name, size, 0o644, tarfile.REGTYPE), content)
                 done += size
             tar.members.clear()  # type: ignore[attr-defined]  # it remembers all of them, for those who read
@@ -210,13 +219,15 @@ def _has_repository() -> bool:
     return isinstance(location, dict) and bool(location.keys() - _PARTS_OF_A_LOCATION)
 
 
-def _entries(folder: Path) -> Iterator[tuple[str, int | None]]:
+def _tree(folder: Path) -> Tree:
+    return Tree(folder, StorageFailed)
+
+
+def _entries(name: str, tree: Tree) -> Iterator[tuple[str, int | None]]:
     """Yield what is in a folder, itself included: names that begin with its own, and the sizes of files."""
-    for parent, _, names in os.walk(folder):
-        inside = Path(parent).relative_to(folder.parent)
-        yield str(inside), None
-        for name in names:
-            yield str(inside / name), (Path(parent) / name).stat().st_size
+    yield name, None
+    for key, size in tree.entries():
+        yield f"{name}/{key}", size
 
 
 def _header(name: str, size: int, mode: int, kind: bytes) -> tarfile.TarInfo:

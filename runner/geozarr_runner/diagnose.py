@@ -25,7 +25,9 @@ def diagnose(plan: Plan, source_url: str) -> ProductBroken | None:
     store = Store(source_url)
     if store.local is None:
         return None
-    root = zarr.open_group(store.for_zarr(), mode="r", zarr_format=3 if plan.product.zarr_format == 3 else 2)
+    root = zarr.open_group(
+        store.for_zarr(is_view=True), mode="r", zarr_format=3 if plan.product.zarr_format == 3 else 2
+    )
     for array in needed(plan.product, plan.groups):
         opened: Any = root[array.path.strip("/")]
         for index, key in zip(array.indices(), array.object_keys(), strict=True):

@@ -23,6 +23,7 @@ A reader passes over types and fields that it does not know; `v` grows only when
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, TextIO
 
+from geozarr_runner import folders
 from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.spelling import in_shell
@@ -159,18 +161,21 @@ class Reporter:
         self._before_log: list[str] = []
         self.outcome: dict[str, Any] | None = None
 
-    def open_log(self, path: Path, when_closed: Callable[[], None] = lambda: None) -> None:
+    def open_log(self, path: Path, when_closed: Callable[[], None] = lambda: None, *, is_named: bool = False) -> None:
         """Keep everything in `path` from here on, what came before included; the first file that opens is kept.
 
         Parameters
         ----------
         when_closed
             Called when all is in it.
+        is_named
+            A person has named it: it may be a link or a device. A log that lies beside an output is a file.
         """
         if self._log is not None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        log = path.open("a", encoding="utf-8", buffering=1)
+        descriptor = os.open(path, folders.APPEND, 0o666) if is_named else folders.append(path)
+        log = os.fdopen(descriptor, "a", encoding="utf-8", buffering=1)
         try:
             log.writelines(self._before_log)
         except OSError:

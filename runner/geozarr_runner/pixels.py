@@ -58,7 +58,7 @@ class Pixels:
         self._format = zarr_format
         with store.translated():
             self._root: zarr.Group = zarr.open_group(
-                store.for_zarr(), mode="r", zarr_format=3 if zarr_format == 3 else 2
+                store.for_zarr(is_view=True), mode="r", zarr_format=3 if zarr_format == 3 else 2
             )
 
     def read(self, array: Array, window: Window) -> Values:

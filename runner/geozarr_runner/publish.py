@@ -22,12 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geozarr_runner import folders
 from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.bounds import from_json
-from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
+from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageDenied, StorageFailed
 from geozarr_runner.item import address_of
 from geozarr_runner.spelling import word
 from geozarr_runner.store import storage_failure
+from geozarr_runner.tree import Tree
 
 PROVENANCE = "geozarr_runner"
 _AT_FDCWD = -100
@@ -148,15 +150,16 @@ def workspace(output: Path, scratch: Path | None = None, *, staging: str = "inpu
     try:
         with storage_errors(away):
             staged = away / f"{staging}.zarr"
-            _remove(*(entry for each in {folder, away} if each.is_dir() for entry in each.iterdir() if entry != staged))
+            away.parent.mkdir(parents=True, exist_ok=True)
+            for each in {folder, away}:
+                folders.own(each)
+                folders.empty(each, keep={staged.name} if each == away else ())
             _restore(output)
-            folder.mkdir(exist_ok=True)
-            away.mkdir(parents=True, exist_ok=True)
         yield Workspace(output, folder, away, staged)
     finally:
         try:
             with storage_errors(away):
-                _remove(folder, away)
+                folders.discard(folder, away)
         finally:
             _unlock(output, lock)
 
@@ -225,6 +228,11 @@ def discard_leftovers(output: str | os.PathLike[str], scratch: Path | None = Non
     -------
     bool
         False when a run is at work there: nothing was touched.
+
+    Raises
+    ------
+    StorageDenied
+        What has the name of leftovers is a link, or someone else's.
     """
     path = output_path(output)
     if not path.parent.is_dir():
@@ -233,9 +241,9 @@ def discard_leftovers(output: str | os.PathLike[str], scratch: Path | None = Non
     if lock is None:
         return False
     try:
-        _remove(path.with_name(f".{path.name}.partial"))
+        folders.discard(path.with_name(f".{path.name}.partial"))
         if scratch is not None:
-            _remove(_scratch_folder(path, scratch))
+            folders.discard(_scratch_folder(path, scratch))
         _restore(path)
     finally:
         _unlock(path, lock)
@@ -336,7 +344,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 def _root_document(store: Path) -> dict[str, Any] | None:
     """Return the root's document of a Zarr v3 store; None where there is none that can be read."""
     try:
-        root = from_json((store / "zarr.json").read_bytes())
+        root = from_json(Tree(store).read("zarr.json") or b"")
     except (OSError, ValueError):
         return None
     return root if isinstance(root, dict) else None
@@ -352,7 +360,7 @@ def _lock(output: Path) -> int | None:
     """Take the output's lock; None when another process has it."""
     path = output.with_name(f".{output.name}.lock")
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = folders.regular(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -360,12 +368,12 @@ def _lock(output: Path) -> int | None:
             return None
         except OSError as error:
             # Some network volumes know no locks; there the cluster's mutex keeps runs apart.
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS):
                 os.close(descriptor)
                 raise
         # The holder before us may have removed the file between our open and our lock.
         with suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+            if os.path.samestat(os.fstat(descriptor), path.lstat()):
                 return descriptor
         os.close(descriptor)
 
@@ -383,11 +391,18 @@ def retired(output: Path) -> Path:
 def _restore(output: Path) -> None:
     """Bring back the old output of a run that was killed between its two renames, or remove it."""
     old = retired(output)
-    if old.exists():
-        if output.exists():
-            _remove(old)
-        else:
-            old.rename(output)
+    if not os.path.lexists(old):
+        return
+    if os.path.lexists(output):
+        folders.discard(old)
+    elif old.is_symlink() or not old.is_dir():
+        raise StorageDenied(
+            "something that no run has left has the name of an old output; it is neither restored nor removed",
+            given=old,
+            remedy="see who made it and what it is for; then remove it, or write elsewhere",
+        )
+    else:
+        old.rename(output)
 
 
 def _remove(*folders: Path) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from geozarr_runner import convert, item, machine, publish, upload
@@ -72,7 +73,7 @@ def run(
 
     def open_log(output: Output) -> None:
         if log is not None or not isinstance(output, RemoteOutput):
-            reporter.open_log(log or Path(f"{output}.log.jsonl"))
+            reporter.open_log(log or Path(f"{output}.log.jsonl"), is_named=log is not None)
         elif not reporter.keeps_log:
             file = upload.log_file(output, request.scratch)
             reporter.open_log(file, lambda: upload.upload_log(output, file))
@@ -178,14 +179,13 @@ def _complete(plan: Plan, reporter: Reporter) -> None:
     record = publish.provenance(plan.output)
     if place.exists() or record is None:
         return
-    beside = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        if _write_item(beside, plan, plan.output, record, reporter):
-            beside.replace(place)
+        with TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as folder:
+            beside = Path(folder) / place.name
+            if _write_item(beside, plan, plan.output, record, reporter):
+                beside.replace(place)
     except OSError as error:
         reporter.warning("no-item", f"its STAC item cannot be written: {error.strerror}", f"have {place} made writable")
-        with suppress(OSError):  # a volume that is read only refuses this too
-            beside.unlink(missing_ok=True)
 
 
 def _write_item(path: Path, plan: Plan, store: Path, record: Mapping[str, Any], reporter: Reporter) -> bool:

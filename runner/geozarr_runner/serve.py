@@ -38,6 +38,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from geozarr_runner.errors import InvalidRequest
+from geozarr_runner.tree import descend
 
 TOKEN_HEADER = "X-Geozarr-Token"  # noqa: S105  the name of a header
 MARK = "X-Geozarr-Serve"
@@ -46,10 +47,6 @@ SECONDS_OF_SILENCE = 60
 LINES_AT_ONCE = 256
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# A folder on the way needs no more than to be passed; O_PATH asks for nothing else. Only Linux has it.
-_PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# A pipe would keep the opener waiting for a writer.
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Refused(Exception):
@@ -151,16 +148,7 @@ class Folder:
             raise Refused(HTTPStatus.FORBIDDEN, "outside", "this leads outside of the folder")
         below = [part for part in os.path.relpath(resolved, self.root).split("/") if part != "."]
         try:
-            descriptor = os.open(self.root, _PASS)
-            for number, part in enumerate(below, 1):
-                above = descriptor
-                try:
-                    descriptor = os.open(part, _PASS if number < len(below) else _READ, dir_fd=above)
-                finally:
-                    os.close(above)
-            if not below:
-                above, descriptor = descriptor, os.open(".", _READ, dir_fd=descriptor)
-                os.close(above)
+            descriptor = descend(self.root, below, os.O_RDONLY)
         except OSError as error:
             raise _refusal(error) from error
         kind = os.fstat(descriptor).st_mode

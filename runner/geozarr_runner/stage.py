@@ -62,13 +62,15 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
     product = plan.product
     arrays = needed(product, plan.groups)
     if not plan.narrowed:
+        # The converter follows links, and reads whatever is listed.
+        product.store.tree.check()
         _check_frames(plan, arrays, cast(Path, product.store.local))
         return Staged(str(product.store.local), 0)
     with storage_errors(space.staged):
         write_metadata(plan, arrays, space.staged)
         if product.store.local is not None:
-            _check_frames(plan, arrays, product.store.local)
-            _link(_found_in(product.store.local), arrays, space.staged, progress)
+            _link(product.store.tree.find, arrays, space.staged, progress)
+            _check_frames(plan, arrays, space.staged)
             return Staged(str(space.staged), 0)
         targets = {key: inside(space.staged, key) for array in arrays for key in array.object_keys()}
         sizes = product.store.sizes(list(targets))
@@ -154,7 +156,7 @@ def _array_documents(path: str, array: Array) -> dict[str, Mapping[str, Any]]:
 
 
 def make_view(plan: Plan, arrays: Sequence[Array], source: Path, view: Path) -> None:
-    """Make a view of some arrays of a store on this machine."""
+    """Make a view of some arrays of a store on this machine, a view itself or one whose links were looked at."""
     write_metadata(plan, arrays, view)
     _link(_found_in(source), arrays, view, lambda done, total, unit: None)
 
@@ -167,13 +169,14 @@ def _found_in(source: Path) -> Callable[[str], Path | None]:
     return find
 
 
-def _link(find: Callable[[str], Path | None], arrays: Sequence[Array], view: Path, progress: Progress) -> None:
+def _link(find: Callable[[str], str | Path | None], arrays: Sequence[Array], view: Path, progress: Progress) -> None:
     """Link what exists; a chunk that does not is its fill value."""
     total = sum(array.objects for array in arrays)
     keys = (key for array in arrays for key in array.object_keys())
     for done, key in enumerate(keys, start=1):
-        target = inside(view, key)
-        if (original := find(key)) is not None and not target.is_symlink():  # a killed run may have linked it
+        if (original := find(key)) is not None:
+            target = inside(view, key)
+            target.unlink(missing_ok=True)  # a killed run may have linked it
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(original)
         if done == total or done % 200 == 0:

@@ -13,7 +13,6 @@ import inspect
 import os
 import re
 import ssl
-import stat
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -21,7 +20,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -44,6 +42,7 @@ from geozarr_runner.errors import (
     StorageFailed,
     StorageFull,
 )
+from geozarr_runner.tree import Tree
 
 ATTEMPTS = 5
 CONCURRENCY = 16
@@ -112,6 +111,13 @@ class Store:
             self._filesystem, self._base = self._opened(encoded=bool(self._query))
         return self._filesystem
 
+    @cached_property
+    def tree(self) -> Tree:
+        """The folder, where the store is one on this machine: nothing that is read of it lies outside."""
+        if self.local is None:
+            raise TypeError(f"{self!r} is no folder of this machine")
+        return Tree(self.local)
+
     def path(self, key: str) -> str:
         """Return the address of the object `key` as the filesystem wants it; "" is the store itself."""
         if self.local is not None:
@@ -119,10 +125,20 @@ class Store:
         _ = self.filesystem
         return (f"{self._base}/{key}" if key else self._base) + self._query
 
-    def for_zarr(self) -> Any:
-        """Return what zarr-python opens, for reading: it has an event loop of its own, and so needs its own session."""
+    def for_zarr(self, *, is_view: bool = False) -> Any:
+        """Return what zarr-python opens, for reading: it has an event loop of its own, and so needs its own session.
+
+        Parameters
+        ----------
+        is_view
+            It may be a view of this run's own, whose links were looked at when they were made, and lead elsewhere.
+        """
         if self.local is not None:
-            return self.local  # as text it would be an address, whose query and fragment are cut off
+            if is_view:
+                return self.local  # as text it would be an address, whose query and fragment are cut off
+            from geozarr_runner.tree_store import TreeStore
+
+            return TreeStore(self.local)
         from zarr.storage import FsspecStore
 
         from geozarr_runner.distant_store import DistantStore
@@ -163,7 +179,7 @@ class Store:
 
         if self.local is not None:
             try:
-                content = _read_file(self.local / key, most + 1)
+                content = self.tree.read(key, most + 1)
             except OSError as error:
                 raise self._failure(error, key) from error
         elif _lists_sizes(self.filesystem):
@@ -222,10 +238,8 @@ class Store:
         if self.local is not None:
             found: dict[str, int | None] = {}
             for key in keys:
-                try:
-                    found[key] = (self.local / key).stat().st_size
-                except (FileNotFoundError, NotADirectoryError):
-                    continue
+                if (size := self.tree.size(key)) is not None:
+                    found[key] = size
             return found
         if protocol_of(self.url) not in ("http", "https"):
             return self.run(self._listed_sizes(keys))
@@ -407,22 +421,6 @@ class Store:
         if not isinstance(filesystem, AsyncFileSystem):
             filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=for_another_loop)
         return filesystem, str(base).rstrip("/")
-
-
-def _read_file(path: Path, most: int) -> bytes | None:
-    """Return the first bytes of a file; None where there is none. Nothing that is no file is waited for."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode):
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(min(found.st_size + 1, most))  # no more, as room for all of it is made first
-    os.close(descriptor)
-    if stat.S_ISDIR(found.st_mode):
-        return None
-    raise ProductBroken("this is no file", given=path, remedy="give the folder of a Zarr store, or a file")
 
 
 def storage_failure(error: BaseException, path: object = None) -> StorageFailed | None:

@@ -18,7 +18,9 @@ missing or replaced, as with every object store. A run that fails in that moment
 
 Two runs for one output are kept apart by the lock. Where the store knows conditional writes (S3's `If-None-Match`,
 `ifGenerationMatch`) only one of them can make it; elsewhere two that begin in the same moment both believe to have it,
-and the one that made it first gives up before it writes the root.
+and the one that made it first gives up before it writes the root. A run gives signs of life by rewriting what it wrote
+last (`If-Match`): one that was suspended, on a laptop that slept say, and finds another's lock ends, and takes nothing
+back.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ from typing import Any, Self
 from fsspec.callbacks import Callback
 from fsspec.registry import known_implementations, registry
 
-from geozarr_runner import publish as folders
+from geozarr_runner import folders
+from geozarr_runner import publish as local
 from geozarr_runner.addresses import redact
 from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import (
@@ -58,6 +61,7 @@ from geozarr_runner.errors import (
 )
 from geozarr_runner.events import Progress
 from geozarr_runner.item import SUFFIX as ITEM
+from geozarr_runner.keys import flaw
 from geozarr_runner.store import Store, error_text, in_bounds
 
 ROOT, MANIFEST, LOG = "zarr.json", ".manifest.json", ".log.jsonl"
@@ -126,7 +130,7 @@ def output_place(output: str | os.PathLike[str]) -> Output:
     """
     if isinstance(output, str) and is_address(output):
         return RemoteOutput.parse(output)
-    return folders.output_path(output)
+    return local.output_path(output)
 
 
 def is_address(text: str) -> bool:
@@ -155,30 +159,101 @@ class Stored:
     checksum: str
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a store said of an object that it has taken.
+
+    Attributes
+    ----------
+    version
+        Tells it from every other of its key; None where the store has no such thing.
+    conditional
+        Whether it took the object on a condition that was given.
+    """
+
+    version: str | None
+    conditional: bool
+
+
 class ObjectStore(Store):
     """Writes below an output's address; whatever fails is told as a failure to store."""
 
     attempts = 3  # object stores' own clients try again too
 
-    def write(self, key: str, content: bytes, *, only_new: bool = False) -> bool:
-        """Write one object; with `only_new` only where there is none. Returns whether it was written."""
+    def write(self, key: str, content: bytes, *, only_new: bool = False, version: str | None = None) -> Written | None:
+        """Write one object, unless a condition says no.
 
-        async def put() -> bool:
+        Parameters
+        ----------
+        only_new
+            Only where there is none.
+        version
+            Only where it is this one still, as `Written` and `version` have it.
+
+        Returns
+        -------
+        Written | None
+            None where the condition did not hold. A store that knows no conditions writes all the same.
+        """
+        condition = {"mode": "create"} if only_new else {"IfMatch": version} if version is not None else {}
+
+        async def put() -> Written | None:
             try:
-                mode = {"mode": "create"} if only_new else {}
-                await self.filesystem._pipe_file(self.path(key), content, **mode)
+                answer = await self.filesystem._pipe_file(self.path(key), content, **condition)
             except OSError as error:
-                if only_new and (isinstance(error, FileExistsError) or _code(error) in _CONDITION_FAILED):
-                    return False
+                # One that is to be of a version, and is gone, is not of it.
+                failed = _code(error) in _CONDITION_FAILED or isinstance(error, FileExistsError)
+                if condition and (failed or (version is not None and isinstance(error, FileNotFoundError))):
+                    return None
                 raise
-            return True
+            return Written(self._version_in(answer), conditional=bool(condition))
 
-        return self.run(self.retried(put, key))
+        try:
+            return self.run(self.retried(put, key))
+        except StorageFailed as error:
+            if not condition or _code(error.__cause__) not in _NO_CONDITIONS:
+                raise
+            return self.write(key, content)
 
-    def put(self, files: Mapping[str, Path], progress: Callable[[int], None]) -> None:
-        """Upload files by their keys, many at once; `progress` is called with the bytes of each part that went."""
+    def version(self, key: str) -> str | None:
+        """Return what tells an object from every other that has its key; None where the store has no such thing."""
+        if not self._has_versions:
+            return None
+
+        async def look() -> str | None:
+            self.filesystem.invalidate_cache()
+            try:
+                return self._version_in(await self.filesystem._info(self.path(key)))
+            except FileNotFoundError:
+                return None
+
+        return self.run(self.retried(look, key))
+
+    @property
+    def _has_versions(self) -> bool:
+        return "s3" in self.filesystem.protocol
+
+    def _version_in(self, answer: object) -> str | None:
+        """Return an object's version in what a store says of it: S3's alone can be a condition."""
+        found = answer.get("ETag") if isinstance(answer, Mapping) and self._has_versions else None
+        return found if isinstance(found, str) else None
+
+    def put(
+        self, files: Mapping[str, Path], progress: Callable[[int], None], allowed: Callable[[], None] = lambda: None
+    ) -> None:
+        """Upload files by their keys, many at once.
+
+        Parameters
+        ----------
+        progress
+            Called with the bytes of each part that went.
+        allowed
+            Called before each of them; raises where no more may be written.
+        """
 
         async def one(key: str, path: Path) -> None:
+            await asyncio.to_thread(allowed)
+
             async def send() -> None:
                 counter = _Counter(progress)
                 try:
@@ -219,7 +294,7 @@ class ObjectStore(Store):
         base = self.path("")
         found = self.run(self.retried(find, ""))
         return {
-            path[len(base) :].strip("/"): Stored(int(entry.get("size") or 0), _checksum(entry))
+            path[len(base) :].removeprefix("/").removesuffix("/"): Stored(int(entry.get("size") or 0), _checksum(entry))
             for path, entry in found.items()
             if entry.get("type") != "directory"
         }
@@ -270,6 +345,7 @@ class ObjectStore(Store):
 
 
 _CONDITION_FAILED = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+_NO_CONDITIONS = frozenset({"NotImplemented", "501"})
 _FULL = ("quota", "storagefull", "storage full", "insufficientstorage", "nospace")
 
 
@@ -322,7 +398,7 @@ def stored_bytes(output: RemoteOutput) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Workspace(folders.Workspace):
+class Workspace(local.Workspace):
     """Where one run keeps what is not finished, and where it will upload it.
 
     Attributes
@@ -359,7 +435,7 @@ def workspace(output: RemoteOutput, scratch: Path | None = None, *, staging: str
     _make_scratch(scratch)
     with ExitStack() as stack:
         try:
-            space = stack.enter_context(folders.workspace(stand_in, staging=staging))
+            space = stack.enter_context(local.workspace(stand_in, staging=staging))
         except OutputBusy as error:
             raise OutputBusy(error.message, given=output, remedy=error.remedy) from None
         lock = stack.enter_context(Lock(output, stand_in.parent).held())
@@ -375,8 +451,8 @@ def discard_leftovers(output: Output, scratch: Path | None = None) -> bool:
         False when a run is at work: nothing was touched.
     """
     if isinstance(output, RemoteOutput):
-        return folders.discard_leftovers(_stand_in(output, scratch))
-    return folders.discard_leftovers(output, scratch)
+        return local.discard_leftovers(_stand_in(output, scratch))
+    return local.discard_leftovers(output, scratch)
 
 
 def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> None:
@@ -396,7 +472,9 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> None:
     manifest = store.run(_described(files))
     sizes = {key: entry.size for key, entry in manifest.items()}
     there = store.listing()
-    if (ROOT in there and not overwrite) or (ROOT not in there and not _is_left_over(output, there)):
+    # What has such a key no run has written; what a server makes of it is anybody's guess.
+    strange = any(key and flaw(key) is not None for key in there)
+    if strange or (ROOT in there and not overwrite) or (ROOT not in there and not _is_left_over(output, there)):
         raise _in_the_way(output)
     done = 0
 
@@ -417,7 +495,8 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> None:
         # What a killed run has uploaded of the same output is not sent again.
         same = [key for key in files if key in there and key != ROOT and there[key] == manifest[key]]
         went(sum(sizes[key] for key in same))
-        store.put({key: path for key, path in files.items() if key != ROOT and key not in same}, went)
+        new = {key: path for key, path in files.items() if key != ROOT and key not in same}
+        store.put(new, went, space.lock.check)
         _compare(output, store.listing(), {key: entry for key, entry in manifest.items() if key != ROOT})
         space.lock.confirm()
         if gone:
@@ -425,7 +504,10 @@ def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> None:
         if space.item.exists():
             beside.write(f"{output.name}{ITEM}", space.item.read_bytes())
         asked_for_root = True  # should it arrive late, all that it names has to be there
-        store.write(ROOT, files[ROOT].read_bytes())
+        root = files[ROOT].read_bytes()
+        # The first try may have arrived, though its answer did not.
+        if store.write(ROOT, root, only_new=True) is None and store.read(ROOT) != root:
+            raise space.lock.lost()
         went(sizes[ROOT])
     except BaseException:
         # A lock that another run has by now means that the objects are that one's. The manifest stays: what was on its
@@ -452,15 +534,16 @@ def log_file(output: RemoteOutput, scratch: Path | None) -> Path:
     said = None
     with suppress(StorageFailed):  # whether the store can be used is found out by what comes next
         said = read_beside(output, LOG)
-    with folders.storage_errors(path):
-        path.write_bytes(said or b"")
+    with local.storage_errors(path), os.fdopen(folders.create(path), "wb") as file:
+        file.write(said or b"")
     return path
 
 
 def upload_log(output: RemoteOutput, path: Path) -> None:
     """Leave a log beside its output; a store that does not take it has ended the run with a reason of its own."""
     with suppress(GeozarrError, OSError):
-        _beside(output).write(f"{output.name}{LOG}", path.read_bytes())
+        with os.fdopen(folders.regular(path), "rb") as file:
+            _beside(output).write(f"{output.name}{LOG}", file.read())
         path.unlink()
 
 
@@ -485,7 +568,9 @@ class Lock:
         self._store = _beside(self.output)
         self._key = f".{self.output.name}.lock"
         self._place = _place(self.scratch)
-        self._ended = threading.Event()
+        self._ended, self._is_lost = threading.Event(), threading.Event()
+        self._version: str | None = None
+        self._signed = _now()
 
     @contextmanager
     def held(self) -> Iterator[Lock]:
@@ -515,8 +600,23 @@ class Lock:
         ------
         OutputBusy
         """
-        if _record(self._store.read(self._key)).get("run") != self.run:
-            raise self._busy("another run has taken this output over")
+        if self._is_lost.is_set() or _record(self._store.read(self._key)).get("run") != self.run:
+            raise self.lost()
+
+    def check(self) -> None:
+        """Return at once where a sign of life was given lately; look first where this run may have been asleep.
+
+        Raises
+        ------
+        OutputBusy
+        """
+        if self._is_lost.is_set() or _now() - self._signed > SECONDS_WITHOUT_A_SIGN:
+            self.confirm()
+
+    def lost(self) -> OutputBusy:
+        """Return the error for a lock that another run has by now; it is never taken back."""
+        self._is_lost.set()
+        return self._busy("another run has taken this output over")
 
     def _take(self) -> None:
         seen, since = None, time.monotonic()
@@ -526,34 +626,45 @@ class Lock:
                 return
             found = _record(content)
             if found.get("run") == self.run:  # the first try arrived, though its answer did not
+                self._version, self._signed = None, _now()
                 return
             if content is None:
                 continue
             if found.get("place") == self._place or (
                 seen == content and time.monotonic() - since > SECONDS_WITHOUT_A_SIGN
             ):
-                self._write()
-                return
+                # Of those that find it dead in the same moment one alone may have it.
+                version = self._store.version(self._key)
+                if self._store.read(self._key) == content and self._write(version=version):
+                    return
+                continue
             if seen not in (None, content):
                 raise self._busy("another run is writing this output")
             seen = content
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def _write(self, *, only_new: bool = False) -> bool:
+    def _write(self, *, only_new: bool = False, version: str | None = None) -> bool:
         record = {"run": self.run, "place": self._place, "time": time.time()}
-        content = json.dumps(record).encode()
-        try:
-            return self._store.write(self._key, content, only_new=only_new)
-        except StorageFailed as error:
-            if not only_new or "NotImplemented" not in _code(error.__cause__):
-                raise
-            return self._store.write(self._key, content)  # such a store cannot say no: `confirm` tells who came last
+        written = self._store.write(self._key, json.dumps(record).encode(), only_new=only_new, version=version)
+        if written is None:
+            return False
+        if not written.conditional and (only_new or version is not None):
+            self.confirm()  # such a store cannot say no: who came last has it
+        self._version, self._signed = written.version, _now()
+        return True
 
     def _give_signs(self) -> None:
-        while not self._ended.wait(SECONDS_BETWEEN_SIGNS):
-            with suppress(GeozarrError):  # the next one may arrive; a lock that was lost is found by `confirm`
-                self.confirm()
-                self._write()
+        while not self._ended.wait(SECONDS_BETWEEN_SIGNS) and not self._is_lost.is_set():
+            with suppress(GeozarrError):  # the next one may arrive
+                self._give_sign()
+
+    def _give_sign(self) -> None:
+        """Rewrite the object where it is still this run's: never one that another has taken over in between."""
+        # Asked for before it is looked whose it is: what is written after that has another version.
+        version = self._version or self._store.version(self._key)
+        self.confirm()
+        if not self._write(version=version):
+            self._version = None  # another has written it, or this run has, and its answer did not come
 
     def _busy(self, message: str) -> OutputBusy:
         return OutputBusy(message, given=self.output, remedy="wait for it, cancel it, or write elsewhere")
@@ -575,6 +686,11 @@ class _Counter(Callback):  # type: ignore[misc]  # fsspec has no types
         self.relative_update(value - self.sent)
 
 
+def _now() -> float:
+    """Return seconds that go on while this machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def _stand_in(output: RemoteOutput, scratch: Path | None) -> Path:
     """Return the path that stands for an output in scratch space: the same for each run."""
     digest = hashlib.sha256(output.address.encode()).hexdigest()[:16]
@@ -590,10 +706,16 @@ def _make_scratch(scratch: Path | None) -> None:
         Someone else has made it.
     """
     folder = scratch_folder(scratch)
-    with folders.storage_errors(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if scratch is None and (folder.is_symlink() or folder.stat().st_uid != os.getuid()):
-            raise StorageDenied("this folder is someone else's", given=folder, remedy="name another one: scratch=...")
+    with local.storage_errors(folder):
+        if scratch is not None:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folders.own(folder)
+        except StorageDenied as refused:
+            refused.remedy = "name another one: scratch=..."
+            raise
 
 
 def _place(scratch: Path) -> str:
@@ -646,8 +768,8 @@ def _compare(output: RemoteOutput, there: Mapping[str, Stored], expected: Mappin
 
 def _is_left_over(output: RemoteOutput, there: Mapping[str, Stored]) -> bool:
     """Return whether all of what is there, without a root, is known to be of a run that did not end."""
-    manifest = _read_manifest(output) if there else None
-    known = {*(manifest or {}).get("objects", {}), *(manifest or {}).get("replaces", ())}
+    manifest = (_read_manifest(output) if there else None) or {}
+    known = {*_names(manifest.get("objects")), *_names(manifest.get("replaces"))}
     return there.keys() <= known
 
 
@@ -672,6 +794,11 @@ def _write_manifest(output: RemoteOutput, objects: Mapping[str, Stored], replace
         "replaces": list(replaces),
     }
     _beside(output).write(f"{output.name}{MANIFEST}", json.dumps(document).encode())
+
+
+def _names(found: object) -> set[str]:
+    """Return the keys that a manifest names; anybody may have written it."""
+    return {key for key in found if isinstance(key, str)} if isinstance(found, dict | list) else set()
 
 
 def _record(content: bytes | None) -> dict[str, Any]:

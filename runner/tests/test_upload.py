@@ -9,20 +9,22 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import fsspec
 import pytest
 import s3fs
 import zarr
 
 from geozarr_runner import publish, upload
-from geozarr_runner.errors import InvalidRequest, OutputBusy, StorageFailed
+from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.events import parse
 from geozarr_runner.upload import Lock, RemoteOutput, output_place
-from runner.tests.support import R10M, R60M, Run, contents, finish, run, start, until
+from runner.tests.support import R10M, R60M, Run, contents, finish, run, start, until, write_store
 from tests.s3_proxy import Proxy, s3_proxy
 from tests.s3_server import s3_server
 
@@ -465,6 +467,143 @@ def test_where_a_store_knows_no_conditions_the_first_gives_up(
         with pytest.raises(OutputBusy):
             first.confirm()
     second.confirm()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("conditions", [True, False])
+def test_who_was_suspended_does_not_take_the_lock_back(
+    way: tuple[Bucket, Proxy], tmp_path: Path, conditions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where it had looked whose the lock is, and was suspended then."""
+    bucket, proxy = way
+    monkeypatch.setitem(fsspec.config.conf, "s3", bucket.options)
+    proxy.without_conditions = not conditions
+    suspended, other = (Lock(bucket.output(), folder(tmp_path / "a")) for _ in "ab")
+    suspended._take()
+    confirm = suspended.confirm
+
+    def look_and_sleep() -> None:
+        confirm()
+        other._take()
+
+    if conditions:
+        with monkeypatch.context() as patch:
+            patch.setattr(suspended, "confirm", look_and_sleep)
+            suspended._give_sign()
+    else:
+        other._take()
+    other.confirm()
+    for call in (suspended._give_sign, suspended.check, suspended.confirm):
+        with pytest.raises(OutputBusy, match="taken this output over"):
+            call()
+    other.confirm()
+    other._give_sign()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_sign_whose_answer_did_not_come_is_no_other_run(bucket: Bucket, tmp_path: Path) -> None:
+    lock = Lock(bucket.output(), folder(tmp_path / "a"))
+    lock._take()
+    version = lock._version
+    lock._give_sign()
+    assert version
+    assert version != lock._version
+    lock._version = version
+    lock._give_sign()
+    lock._give_sign()
+    lock.confirm()
+    assert lock._version not in (None, version)
+
+
+@pytest.mark.usefixtures("quick")
+def test_of_two_that_find_a_lock_dead_one_has_it(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.write("out/.tile.zarr.lock", b'{"run": "dead", "place": "elsewhere"}')
+    slow, quick = (Lock(bucket.output(), folder(tmp_path / name)) for name in ("a", "b"))
+    write = slow._write
+
+    def taken_meanwhile(**condition: Any) -> bool:
+        monkeypatch.setattr(slow, "_write", write)
+        quick._take()
+        return write(**condition)
+
+    monkeypatch.setattr(slow, "_write", taken_meanwhile)
+    with pytest.raises(OutputBusy, match="is writing"):
+        slow._take()
+    quick.confirm()
+
+
+def test_a_lock_is_looked_at_again_by_who_may_have_been_asleep(bucket: Bucket, tmp_path: Path) -> None:
+    """A machine that sleeps stops most clocks; each object asks this one before it goes."""
+    lock, other = (Lock(bucket.output(), folder(tmp_path / "a")) for _ in "ab")
+    lock._take()
+    other._take()
+    lock.check()  # it gave a sign a moment ago
+    lock._signed -= upload.SECONDS_WITHOUT_A_SIGN + 1
+    (tmp_path / "0").write_bytes(b"0")
+    with pytest.raises(OutputBusy):
+        upload.open_store(bucket.address()).put({"c/0": tmp_path / "0"}, lambda count: None, lock.check)
+    assert bucket.keys == {"out/.tile.zarr.lock"}
+
+
+def uploading(bucket: Bucket) -> Any:
+    """Give a workspace with an output that is ready to be published."""
+    stack = ExitStack()
+    space = stack.enter_context(upload.workspace(bucket.output()))
+    write_store(space.writing, {"zarr.json": {"zarr_format": 3, "node_type": "group"}, "b02/c/0": b"chunk"})
+    return stack, space
+
+
+def test_a_root_that_another_run_wrote_in_the_last_moment_stays(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, space = uploading(bucket)
+    confirm = space.lock.confirm
+
+    def suspended() -> None:
+        confirm()
+        if "out/tile.zarr/b02/c/0" in bucket.keys:
+            bucket.write("out/tile.zarr/zarr.json", b"another's")
+
+    monkeypatch.setattr(space.lock, "confirm", suspended)
+    with stack, pytest.raises(OutputBusy, match="taken this output over"):
+        upload.publish(space, overwrite=False, progress=lambda *_: None)
+    assert bucket.read("out/tile.zarr/zarr.json") == b"another's"
+    assert bucket.read("out/tile.zarr/b02/c/0") == b"chunk"
+
+
+@pytest.mark.parametrize("key", ["../mine.txt", "b02/../../mine.txt", "b02//c", "b02/./c", "/mine.txt"])
+def test_what_has_a_strange_key_is_never_removed(bucket: Bucket, key: str) -> None:
+    """Whoever wrote it has written a manifest too, which says that it is an output's."""
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=bucket.direct["client_kwargs"]["endpoint_url"],
+        aws_access_key_id="test",
+        aws_secret_access_key="not-a-secret",
+        region_name="us-east-1",
+    )
+    bucket.write("out/mine.txt", b"mine")
+    bucket.write("out/tile.zarr/zarr.json", b'{"zarr_format": 3, "node_type": "group"}')
+    s3.put_object(Bucket=bucket.name, Key=f"out/tile.zarr/{key}", Body=b"strange")
+    bucket.write("out/tile.zarr.manifest.json", json.dumps({"v": 1, "objects": {key: [7, ""]}}).encode())
+    stack, space = uploading(bucket)
+    with stack, pytest.raises(OutputExists, match="not be touched"):
+        upload.publish(space, overwrite=True, progress=lambda *_: None)
+    listed = s3.list_objects_v2(Bucket=bucket.name)["Contents"]
+    assert {f"out/tile.zarr/{key}", "out/mine.txt"} <= {entry["Key"] for entry in listed}
+
+
+@pytest.mark.parametrize(
+    "manifest", [b"[]", b'{"objects": 7}', b'{"objects": [["a"]], "replaces": {"b02/c/0": []}}', b'{"v": 9}', b"\xff"]
+)
+def test_a_manifest_that_is_none(bucket: Bucket, manifest: bytes) -> None:
+    bucket.write("out/tile.zarr/mine.txt", b"mine")
+    bucket.write("out/tile.zarr.manifest.json", manifest)
+    stack, space = uploading(bucket)
+    with stack, pytest.raises(OutputExists, match="not be touched"):
+        upload.publish(space, overwrite=True, progress=lambda *_: None)
+    assert bucket.read("out/tile.zarr/mine.txt") == b"mine"
 
 
 # Refused
