@@ -167,18 +167,23 @@ class _Guarded(CodecPipeline):
     async def read(self, batch_info: Any, out: Any, drop_axes: tuple[int, ...] = ()) -> Any:
         try:
             return await self.pipeline.read(batch_info, out, drop_axes)
-        except Exception as raised:
-            error: BaseException = raised
-            while isinstance(error, BaseExceptionGroup):  # several were read at once
-                error = error.exceptions[0]
-            if not isinstance(error, MISREAD):
-                raise error from None
-            said = " ".join(str(error).split())[:300] or type(error).__name__
-            raise ProductBroken(
-                f"a stored chunk cannot be decoded: {said}",
-                given=self.place,
-                remedy="have it written or fetched again; nothing else will help",
-            ) from error
+        except ExceptionGroup as errors:  # several were read at once
+            first: BaseException = errors
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            if not isinstance(first, MISREAD):
+                raise first from None
+            raise self._broken(first) from first
+        except MISREAD as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: BaseException) -> ProductBroken:
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        return ProductBroken(
+            f"a stored chunk cannot be decoded: {said}",
+            given=self.place,
+            remedy="have it written or fetched again; nothing else will help",
+        )
 
     async def write(self, batch_info: Any, value: Any, drop_axes: tuple[int, ...] = ()) -> None:
         await self.pipeline.write(batch_info, value, drop_axes)

@@ -105,7 +105,7 @@ def _check_for(plan: Plan, source: Pixels, written: Pixels, output: Path) -> Cal
     def check(pair: Pair) -> tuple[list[str], int]:
         # Before anything is decoded: what a decoder makes of a cut-off chunk is a matter of luck.
         broken = [
-            f"{array.path}: a chunk is not what its array says: {found}"
+            f"{array.path}: a chunk cannot be read: {found}"
             for array in (pair.output, *pair.overviews)
             for found in islice(flaws(array, output), 1)
         ]
