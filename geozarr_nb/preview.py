@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import cos, radians
+from math import ceil, cos, radians, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geozarr_nb.result import Output
 from geozarr_nb.scene import Channel, Scene, choose_level, find_scene
-from geozarr_runner.errors import InvalidRequest, StorageFailed
+from geozarr_runner.errors import InvalidRequest, ProductBroken, StorageFailed
+from geozarr_runner.events import human_bytes
 from geozarr_runner.store import storage_failure
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from geozarr_nb.job import Job
 
 ENOUGH_PIXELS = 480
+MOST_PIXELS = 150_000_000  # of one band: those of a Sentinel-2 tile at 10 m, and some
+LARGEST_CHUNK = 300_000_000  # bytes; several are decoded at once
 SQUARE_ENOUGH = 0.02
 MIDDLE = 0.35
 STEEPEST = 0.4
@@ -141,7 +144,8 @@ def preview(
         One for grey, three for red, green and blue. None takes true colour where the bands are there, else the first.
     level
         0 for native, a number for that overview, "coarsest" for the smallest. "auto" takes the coarsest with enough
-        pixels: `size`, or 480 on the longer side. Only that level's chunks of those bands are read.
+        pixels: `size`, or 480 on the longer side. Only that level's chunks of those bands are read; of a level with
+        more than 150 million pixels each second row and column, or fewer.
     stretch
         Percentiles of the valid pixels that are drawn darkest and brightest.
     size
@@ -193,10 +197,18 @@ def _read(source: Output, channel: Channel, number: int) -> xr.DataArray:
     level = channel.at(number)
     if level is None:
         raise AssertionError(f"{channel.name} was chosen at a level that it does not have: {number}")
-    array = source.dataset(level.path)[channel.variable]
+    if (size := source.chunk_bytes(level.path, channel.variable)) > LARGEST_CHUNK:
+        raise ProductBroken(
+            f"its chunks are too large for a picture: each has {human_bytes(size)}",
+            given=f"{source.address}{level.path.rstrip('/')}/{channel.variable}",
+            remedy="choose another level or band, or read a part of it with gz.open",
+        )
+    rows, columns = level.shape or (1, 1)
+    step = ceil(sqrt(rows * columns / MOST_PIXELS))
+    array = source.dataset(level.path, chunked=step == 1)[channel.variable]
     while array.ndim > 2:
         array = array.isel({array.dims[0]: channel.index})
-    return array
+    return array[::step, ::step] if step > 1 else array
 
 
 def _values(source: Output, channel: Channel, array: xr.DataArray) -> NDArray[np.float32]:

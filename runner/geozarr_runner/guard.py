@@ -7,7 +7,8 @@ ends in whatever error comes of it. A guarded array looks first, and says `Produ
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from lzma import LZMAError
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +17,7 @@ from zarr.abc.codec import BytesBytesCodec, Codec, CodecPipeline
 from zarr.codecs import ShardingCodec
 from zarr.codecs._v2 import V2Codec
 
-from geozarr_runner.errors import ProductBroken
+from geozarr_runner.errors import GeozarrError, ProductBroken
 from geozarr_runner.frames import check_size, room_for
 
 if TYPE_CHECKING:
@@ -40,6 +41,30 @@ MISREAD = (
     zlib.error,
 )
 RUNS_CODE = frozenset({"pickle"})
+
+
+@contextmanager
+def within(place: str, what: str, remedy: str) -> Iterator[None]:
+    """Turn what comes of a store that is not what it seems into `ProductBroken`; our own errors pass.
+
+    Parameters
+    ----------
+    place
+        The store, for the error.
+    what
+        What cannot be done with it.
+    """
+    try:
+        yield
+    except GeozarrError:
+        raise
+    except MISREAD as error:
+        raise ProductBroken(f"{what}: {in_one_line(error)}", given=place, remedy=remedy) from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what an error of a library says, as part of a sentence."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def guard(array: zarr.Array[Any], address: str) -> zarr.Array[Any]:
@@ -178,9 +203,8 @@ class _Guarded(CodecPipeline):
             raise self._broken(error) from error
 
     def _broken(self, error: BaseException) -> ProductBroken:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
         return ProductBroken(
-            f"a stored chunk cannot be decoded: {said}",
+            f"a stored chunk cannot be decoded: {in_one_line(error)}",
             given=self.place,
             remedy="have it written or fetched again; nothing else will help",
         )
