@@ -16,6 +16,7 @@ from geozarr_nb.scene import Channel, Scene, choose_level, find_scene
 from geozarr_runner.errors import InvalidRequest, ProductBroken, StorageFailed
 from geozarr_runner.events import human_bytes
 from geozarr_runner.store import storage_failure
+from geozarr_runner.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,7 +120,7 @@ class Preview:
         )
         width, height = self.size
         curve = f"; gamma {self.gamma:.2g}" if self.gamma < 1 else ""
-        return f"<Preview {self.group} at level {self.level}: {drawn}{curve}; {width} x {height} pixels>"
+        return printable(f"<Preview {self.group} at level {self.level}: {drawn}{curve}; {width} x {height} pixels>")
 
 
 def preview(

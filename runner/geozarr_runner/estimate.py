@@ -13,6 +13,7 @@ from geozarr_runner.layout import NOT_COPIED, Written, written
 from geozarr_runner.memory import memory_needed
 from geozarr_runner.product import Array, Product
 from geozarr_runner.profiles import check_packed, profile_of
+from geozarr_runner.text import printable
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class Estimate:
         return f"; about {human_bytes(self.packed_bytes)} with packed=True"
 
     def __repr__(self) -> str:
-        lines = [f"  {name}: {value}" for name, value in self._facts().items() if value]
-        return "\n".join([f"{self.product}:", *lines])
+        lines = [printable(f"  {name}: {value}") for name, value in self._facts().items() if value]
+        return "\n".join([printable(f"{self.product}:"), *lines])
 
     def _repr_html_(self) -> str:
         return html.block(self.product, html.facts(self._facts()))

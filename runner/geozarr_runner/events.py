@@ -33,6 +33,7 @@ from typing import Any, Literal, TextIO
 
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.spelling import in_shell
+from geozarr_runner.text import printable
 
 SCHEMA_VERSION = 1
 # Those of every run; "archive" is there only where one was asked for.
@@ -42,6 +43,7 @@ Unit = Literal["bytes", "chunks", "variables"]
 Progress = Callable[[int, int | None, Unit], None]
 SECONDS_BETWEEN_PROGRESS = 0.1
 CLEAR_LINE = "\r\x1b[K"
+CONVERTERS_LINE = "  | "
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +84,36 @@ def parse_all(lines: Iterable[str]) -> Iterator[Event]:
 
 def describe(event: Event) -> str:
     """Return the event as one line for a person; empty for one that only a program needs."""
+
+    def said(name: str) -> str:
+        return printable(str(event[name]))
+
     match event.type:
         case "message":
-            return str(event["text"])
+            return said("text")
+        case "log":
+            return f"{CONVERTERS_LINE}{printable(str(event['text']).expandtabs())}"
         case "warning":
-            return f"warning: {event['message']}" + (f" ({event['remedy']})" if event.get("remedy") else "")
+            return f"warning: {said('message')}" + (f" ({said('remedy')})" if event.get("remedy") else "")
         case "error":
-            given = f"\n  given:  {event['given']}" if event.get("given") else ""
-            remedy = f"\n  remedy: {event['remedy']}" if event.get("remedy") else ""
-            return f"error [{event['code']}]: {event['message']}{given}{remedy}"
+            given = f"\n  given:  {said('given')}" if event.get("given") else ""
+            remedy = f"\n  remedy: {said('remedy')}" if event.get("remedy") else ""
+            return f"error [{said('code')}]: {said('message')}{given}{remedy}"
         case "stage" if event.get("state") == "finished":
-            return f"{event['stage']}: done in {event['seconds']:.1f} s"
+            return f"{said('stage')}: done in {event['seconds']:.1f} s"
         case "result" if event.get("skipped"):
             todo = "" if event.get("archive") else ": nothing to do"
-            return f"{event['path']} is there already, made from the same request{todo}{_archive(event)}"
+            return f"{said('path')} is there already, made from the same request{todo}{_archive(event)}"
         case "result":
             size = human_bytes(event["bytes_written"])
-            return f"{event['path']}: {size} in {event['seconds']:.1f} s, verified{_archive(event)}"
+            return f"{said('path')}: {size} in {event['seconds']:.1f} s, verified{_archive(event)}"
         case _:
             return ""
 
 
 def _archive(event: Event) -> str:
     found = event.get("archive")
-    return f"; as one file {found['path']}: {human_bytes(found['bytes'])}" if found else ""
+    return f"; as one file {printable(str(found['path']))}: {human_bytes(found['bytes'])}" if found else ""
 
 
 def amount(done: int, total: int | None, unit: str) -> str:
@@ -210,7 +218,7 @@ class Reporter:
             # A terminal shows progress in its last line, which the next line then takes.
             match kind:
                 case "log":
-                    text = f"  | {fields['text']}\n"
+                    text = f"{describe(Event(kind, now, fields))}\n"
                 case "progress":
                     text = f"{fields['stage']}: {amount(fields['done'], fields['total'], fields['unit'])}"
                 case _:

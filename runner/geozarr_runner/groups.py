@@ -13,6 +13,7 @@ from geozarr_runner import html
 from geozarr_runner.errors import GroupsMissing, InvalidRequest
 from geozarr_runner.product import Product
 from geozarr_runner.profiles import profile_of
+from geozarr_runner.text import printable
 
 EXAMPLE = 'groups=["/measurements/reflectance/r20m"]'
 SHOWN = 25
@@ -92,7 +93,7 @@ class GroupReport:
         lines += [f"Unfit: {group}: {why}" for group, why in self.unfit.items()]
         lines += [f"Suggestions: {group} -> {' or '.join(near)}" for group, near in self.suggestions.items() if near]
         lines += [f"Without effect: {warning}" for warning in self.warnings]
-        return tuple(lines)
+        return tuple(map(printable, lines))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for JSON."""
@@ -101,7 +102,8 @@ class GroupReport:
     def __repr__(self) -> str:
         verdict = "ok" if self.ok else "not as asked"
         chosen = ", ".join(self.found) or ("nothing" if self.wanted else "the whole product")
-        return "\n".join([f"{self.product}: {verdict}; would convert {chosen}", *(f"  {line}" for line in self.lines)])
+        title = printable(f"{self.product}: {verdict}; would convert {chosen}")
+        return "\n".join([title, *(f"  {line}" for line in self.lines)])
 
     def _repr_html_(self) -> str:
         rows = [(group, "will be converted", "") for group in self.found]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
+from html import escape as escape_markup
 from typing import Any, Protocol
+
+from geozarr_runner.text import printable_lines
 
 _TABLE = "border-collapse:collapse;font-size:90%"
 _CELL = "text-align:left;padding:1px 10px 1px 0;vertical-align:top"
@@ -26,6 +28,11 @@ class Views:
     """
 
     make: Callable[[object], Any] = staticmethod(lambda _: None)
+
+
+def escape(text: str) -> str:
+    """Return a text for HTML: no markup, and nothing that turns the order of what follows."""
+    return escape_markup(printable_lines(text))
 
 
 def bundle(thing: Shown) -> dict[str, Any]:

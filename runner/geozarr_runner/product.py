@@ -25,6 +25,7 @@ from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
 from geozarr_runner.events import human_bytes
 from geozarr_runner.store import Store, not_found
+from geozarr_runner.text import printable
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 ROWS_SHOWN = 60
@@ -257,10 +258,12 @@ class Product:
         }
 
     def __repr__(self) -> str:
-        lines = [f"{self.kind}: {self.name}", f"  {redact(self.url)}"]
+        lines = [printable(f"{self.kind}: {self.name}"), printable(f"  {redact(self.url)}")]
         if self.when:
-            lines.append(f"  {self.when}")
-        rows = [(group.path, *_row(self, group)) for group in list(self.groups.values())[:ROWS_SHOWN]]
+            lines.append(printable(f"  {self.when}"))
+        rows = [
+            tuple(map(printable, (group.path, *_row(self, group)))) for group in list(self.groups.values())[:ROWS_SHOWN]
+        ]
         widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
         lines.append(f"  {len(self.groups)} groups:")
         lines.extend(
