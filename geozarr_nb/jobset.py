@@ -233,11 +233,10 @@ class JobSet(Sequence[Job | Refused]):
             if isinstance(entry, Refused):
                 rows.append((0, (entry.label, "Failed, refused", "", entry.reason)))
             elif state is not None:
-                cells = (state.name, status_line(state), state.request.output, state.reason)
-                rows.append((order[state.status], tuple(map(printable, cells))))
+                rows.append((order[state.status], (state.name, status_line(state), state.request.output, state.reason)))
         if len(rows) > ROWS_SHOWN:
             rows.sort(key=lambda row: row[0])
-        return [row for _, row in rows[:ROWS_SHOWN]]
+        return [tuple(map(printable, row)) for _, row in rows[:ROWS_SHOWN]]
 
     def _title(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
