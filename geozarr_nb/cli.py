@@ -17,6 +17,8 @@ from geozarr_runner.spelling import in_shell
 from geozarr_runner.text import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from geozarr_nb.backends.base import JobState
     from geozarr_nb.job import Job
 
@@ -221,8 +223,16 @@ def _open(options: argparse.Namespace) -> None:
         }
         _print_json({"output": output, "groups": groups, "levels": numbers})
         return
-    print(printable_lines(str(tree)))
+    print(_described(tree))
     print(f"\n{_line_of_python(output, options.level)}")
+
+
+def _described(tree: xr.DataTree) -> str:
+    """Return what xarray says of a tree; each line of it is xarray's own."""
+    shown = tree.copy()
+    for node in shown.subtree:
+        node.attrs = {name: printable(value) if isinstance(value, str) else value for name, value in node.attrs.items()}
+    return printable_lines(str(shown))
 
 
 def _download(options: argparse.Namespace) -> None:

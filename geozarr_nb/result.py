@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ class Output:
         self._datasets: dict[tuple[str, bool], xr.Dataset] = {}
         with _trusted_no_further(self.address):
             self._arrays = {path: dict(group.arrays()) for path, group in self._groups.items()}
+            _check_names(self._groups, self._arrays, self.address)
         self.groups = {path: tuple(arrays) for path, arrays in self._arrays.items()}
         if strict and not any(_conventions(group) for group in self._groups.values()):
             raise InvalidRequest(
@@ -379,14 +381,35 @@ def _count_nodes(metadata: bytes, address: str) -> None:
         )
 
 
+def _check_names(
+    groups: Mapping[str, zarr.Group], arrays: Mapping[str, Mapping[str, zarr.Array[Any]]], address: str
+) -> None:
+    """Refuse names that end a line, or are more than names: all that show an output would have to expect them."""
+    for path, group in groups.items():
+        names = {*path.split("/"), *group.attrs.keys(), *arrays[path]}
+        for array in arrays[path].values():
+            names.update(array.attrs.keys(), map(str, _dimensions(array)))
+        for name in names:
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+                raise ProductBroken(
+                    f"something in the group {path} has a name with control characters: {name!r}",
+                    given=address,
+                    remedy=CONVERT_AGAIN,
+                )
+
+
+def _dimensions(array: zarr.Array[Any]) -> list[Any]:
+    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return list(named) if isinstance(named, list | tuple) else []
+
+
 def _check(array: zarr.Array[Any], name: str, place: str) -> None:
     """Refuse an array whose metadata promise more than can be opened."""
     objects = [math.ceil(size / max(chunk, 1)) for size, chunk in zip(array.shape, array.chunks, strict=True)]
     width = 100 if array.dtype.hasobject else max(array.dtype.itemsize, 1)
     chunk = math.prod(array.chunks) * width
-    dimensions = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     # An index is read when its group is opened, and of times the first and the last.
-    index = len(array.shape) == 1 and isinstance(dimensions, list | tuple) and dimensions[0] == name
+    index = len(array.shape) == 1 and _dimensions(array) == [name]
     read = array.nbytes if index else 0
     if index or "since" in str(array.attrs.get("units", "")):
         read = max(read, chunk)

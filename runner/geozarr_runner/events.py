@@ -23,7 +23,7 @@ A reader passes over types and fields that it does not know; `v` grows only when
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -42,6 +42,17 @@ Stage = Literal["preflight", "stage", "convert", "verify", "publish", "archive"]
 Unit = Literal["bytes", "chunks", "variables"]
 Progress = Callable[[int, int | None, Unit], None]
 SECONDS_BETWEEN_PROGRESS = 0.1
+# What an event of each type has as text; of other types nothing is taken for granted.
+_TEXTS: Mapping[str, tuple[str, ...]] = {
+    "run": ("id",),
+    "stage": ("stage", "state"),
+    "progress": ("stage",),
+    "message": ("text",),
+    "log": ("text",),
+    "warning": ("message",),
+    "error": ("code", "message"),
+    "result": ("path",),
+}
 CLEAR_LINE = "\r\x1b[K"
 CONVERTERS_LINE = "  | "
 
@@ -71,10 +82,39 @@ def parse(line: str) -> Event | None:
         document = json.loads(line)
         time = datetime.fromisoformat(document.pop("time"))
         kind = document.pop("type")
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    if not isinstance(kind, str) or time.tzinfo is None or not _is_whole(kind, document):
         return None
     document.pop("v", None)
     return Event(kind, time, document)
+
+
+def _is_whole(kind: str, fields: Mapping[str, Any]) -> bool:
+    """Return whether an event has what its readers take for granted: logs may be made by anybody."""
+    if not all(isinstance(fields.get(name), str) for name in _TEXTS.get(kind, ())):
+        return False
+    match kind:
+        case "stage":
+            return _is_measure(fields.get("seconds", 0 if fields["state"] == "started" else None))
+        case "progress":
+            total = fields.get("total")
+            return isinstance(fields.get("done"), int) and all(
+                _is_measure(each) for each in (fields["done"], 0 if total is None else total)
+            )
+        case "result":
+            archive = fields.get("archive")
+            packed = not archive or (isinstance(archive, dict) and _is_measure(archive.get("bytes")))
+            measured = fields.get("skipped") or all(
+                _is_measure(fields.get(name)) for name in ("bytes_written", "seconds")
+            )
+            return bool(packed and measured) and (not archive or "path" in archive)
+        case _:
+            return True
+
+
+def _is_measure(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < 2**63
 
 
 def parse_all(lines: Iterable[str]) -> Iterator[Event]:
@@ -220,7 +260,7 @@ class Reporter:
                 case "log":
                     text = f"{describe(Event(kind, now, fields))}\n"
                 case "progress":
-                    text = f"{fields['stage']}: {amount(fields['done'], fields['total'], fields['unit'])}"
+                    text = printable(f"{fields['stage']}: {amount(fields['done'], fields['total'], fields['unit'])}")
                 case _:
                     said = in_shell(describe(Event(kind, now, fields)))
                     text = f"{said}\n" if said else ""
