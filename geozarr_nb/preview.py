@@ -11,7 +11,7 @@ from math import ceil, cos, radians, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geozarr_nb.result import Output
+from geozarr_nb.result import CONVERT_AGAIN, Output
 from geozarr_nb.scene import Channel, Scene, choose_level, find_scene
 from geozarr_runner.errors import InvalidRequest, ProductBroken, StorageFailed
 from geozarr_runner.events import human_bytes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ENOUGH_PIXELS = 480
 MOST_PIXELS = 150_000_000  # of one band: those of a Sentinel-2 tile at 10 m, and some
+FEW_PIXELS = 16_000_000  # of one that has more
 LARGEST_CHUNK = 300_000_000  # bytes; several are decoded at once
 SQUARE_ENOUGH = 0.02
 MIDDLE = 0.35
@@ -146,7 +147,7 @@ def preview(
     level
         0 for native, a number for that overview, "coarsest" for the smallest. "auto" takes the coarsest with enough
         pixels: `size`, or 480 on the longer side. Only that level's chunks of those bands are read; of a level with
-        more than 150 million pixels each second row and column, or fewer.
+        more than 150 million pixels only some rows and columns.
     stretch
         Percentiles of the valid pixels that are drawn darkest and brightest.
     size
@@ -165,13 +166,17 @@ def preview(
     ProductUnreachable, ProductDenied, ProductBroken
         A remote store does not answer, or refuses; or it cannot be read.
     """
+    from geozarr_runner.guard import within
+
     _check(stretch, size)
     source = Output(output)
     wanted = tuple(re.split(r"[,\s]+", bands.strip())) if isinstance(bands, str) else tuple(bands or ())
     scene = find_scene(source, group, wanted)
     chosen = choose_level(scene, level, size or ENOUGH_PIXELS)
-    arrays = [_read(source, channel, chosen.number) for channel in scene.channels]
-    names, values, unit = _bands(scene, [_values(source, *each) for each in zip(scene.channels, arrays, strict=True)])
+    with within(source.address, "its pixels cannot be read", CONVERT_AGAIN):
+        arrays = [_read(source, channel, chosen.number) for channel in scene.channels]
+        pixels_of = [_values(source, *each) for each in zip(scene.channels, arrays, strict=True)]
+        names, values, unit = _bands(scene, pixels_of)
     ranges = _ranges(values, stretch)
     if not ranges:
         raise InvalidRequest(
@@ -205,7 +210,7 @@ def _read(source: Output, channel: Channel, number: int) -> xr.DataArray:
             remedy="choose another level or band, or read a part of it with gz.open",
         )
     rows, columns = level.shape or (1, 1)
-    step = ceil(sqrt(rows * columns / MOST_PIXELS))
+    step = ceil(sqrt(rows * columns / FEW_PIXELS)) if rows * columns > MOST_PIXELS else 1
     array = source.dataset(level.path, chunked=step == 1)[channel.variable]
     while array.ndim > 2:
         array = array.isel({array.dims[0]: channel.index})

@@ -181,7 +181,7 @@ class Output:
             for entry in (layout if isinstance(layout, list) else ())
             if isinstance(entry, Mapping) and (asset := entry.get("asset"))
         ]
-        found = [place for place in places if place in self._groups]
+        found = [place for place in dict.fromkeys(places) if place in self._groups]
         levels = []
         for number, place in enumerate(found):
             rasters = self.rasters(place)
@@ -414,7 +414,9 @@ def _check(array: zarr.Array[Any], name: str, place: str) -> None:
     if index or "since" in str(array.attrs.get("units", "")):
         read = max(read, chunk)
     wrong = None
-    if math.prod(objects) > MOST_OBJECTS or max(objects, default=0) > MOST_ALONG_A_DIMENSION:
+    if not all(_is_number(array.attrs.get(name, 0)) for name in ("scale_factor", "add_offset")):
+        wrong = "its scale_factor and add_offset are no numbers"
+    elif math.prod(objects) > MOST_OBJECTS or max(objects, default=0) > MOST_ALONG_A_DIMENSION:
         wrong = f"it says that it has {' x '.join(map(str, objects))} chunks"
     elif chunk > LARGEST_CHUNK:
         wrong = f"it says that each of its chunks has {human_bytes(chunk)}"
@@ -422,6 +424,12 @@ def _check(array: zarr.Array[Any], name: str, place: str) -> None:
         wrong = f"it is read when it is opened, and says that it has {human_bytes(read)}"
     if wrong is not None:
         raise ProductBroken(f"an array cannot be opened: {wrong}", given=f"{place}/{name}", remedy=CONVERT_AGAIN)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return isinstance(value, int | float) and abs(value) < 2**1000
 
 
 @contextmanager

@@ -6,6 +6,7 @@ ends in whatever error comes of it. A guarded array looks first, and says `Produ
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ MISREAD = (
     SystemError,
     TypeError,
     ValueError,
+    struct.error,
     zlib.error,
 )
 RUNS_CODE = frozenset({"pickle"})

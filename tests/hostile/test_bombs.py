@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 import zlib
 from collections.abc import Callable
@@ -16,8 +17,11 @@ import pytest
 import zarr
 
 from geozarr_runner.errors import ProductBroken
-from geozarr_runner.frames import SLACK, Oversized, check_size
+from geozarr_runner.frames import SLACK, Oversized, check_size, flaws
 from geozarr_runner.guard import guard
+from geozarr_runner.product import open_product
+from runner.tests.support import write_terrain
+from tests.hostile.support import bounded
 
 ROOM = 1_000_000
 LARGE = 2_000_000
@@ -165,3 +169,32 @@ def test_a_bomb_inside_a_shard_is_seen(tmp_path: Path) -> None:
     shard.write_bytes(bomb + raw.tobytes() + google_crc32c.value(raw.tobytes()).to_bytes(4, "little"))
     with pytest.raises(ProductBroken, match="room for"):
         guard(zarr.open_array(tmp_path / "a.zarr", mode="r"), "here")[:]
+
+
+@pytest.mark.parametrize(("zarr_format", "shards"), [(2, False), (3, False), (3, True)])
+def test_a_product_with_a_bomb_is_named_before_the_converter_sees_it(
+    zarr_format: Any, shards: bool, tmp_path: Path
+) -> None:
+    store = write_terrain(tmp_path / "dem.zarr", zarr_format=zarr_format, sharded=shards)
+    chunk = next(path for path in (store / "dem" / "height").rglob("*") if path.is_file() and path.name[0] in "01")
+    bomb = ENCODED["zstd, no size" if zarr_format == 3 else "blosc"][1](bytes(60_000_000))
+    index = np.full((4, 2), 2**64 - 1, "<u8")
+    index[0] = (0, len(bomb))
+    chunk.write_bytes(bomb + (index.tobytes() + bytes(4) if shards else b""))
+    product = open_product(store)
+    [array] = [each for each in product.groups["/dem"].arrays if each.name == "height"]
+    [flaw] = flaws(array, store)
+    assert str(store / flaw.key) == str(chunk)
+    assert "60.0 MB" in str(flaw)
+
+
+def test_a_run_over_a_bomb_ends_with_its_name(tmp_path: Path) -> None:
+    store = write_terrain(tmp_path / "dem.zarr")
+    chunk = store / "dem" / "height" / "c" / "1" / "1"
+    chunk.write_bytes(zstd(bytes(60_000_000)))
+    done = bounded("-m", "geozarr_runner", "convert", store, tmp_path / "out.zarr", megabytes=600, seconds=120)
+    assert done.code == 3
+    [error] = [event for event in map(json.loads, done.stdout.splitlines()) if event["type"] == "error"]
+    assert (error["code"], error["given"]) == ("product-broken", str(chunk))
+    assert "60.0 MB" in error["message"]
+    assert not (tmp_path / "out.zarr").exists()
