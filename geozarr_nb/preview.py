@@ -174,20 +174,23 @@ def preview(
     scene = find_scene(source, group, wanted)
     chosen = choose_level(scene, level, size or ENOUGH_PIXELS)
     with within(source.address, "its pixels cannot be read", CONVERT_AGAIN):
-        arrays = [_read(source, channel, chosen.number) for channel in scene.channels]
-        pixels_of = [_values(source, *each) for each in zip(scene.channels, arrays, strict=True)]
-        names, values, unit = _bands(scene, pixels_of)
+        return _drawn(source, scene, chosen.number, stretch, size)
+
+
+def _drawn(source: Output, scene: Scene, number: int, stretch: tuple[float, float], size: int | None) -> Preview:
+    arrays = [_read(source, channel, number) for channel in scene.channels]
+    names, values, unit = _bands(scene, [_values(source, *each) for each in zip(scene.channels, arrays, strict=True)])
     ranges = _ranges(values, stretch)
     if not ranges:
         raise InvalidRequest(
-            f"there is no valid pixel in {', '.join(names)} at level {chosen.number}",
+            f"there is no valid pixel in {', '.join(names)} at level {number}",
             given=source.address,
             remedy="choose other bands or another group",
         )
     scaled = _scaled(values, ranges)
     gamma = 1.0 if scene.is_radar else _gamma(scaled)
     pixels = _resized(_upright(_painted(scaled**gamma), arrays[0]), _pixel_ratio(arrays[0]), size)
-    return Preview(pixels, scene.group, names, chosen.number, ranges, unit, gamma)
+    return Preview(pixels, scene.group, names, number, ranges, unit, gamma)
 
 
 def _check(stretch: tuple[float, float], size: int | None) -> None:

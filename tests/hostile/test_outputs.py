@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +242,10 @@ def test_absent_pixels_of_one_huge_chunk(width: int, output: Path) -> None:
 
 
 def test_far_too_many_pixels_are_drawn_with_gaps(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("geozarr_nb.preview")  # the name in the package is the function's
     whole = gz.preview(output, level=0)
-    monkeypatch.setattr("geozarr_nb.preview.MOST_PIXELS", 64 * 64 - 1)
-    monkeypatch.setattr("geozarr_nb.preview.FEW_PIXELS", 16 * 16)
+    monkeypatch.setattr(module, "MOST_PIXELS", 64 * 64 - 1)
+    monkeypatch.setattr(module, "FEW_PIXELS", 16 * 16)
     some = gz.preview(output, level=0)
     assert (whole.size, some.size) == ((64, 64), (16, 16))
     np.testing.assert_array_equal(some.pixels[..., 3], whole.pixels[3::4, ::4, 3])
