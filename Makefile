@@ -9,7 +9,7 @@
 # make wheels chart  what a release consists of besides the image, in dist/
 # make check-wheels  installs the wheels into an empty environment and converts with them
 # make licences sbom  what the image holds, as a table and as a CycloneDX document, in dist/
-# make audit      is something known against what we pin? (asks the network)
+# make audit      is something known against what we pin? (asks the network, or ADVISORIES=FOLDER)
 #
 # On a cluster (NAMESPACE, CLUSTER, IMAGE, CONTEXT, JOB):
 # make k3d           a k3d cluster on this machine, with k3d $(K3D_VERSION) where there is none
@@ -89,7 +89,7 @@ sbom: supply
 	$(BIN)/python scripts/contents.py sbom >dist/sbom.json
 
 audit: supply
-	$(BIN)/python scripts/audit.py
+	$(BIN)/python scripts/audit.py $(if $(ADVISORIES),--advisories "$(ADVISORIES)")
 
 notebooks: jupyter
 	$(BIN)/python scripts/execute_notebooks.py $(NOTEBOOKS)

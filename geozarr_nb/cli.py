@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.arguments import Command, build_parser
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted
+from geozarr_runner.events import CONVERTERS_LINE
 from geozarr_runner.spelling import in_shell, word
+from geozarr_runner.text import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from geozarr_nb.backends.base import JobState
     from geozarr_nb.job import Job
 
@@ -47,7 +50,7 @@ def _report(error: GeozarrError, *, as_json: bool) -> int:
 
 
 def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    print(printable_json(document))
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -100,7 +103,8 @@ def _submit(options: argparse.Namespace) -> None:
     job = _submitted(options)
     _print_job(job, options)
     if not options.json:
-        print(f"wait for it:  geozarr-nb wait {job.name}\nread along:   geozarr-nb logs -f {job.name}")
+        name = printable(job.name)
+        print(f"wait for it:  geozarr-nb wait {name}\nread along:   geozarr-nb logs -f {name}")
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -164,14 +168,12 @@ def _print_table(states: Sequence[JobState]) -> None:
     for title in ("job", "status", "output", "reason"):
         table.add_column(title, overflow="fold", justify="left")
     for state in states:
-        status = Text(status_line(state), style=colours[state.status])
-        table.add_row(Text(state.name), status, Text(state.request.output), Text(state.reason))
+        name, output, reason = (Text(printable(each)) for each in (state.name, state.request.output, state.reason))
+        table.add_row(name, Text(printable(status_line(state)), style=colours[state.status]), output, reason)
     console.print(table)
 
 
 def _logs(options: argparse.Namespace) -> None:
-    from geozarr_nb.errors import CONVERTERS_LINE
-
     job = _job(options)
     lines = job.logs(follow=True, tail=options.tail) if options.follow else job.logs(tail=options.tail)
     for line in lines:
@@ -220,8 +222,16 @@ def _open(options: argparse.Namespace) -> None:
         }
         _print_json({"output": output, "groups": groups, "levels": numbers})
         return
-    print(tree)
+    print(_described(tree))
     print(f"\n{_line_of_python(output, options.level)}")
+
+
+def _described(tree: xr.DataTree) -> str:
+    """Return what xarray says of a tree; each line of it is xarray's own."""
+    shown = tree.copy()
+    for node in shown.subtree:
+        node.attrs = {name: printable(value) if isinstance(value, str) else value for name, value in node.attrs.items()}
+    return printable_lines(str(shown))
 
 
 def _download(options: argparse.Namespace) -> None:
@@ -230,7 +240,7 @@ def _download(options: argparse.Namespace) -> None:
     if options.json:
         _print_json({"job": job.name, "path": str(path)})
     else:
-        print(path)
+        print(printable(str(path)))
 
 
 def _preview(options: argparse.Namespace) -> None:
@@ -245,7 +255,7 @@ def _preview(options: argparse.Namespace) -> None:
         size=options.size,
     )
     path = picture.save(options.file)
-    print(f"{path}: {picture!r}")
+    print(f"{printable(str(path))}: {picture!r}")
 
 
 def _output(options: argparse.Namespace) -> str:
@@ -283,7 +293,7 @@ def _sample(options: argparse.Namespace) -> None:
     if options.json:
         _print_json({"path": str(path), "kind": options.kind, "size": options.size})
     else:
-        print(f"{path}\nlook at it:   geozarr-nb inspect {word(options.path)}")
+        print(printable_lines(f"{path}\nlook at it:   geozarr-nb inspect {word(options.path)}"))
 
 
 COMMANDS: dict[str, Command] = {

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
@@ -20,7 +19,8 @@ from geozarr_nb.backends.base import JobState, Progress
 from geozarr_nb.job import Job, describe_state
 from geozarr_nb.rate import Rate
 from geozarr_runner.events import Event, amount, describe, human_bytes
-from geozarr_runner.html import Views
+from geozarr_runner.html import Views, escape
+from geozarr_runner.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -86,7 +86,7 @@ class Board:
         # At the first look a job is always Pending, even if nothing keeps it.
         if state.status == "Pending" and self._looks > 1 and state.reason != self._waits_for:
             self._waits_for = state.reason
-            lines.append(state.reason)
+            lines.append(printable(state.reason))
         if self._ended_before:
             if self._looks == 1:
                 lines += self._note("it had finished before: nothing ran now")
@@ -98,7 +98,7 @@ class Board:
     def _take(self, event: Event) -> list[str]:
         match event.type:
             case "stage" if event.get("state") == "started":
-                self.stages.append(StageRow(event["stage"]))
+                self.stages.append(StageRow(printable(str(event["stage"]))))
                 self._rate.begin()
             case "stage" if self.stages:
                 row = self.stages[-1]
@@ -106,7 +106,7 @@ class Board:
                 return [f"{row.name}: {row.text}"]
             case "progress" if self.stages:
                 row = self.stages[-1]
-                row.progress = Progress(event["done"], event.get("total"), event.get("unit", ""))
+                row.progress = Progress(event["done"], event.get("total"), printable(str(event.get("unit", ""))))
                 row.rate = self._rate_of(event.time, row.progress)
             case "warning":
                 return self._note(describe(event))
@@ -154,7 +154,7 @@ class Board:
         if self.state.is_finished:
             return []
         now = datetime.now().astimezone().strftime("%H:%M:%S")
-        return [f'as of {now}; the job goes on without this cell: geozarr_nb.get_job("{self.state.name}")']
+        return [f'as of {now}; the job goes on without this cell: geozarr_nb.get_job("{printable(self.state.name)}")']
 
 
 def _bar(row: StageRow) -> str:
@@ -214,9 +214,9 @@ class TerminalDisplay:
         self._console = Console(file=stream, highlight=False)
         self._bars = Bars(
             SpinnerColumn(finished_text="[green]✓[/]"),
-            TextColumn("{task.description:<10}"),
+            TextColumn("{task.description:<10}", markup=False),
             BarColumn(bar_width=30),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             TimeElapsedColumn(),
             console=self._console,
         )

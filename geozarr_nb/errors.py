@@ -49,6 +49,8 @@ from geozarr_runner.errors import (
     StorageFull,
     VerificationFailed,
 )
+from geozarr_runner.events import CONVERTERS_LINE
+from geozarr_runner.text import printable
 
 if TYPE_CHECKING:
     from geozarr_nb.job import Job
@@ -89,7 +91,6 @@ __all__ = [
 LAST_LINES = 8
 # Whatever else failed may be mended from outside: the product, the disk, the machine.
 RETRY_CANNOT_HELP = (ExitCode.BAD_REQUEST, ExitCode.VERIFICATION_FAILED, ExitCode.DEFECT)
-CONVERTERS_LINE = "  | "
 
 
 class JobNotFound(InvalidRequest, LookupError):
@@ -213,7 +214,7 @@ class ConversionFailed(GeozarrError):
             lines.append("  its last lines:")
             lines += [f"  {line}" for line in self._last_lines]
         if self._log:
-            lines.append(f"  log:    {self._log}")
+            lines.append(f"  log:    {printable(self._log)}")
         if self.exit_code not in RETRY_CANNOT_HELP:
-            lines.append(f'  retry:  geozarr_nb.get_job("{self.job.name}").retry()')
+            lines.append(f'  retry:  geozarr_nb.get_job("{printable(self.job.name)}").retry()')
         return "\n".join(lines)

@@ -17,6 +17,7 @@ from geozarr_nb.errors import ConversionFailed, InvalidRequest, WaitTimeout
 from geozarr_nb.request import Request
 from geozarr_runner import html
 from geozarr_runner.events import Event, amount, describe
+from geozarr_runner.text import printable
 
 if TYPE_CHECKING:
     import pystac
@@ -377,8 +378,8 @@ class Lines(list[str]):
 
 def describe_state(state: JobState) -> str:
     """Return a job in one or two lines."""
-    text = f"{state.name}: {status_line(state)} -> {state.request.output}"
-    return f"{text}\n  {state.reason}" if state.reason else text
+    text = printable(f"{state.name}: {status_line(state)} -> {state.request.output}")
+    return f"{text}\n  {printable(state.reason)}" if state.reason else text
 
 
 def status_line(state: JobState) -> str:
@@ -397,8 +398,7 @@ def status_line(state: JobState) -> str:
 
 def _lines(events: Iterable[Event]) -> Iterator[str]:
     for event in events:
-        text = f"  | {event['text']}" if event.type == "log" else describe(event)
-        if text:
+        if text := describe(event):
             yield from text.splitlines()
 
 

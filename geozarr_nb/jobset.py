@@ -16,6 +16,7 @@ from geozarr_nb.job import Job, status_line
 from geozarr_runner import html
 from geozarr_runner.addresses import redact
 from geozarr_runner.publish import storage_errors
+from geozarr_runner.text import printable
 
 if TYPE_CHECKING:
     import pystac
@@ -224,7 +225,7 @@ class JobSet(Sequence[Job | Refused]):
             raise JobNotFound("a job of this set is no more", given=", ".join(missing), remedy="submit the list again")
         return [(entry, known[entry.name] if isinstance(entry, Job) else None) for entry in self._entries]
 
-    def _rows(self) -> list[tuple[str, str, str, str]]:
+    def _rows(self) -> list[tuple[str, ...]]:
         """Return a row for each entry shown: those that failed first, as there may be more than can be shown."""
         order: dict[Status, int] = {"Error": 0, "Failed": 0, "Running": 1, "Pending": 2, "Succeeded": 3}
         rows = []
@@ -235,11 +236,11 @@ class JobSet(Sequence[Job | Refused]):
                 rows.append((order[state.status], (state.name, status_line(state), state.request.output, state.reason)))
         if len(rows) > ROWS_SHOWN:
             rows.sort(key=lambda row: row[0])
-        return [row for _, row in rows[:ROWS_SHOWN]]
+        return [tuple(map(printable, row)) for _, row in rows[:ROWS_SHOWN]]
 
     def _title(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        return f"{self.name or 'jobs'}: {counts or 'none'}"
+        return printable(f"{self.name or 'jobs'}: {counts or 'none'}")
 
     def _more(self) -> str:
         return f"and {len(self) - ROWS_SHOWN} more" if len(self) > ROWS_SHOWN else ""

@@ -7,14 +7,16 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import cos, radians
+from math import ceil, cos, radians, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geozarr_nb.result import Output
+from geozarr_nb.result import CONVERT_AGAIN, Output
 from geozarr_nb.scene import Channel, Scene, choose_level, find_scene
-from geozarr_runner.errors import InvalidRequest, StorageFailed
+from geozarr_runner.errors import InvalidRequest, ProductBroken, StorageFailed
+from geozarr_runner.events import human_bytes
 from geozarr_runner.store import storage_failure
+from geozarr_runner.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from geozarr_nb.job import Job
 
 ENOUGH_PIXELS = 480
+MOST_PIXELS = 150_000_000  # of one band: those of a Sentinel-2 tile at 10 m, and some
+FEW_PIXELS = 16_000_000  # of one that has more
+LARGEST_CHUNK = 300_000_000  # bytes; several are decoded at once
 SQUARE_ENOUGH = 0.02
 MIDDLE = 0.35
 STEEPEST = 0.4
@@ -116,7 +121,7 @@ class Preview:
         )
         width, height = self.size
         curve = f"; gamma {self.gamma:.2g}" if self.gamma < 1 else ""
-        return f"<Preview {self.group} at level {self.level}: {drawn}{curve}; {width} x {height} pixels>"
+        return printable(f"<Preview {self.group} at level {self.level}: {drawn}{curve}; {width} x {height} pixels>")
 
 
 def preview(
@@ -141,7 +146,8 @@ def preview(
         One for grey, three for red, green and blue. None takes true colour where the bands are there, else the first.
     level
         0 for native, a number for that overview, "coarsest" for the smallest. "auto" takes the coarsest with enough
-        pixels: `size`, or 480 on the longer side. Only that level's chunks of those bands are read.
+        pixels: `size`, or 480 on the longer side. Only that level's chunks of those bands are read; of a level with
+        more than 150 million pixels only some rows and columns.
     stretch
         Percentiles of the valid pixels that are drawn darkest and brightest.
     size
@@ -160,24 +166,31 @@ def preview(
     ProductUnreachable, ProductDenied, ProductBroken
         A remote store does not answer, or refuses; or it cannot be read.
     """
+    from geozarr_runner.guard import within
+
     _check(stretch, size)
     source = Output(output)
     wanted = tuple(re.split(r"[,\s]+", bands.strip())) if isinstance(bands, str) else tuple(bands or ())
     scene = find_scene(source, group, wanted)
     chosen = choose_level(scene, level, size or ENOUGH_PIXELS)
-    arrays = [_read(source, channel, chosen.number) for channel in scene.channels]
+    with within(source.address, "its pixels cannot be read", CONVERT_AGAIN):
+        return _drawn(source, scene, chosen.number, stretch, size)
+
+
+def _drawn(source: Output, scene: Scene, number: int, stretch: tuple[float, float], size: int | None) -> Preview:
+    arrays = [_read(source, channel, number) for channel in scene.channels]
     names, values, unit = _bands(scene, [_values(source, *each) for each in zip(scene.channels, arrays, strict=True)])
     ranges = _ranges(values, stretch)
     if not ranges:
         raise InvalidRequest(
-            f"there is no valid pixel in {', '.join(names)} at level {chosen.number}",
+            f"there is no valid pixel in {', '.join(names)} at level {number}",
             given=source.address,
             remedy="choose other bands or another group",
         )
     scaled = _scaled(values, ranges)
     gamma = 1.0 if scene.is_radar else _gamma(scaled)
     pixels = _resized(_upright(_painted(scaled**gamma), arrays[0]), _pixel_ratio(arrays[0]), size)
-    return Preview(pixels, scene.group, names, chosen.number, ranges, unit, gamma)
+    return Preview(pixels, scene.group, names, number, ranges, unit, gamma)
 
 
 def _check(stretch: tuple[float, float], size: int | None) -> None:
@@ -193,10 +206,18 @@ def _read(source: Output, channel: Channel, number: int) -> xr.DataArray:
     level = channel.at(number)
     if level is None:
         raise AssertionError(f"{channel.name} was chosen at a level that it does not have: {number}")
-    array = source.dataset(level.path)[channel.variable]
+    if (size := source.chunk_bytes(level.path, channel.variable)) > LARGEST_CHUNK:
+        raise ProductBroken(
+            f"its chunks are too large for a picture: each has {human_bytes(size)}",
+            given=f"{source.address}{level.path.rstrip('/')}/{channel.variable}",
+            remedy="choose another level or band, or read a part of it with gz.open",
+        )
+    rows, columns = level.shape or (1, 1)
+    step = ceil(sqrt(rows * columns / FEW_PIXELS)) if rows * columns > MOST_PIXELS else 1
+    array = source.dataset(level.path, chunked=step == 1)[channel.variable]
     while array.ndim > 2:
         array = array.isel({array.dims[0]: channel.index})
-    return array
+    return array[::step, ::step] if step > 1 else array
 
 
 def _values(source: Output, channel: Channel, array: xr.DataArray) -> NDArray[np.float32]:

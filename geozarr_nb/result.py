@@ -11,15 +11,20 @@ Here every group is opened for itself, and overviews take the place of the nativ
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from geozarr_nb.cluster.volume import SCHEME, neighbours, resolve
 from geozarr_runner.addresses import redact
 from geozarr_runner.errors import InvalidRequest, ProductBroken
+from geozarr_runner.events import human_bytes
 from geozarr_runner.spelling import literal
 from geozarr_runner.store import Store
 from geozarr_runner.upload import MANIFEST, is_address
@@ -34,6 +39,13 @@ CONVENTIONS = frozenset({"multiscales", "spatial", "proj"})
 NATIVE = "."
 RASTER_DIMENSIONS = 2
 METADATA = ("zarr.json", ".zmetadata", ".zgroup")
+# What others wrote says how large it is; nothing that it says is believed beyond these.
+MOST_NODES = 20_000
+MOST_OBJECTS = 10_000_000
+MOST_ALONG_A_DIMENSION = 1_000_000
+LARGEST_CHUNK = 2**31  # bytes; Blosc makes none that is larger
+MOST_READ_AT_ONCE = 100_000_000  # bytes of an array that is read when its group is opened
+CONVERT_AGAIN = "convert it again, with if_exists='overwrite'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +102,11 @@ class Output:
         url = location(output)
         self.address = redact(url)
         self._groups = _read_groups(url)
-        self._datasets: dict[str, xr.Dataset] = {}
-        self.groups = {path: tuple(name for name, _ in group.arrays()) for path, group in self._groups.items()}
+        self._datasets: dict[tuple[str, bool], xr.Dataset] = {}
+        with _trusted_no_further(self.address):
+            self._arrays = {path: dict(group.arrays()) for path, group in self._groups.items()}
+            _check_names(self._groups, self._arrays, self.address)
+        self.groups = {path: tuple(arrays) for path, arrays in self._arrays.items()}
         if strict and not any(_conventions(group) for group in self._groups.values()):
             raise InvalidRequest(
                 "this Zarr store is no GeoZarr: none of its groups has multiscales, spatial or proj metadata",
@@ -100,31 +115,41 @@ class Output:
             )
         self.pyramids = {path: levels for path in self._groups if (levels := self._levels(path))}
 
-    def dataset(self, path: str) -> xr.Dataset:
-        """Open one group by its absolute path, lazily, with values decoded and the CRS as a coordinate."""
-        if path not in self._datasets:
-            self._datasets[path] = self._open(path)
-        return self._datasets[path]
+    def dataset(self, path: str, *, chunked: bool = True) -> xr.Dataset:
+        """Open one group by its absolute path, lazily, with values decoded and the CRS as a coordinate.
 
-    def _open(self, path: str) -> xr.Dataset:
+        Parameters
+        ----------
+        chunked
+            Read whole chunks, by dask where that is installed; else what is asked for alone.
+        """
+        if (path, chunked) not in self._datasets:
+            self._datasets[path, chunked] = self._open(path, chunked and find_spec("dask") is not None)
+        return self._datasets[path, chunked]
+
+    def _open(self, path: str, chunked: bool) -> xr.Dataset:
         import xarray as xr
+
+        from geozarr_runner.guard import guard
 
         group = self._groups[path]
         if not self.groups[path]:
             return xr.Dataset(attrs=group.attrs.asdict())
-        store = xr.backends.ZarrStore(
-            group,
-            mode="r",
-            # As xarray itself decides: in Zarr v2 the fill value marks what is missing, in v3 `_FillValue` does.
-            use_zarr_fill_value_as_mask=group.metadata.zarr_format == 2,
-        )
-        chunks: dict[str, int] | None = {} if find_spec("dask") else None
-        return xr.open_dataset(store, engine="store", chunks=chunks, decode_coords="all")
+        with _trusted_no_further(f"{self.address}{path}"):
+            store = xr.backends.ZarrStore(
+                group,
+                mode="r",
+                # As xarray itself decides: in Zarr v2 the fill value marks what is missing, in v3 `_FillValue` does.
+                use_zarr_fill_value_as_mask=group.metadata.zarr_format == 2,
+            )
+            for name, array in store.arrays():
+                _check(array, name, f"{self.address}{path}")
+                guard(array, self.address)
+            return xr.open_dataset(store, engine="store", chunks={} if chunked else None, decode_coords="all")
 
     def rasters(self, path: str) -> dict[str, tuple[int, ...]]:
         """Return the shape of every array of a group that has rows and columns, coordinates aside."""
-        group = self._groups[path]
-        shapes = {name: tuple(array.shape) for name, array in group.arrays()}
+        shapes = {name: tuple(array.shape) for name, array in self._arrays[path].items()}
         return {
             name: shape
             for name, shape in shapes.items()
@@ -133,8 +158,16 @@ class Output:
 
     def missing_value(self, path: str, name: str) -> float | None:
         """Return the number that stands for no data in an array, where its attributes name one."""
-        value = self._groups[path][name].attrs.get("missing_value")
-        return float(value) if isinstance(value, int | float) else None
+        value = self._arrays[path][name].attrs.get("missing_value")
+        try:
+            return float(value) if isinstance(value, int | float) else None
+        except OverflowError:  # a number of a thousand digits is in no array
+            return None
+
+    def chunk_bytes(self, path: str, name: str) -> int:
+        """Return how large one chunk of an array is, once it is decoded."""
+        array = self._arrays[path][name]
+        return math.prod(array.chunks) * array.dtype.itemsize
 
     def level(self, pyramid: str, number: int) -> Level:
         """Return a level of a multiscale group; its coarsest one where it has fewer."""
@@ -149,7 +182,7 @@ class Output:
             for entry in (layout if isinstance(layout, list) else ())
             if isinstance(entry, Mapping) and (asset := entry.get("asset"))
         ]
-        found = [place for place in places if place in self._groups]
+        found = [place for place in dict.fromkeys(places) if place in self._groups]
         levels = []
         for number, place in enumerate(found):
             rasters = self.rasters(place)
@@ -204,11 +237,16 @@ def open(  # noqa: A001  it is the public name, gz.open
     import xarray as xr
 
     source = Output(output, strict=strict)
+    datasets = {path: source.dataset(place) for path, place in _places(source, level).items()}
     try:
-        return xr.DataTree.from_dict({path: source.dataset(place) for path, place in _places(source, level).items()})
-    except ValueError as error:
+        return xr.DataTree.from_dict(datasets)
+    except (ValueError, KeyError, TypeError) as error:
         if "not aligned with its parents" not in str(error):
-            raise
+            raise ProductBroken(
+                f"its groups cannot be one tree: {' '.join(str(error).split())}",
+                given=source.address,
+                remedy=CONVERT_AGAIN,
+            ) from error
         raise InvalidRequest(
             "a group and one below it share dimensions of different lengths, which one tree cannot hold",
             given=source.address,
@@ -303,24 +341,22 @@ def _number(source: Output, level: int | str) -> int:
 def _read_groups(url: str) -> dict[str, zarr.Group]:
     """Return every group by its absolute path, parents before children."""
     import zarr
-    from zarr.errors import BaseZarrError
 
     store = Store(url)
-    if not any(store.read(name) is not None for name in METADATA):
+    found = {name: content for name in METADATA[:2] if (content := store.read(name)) is not None}
+    if not found and store.read(METADATA[2]) is None:
         raise _absent(url, store)
-    try:
-        root = zarr.open_group(store.for_zarr(), mode="r")
-        members = {f"/{path}": node for path, node in root.members(max_depth=None)}
-    except zarr.errors.ContainsArrayError as error:
-        raise InvalidRequest(
-            "this is a single array, not a store with groups", given=redact(url), remedy="give the store that it is in"
-        ) from error
-    except (BaseZarrError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise ProductBroken(
-            f"the store's metadata cannot be read: {' '.join(str(error).split()) or type(error).__name__}",
-            given=redact(url),
-            remedy="convert it again, with if_exists='overwrite'",
-        ) from error
+    with _trusted_no_further(redact(url)):
+        _count_nodes(next(iter(found.values()), b"{}"), redact(url))
+        try:
+            root = zarr.open_group(store.for_zarr(), mode="r")
+            members = {f"/{path}": node for path, node in root.members(max_depth=None)}
+        except zarr.errors.ContainsArrayError as error:
+            raise InvalidRequest(
+                "this is a single array, not a store with groups",
+                given=redact(url),
+                remedy="give the store that it is in",
+            ) from error
     if not members and store.local is None:
         raise ProductBroken(
             "the store has no consolidated metadata, and its server does not list what is there",
@@ -329,6 +365,81 @@ def _read_groups(url: str) -> dict[str, zarr.Group]:
         )
     groups = {path: node for path, node in sorted(members.items()) if isinstance(node, zarr.Group)}
     return {"/": root, **groups}
+
+
+def _count_nodes(metadata: bytes, address: str) -> None:
+    """Refuse a store with more groups and arrays than anybody would open at once."""
+    document = json.loads(metadata)
+    if not isinstance(document, dict):
+        raise ValueError("it is no JSON object")
+    listed = document.get("consolidated_metadata") if "zarr_format" in document else document
+    nodes = listed.get("metadata") if isinstance(listed, dict) else None
+    if isinstance(nodes, dict) and len(nodes) > MOST_NODES * (1 if "zarr_format" in document else 2):
+        raise ProductBroken(
+            f"it lists {len(nodes)} groups and arrays, and {MOST_NODES} are the most that is opened",
+            given=address,
+            remedy="open the groups that you want with xarray.open_dataset(address, engine='zarr', group=...)",
+        )
+
+
+def _check_names(
+    groups: Mapping[str, zarr.Group], arrays: Mapping[str, Mapping[str, zarr.Array[Any]]], address: str
+) -> None:
+    """Refuse names that end a line, or are more than names: all that show an output would have to expect them."""
+    for path, group in groups.items():
+        names = {*path.split("/"), *group.attrs.keys(), *arrays[path]}
+        for array in arrays[path].values():
+            names.update(array.attrs.keys(), map(str, _dimensions(array)))
+        for name in names:
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+                raise ProductBroken(
+                    f"something in the group {path} has a name with control characters: {name!r}",
+                    given=address,
+                    remedy=CONVERT_AGAIN,
+                )
+
+
+def _dimensions(array: zarr.Array[Any]) -> list[Any]:
+    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return list(named) if isinstance(named, list | tuple) else []
+
+
+def _check(array: zarr.Array[Any], name: str, place: str) -> None:
+    """Refuse an array whose metadata promise more than can be opened."""
+    objects = [math.ceil(size / max(chunk, 1)) for size, chunk in zip(array.shape, array.chunks, strict=True)]
+    width = 100 if array.dtype.hasobject else max(array.dtype.itemsize, 1)
+    chunk = math.prod(array.chunks) * width
+    # An index is read when its group is opened, and of times the first and the last.
+    index = len(array.shape) == 1 and _dimensions(array) == [name]
+    read = array.nbytes if index else 0
+    if index or "since" in str(array.attrs.get("units", "")):
+        read = max(read, chunk)
+    wrong = None
+    if not all(_is_number(array.attrs.get(name, 0)) for name in ("scale_factor", "add_offset")):
+        wrong = "its scale_factor and add_offset are no numbers"
+    elif math.prod(objects) > MOST_OBJECTS or max(objects, default=0) > MOST_ALONG_A_DIMENSION:
+        wrong = f"it says that it has {' x '.join(map(str, objects))} chunks"
+    elif chunk > LARGEST_CHUNK:
+        wrong = f"it says that each of its chunks has {human_bytes(chunk)}"
+    elif read > MOST_READ_AT_ONCE:
+        wrong = f"it is read when it is opened, and says that it has {human_bytes(read)}"
+    if wrong is not None:
+        raise ProductBroken(f"an array cannot be opened: {wrong}", given=f"{place}/{name}", remedy=CONVERT_AGAIN)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return isinstance(value, int | float) and abs(value) < 2**1000
+
+
+@contextmanager
+def _trusted_no_further(place: str) -> Iterator[None]:
+    """Say `ProductBroken` of whatever comes of a store that is not what it seems."""
+    from geozarr_runner.guard import within
+
+    with within(place, "the store's metadata cannot be read", CONVERT_AGAIN):
+        yield
 
 
 def _absent(url: str, store: Store) -> InvalidRequest:

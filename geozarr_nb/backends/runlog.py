@@ -122,7 +122,7 @@ def _of_run(content: bytes, run: str) -> list[Event]:
     """Return the events of one run out of a file that holds many."""
     found: list[Event] = []
     is_ours = False
-    for event in parse_all(content.decode("utf-8", errors="replace").splitlines()):
+    for event in parse_all(content.decode("utf-8", errors="replace").split("\n")):
         if event.type == "run":
             is_ours = event.get("id") == run
         if is_ours:

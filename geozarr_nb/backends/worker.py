@@ -121,7 +121,7 @@ def keep_errors(job: JobFolder) -> list[str]:
         with job.log.open("a", encoding="utf-8") as log:
             for line in lines:
                 event = {"v": 1, "time": now(), "type": "log", "source": "stderr", "text": line}
-                log.write(json.dumps(event, ensure_ascii=False) + "\n")
+                log.write(json.dumps(event) + "\n")
     job.errors.unlink()
     return lines[-LAST_WORDS:]
 

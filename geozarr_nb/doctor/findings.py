@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from geozarr_runner import html
+from geozarr_runner.text import printable
 
 Verdict = Literal["ok", "warning", "problem"]
 MARKS: Mapping[Verdict, str] = {"ok": "ok", "warning": "!", "problem": "X"}
@@ -60,9 +61,10 @@ class Diagnosis:
         width = max((len(finding.name) for finding in self.findings), default=0)
         lines = []
         for finding in self.findings:
-            lines.append(f"{MARKS[finding.verdict]:>2}  {finding.name:<{width}}  {finding.found}")
+            lines.append(f"{MARKS[finding.verdict]:>2}  {finding.name:<{width}}  {printable(finding.found)}")
             if finding.verdict != "ok":
-                lines += [f"{'':{width + 6}}{finding.why}", f"{'':{width + 6}}remedy: {finding.remedy}"]
+                said = (finding.why, f"remedy: {finding.remedy}")
+                lines += [f"{'':{width + 6}}{printable(each)}" for each in said]
         return "\n".join([*lines, self._summary()])
 
     def _repr_html_(self) -> str:

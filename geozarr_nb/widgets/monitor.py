@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 import ipywidgets
@@ -20,6 +19,7 @@ from geozarr_nb.widgets.pages import Pages
 from geozarr_nb.widgets.panel import BORDER, MONOSPACE, Panel, button, change, code, facts, flow, lines, status
 from geozarr_nb.widgets.row import SIGNS, Pace, advice, row
 from geozarr_nb.widgets.viewer import Viewer
+from geozarr_runner.html import escape
 
 ROWS = 15
 ROWS_A_BEAT = 10  # with four beats a second: what bounds the messages, however many jobs run
@@ -329,7 +329,7 @@ def _log(name: str, texts: list[str]) -> str:
     # A column in reverse begins at its end, and stays there.
     frame = "display:flex;flex-direction:column-reverse;overflow:auto;max-height:16em"
     own = "flex:none;overflow:visible"  # front ends let it shrink, and scroll by itself from its top
-    label = escape(f"Log of {name}", quote=True)
+    label = escape(f"Log of {name}")
     text = escape("\n".join(texts)) or "nothing in the log yet"
     return (
         f'<div role="log" tabindex="0" aria-label="{label}" style="{frame};border:{BORDER}">'

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from html import escape
 from typing import Any
 
 import ipywidgets
+
+from geozarr_runner.html import escape
 
 # Colours are the theme's own, light or dark; without JupyterLab the text's.
 FAINT = "color:var(--jp-ui-font-color2, inherit)"

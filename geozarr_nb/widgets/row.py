@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from html import escape
 
 import ipywidgets
 import traitlets
@@ -16,6 +15,7 @@ from geozarr_nb.widgets.background import SEEN, sentence
 from geozarr_nb.widgets.feed import Feed, Subscriber
 from geozarr_nb.widgets.panel import FAINT, Panel, change, facts, lines
 from geozarr_runner.events import amount, human_bytes
+from geozarr_runner.html import escape
 
 SECONDS_OF_RATE = 8.0
 SHORTEST_EVIDENCE = 2.0
@@ -140,7 +140,7 @@ def row(state: gz.JobState, pace: str) -> str:
     if progress is not None:
         if progress.total:
             share = min(progress.done / progress.total, 1.0)
-            label = escape(f"{state.stage or 'progress'} of {state.name}", quote=True)
+            label = escape(f"{state.stage or 'progress'} of {state.name}")
             parts.append(f'<progress max="1" value="{share:.3f}" aria-label="{label}" style="width:8em"></progress>')
         parts.append(escape(amount(*progress)))
     if pace:

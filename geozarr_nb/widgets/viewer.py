@@ -7,7 +7,6 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import ipywidgets
@@ -17,6 +16,7 @@ import geozarr_nb as gz
 from geozarr_nb.widgets.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.panel import WIDE, Panel, change, code, facts, flow, lines, status
 from geozarr_runner.addresses import redact
+from geozarr_runner.html import escape
 
 AUTOMATIC_GROUP = (("the one that suits best", ""),)
 AUTOMATIC = "those that suit best"
@@ -325,7 +325,7 @@ def _image(picture: Any) -> str:
     """Return a picture as HTML with words for those who do not see it."""
     encoded = io.BytesIO()
     picture.image.save(encoded, "PNG")
-    words = escape(f"Picture of {_described(picture)}", quote=True)
+    words = escape(f"Picture of {_described(picture)}")
     data = base64.b64encode(encoded.getvalue()).decode()
     # Few pixels are drawn larger, and as what they are.
     look = "width:min(100%, 32em);height:auto;image-rendering:pixelated"

@@ -7,7 +7,7 @@ from typing import Any
 from geozarr_runner.addresses import redact
 from geozarr_runner.errors import ProductBroken
 from geozarr_runner.estimate import needed
-from geozarr_runner.pixels import CODEC_ERRORS, region
+from geozarr_runner.pixels import region
 from geozarr_runner.preflight import Plan
 from geozarr_runner.store import Store
 
@@ -25,20 +25,30 @@ def diagnose(plan: Plan, source_url: str) -> ProductBroken | None:
     store = Store(source_url)
     if store.local is None:
         return None
+    from geozarr_runner.guard import MISREAD, guard
+
     root = zarr.open_group(
         store.for_zarr(is_view=True), mode="r", zarr_format=3 if plan.product.zarr_format == 3 else 2
     )
     for array in needed(plan.product, plan.groups):
-        opened: Any = root[array.path.strip("/")]
+        stored: Any = root[array.path.strip("/")]
+        opened = guard(stored, redact(plan.product.url))
         for index, key in zip(array.indices(), array.object_keys(), strict=True):
             if not (store.local / key).exists():
                 continue
             try:
                 opened[region(array, index)]
-            except CODEC_ERRORS as error:
+            except (ProductBroken, OSError, *MISREAD) as error:
                 return ProductBroken(
-                    f"a stored chunk of {array.path} cannot be decoded, its pixels are lost: {error}",
+                    f"a stored chunk of {array.path} cannot be decoded, its pixels are lost: {_reason(error)}",
                     given=f"{redact(plan.product.url)}/{key}",
                     remedy="fetch the product again, or tell whoever publishes it; groups without it can be converted",
                 )
     return None
+
+
+def _reason(error: BaseException) -> str:
+    """Return what is wrong: of our own error the decoder's words, which it was made of."""
+    if isinstance(error, ProductBroken) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__

@@ -26,6 +26,8 @@ import traceback
 from enum import IntEnum
 from typing import ClassVar
 
+from geozarr_runner.text import printable
+
 
 class ExitCode(IntEnum):
     """Exit codes of `geozarr-runner` and `geozarr-nb`; documented and stable."""
@@ -65,11 +67,12 @@ class GeozarrError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        lines = [self.message]
+        # Each holds words of products, servers and other people's files.
+        lines = [printable(self.message)]
         if self.given is not None:
-            lines.append(f"  given:  {self.given}")
+            lines.append(f"  given:  {printable(str(self.given))}")
         if self.remedy:
-            lines.append(f"  remedy: {self.remedy}")
+            lines.append(f"  remedy: {printable(self.remedy)}")
         return "\n".join(lines)
 
     def _render_traceback_(self) -> list[str]:

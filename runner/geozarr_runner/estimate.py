@@ -19,6 +19,7 @@ from geozarr_runner.metadata import MOST_OBJECTS, figure
 from geozarr_runner.product import Array, Product
 from geozarr_runner.profiles import check_packed, profile_of
 from geozarr_runner.store import Store
+from geozarr_runner.text import printable
 
 ASKED_AT_ONCE = 100_000
 # Of so few objects each is asked for its size; of more, their folder is listed.
@@ -78,8 +79,8 @@ class Estimate:
         return f"; about {human_bytes(self.packed_bytes)} with packed=True"
 
     def __repr__(self) -> str:
-        lines = [f"  {name}: {value}" for name, value in self._facts().items() if value]
-        return "\n".join([f"{self.product}:", *lines])
+        lines = [printable(f"  {name}: {value}") for name, value in self._facts().items() if value]
+        return "\n".join([printable(f"{self.product}:"), *lines])
 
     def _repr_html_(self) -> str:
         return html.block(self.product, html.facts(self._facts()))

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from geozarr_runner import folders
 from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.spelling import in_shell
+from geozarr_runner.text import printable
 
 SCHEMA_VERSION = 1
 # Those of every run; "archive" is there only where one was asked for.
@@ -44,7 +45,19 @@ Stage = Literal["preflight", "stage", "convert", "verify", "publish", "archive"]
 Unit = Literal["bytes", "chunks", "variables"]
 Progress = Callable[[int, int | None, Unit], None]
 SECONDS_BETWEEN_PROGRESS = 0.1
+# What an event of each type has as text; of other types nothing is taken for granted.
+_TEXTS: Mapping[str, tuple[str, ...]] = {
+    "run": ("id",),
+    "stage": ("stage", "state"),
+    "progress": ("stage",),
+    "message": ("text",),
+    "log": ("text",),
+    "warning": ("message",),
+    "error": ("code", "message"),
+    "result": ("path",),
+}
 CLEAR_LINE = "\r\x1b[K"
+CONVERTERS_LINE = "  | "
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +85,39 @@ def parse(line: str) -> Event | None:
         document = from_json(line)
         time = datetime.fromisoformat(document.pop("time"))
         kind = document.pop("type")
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    if not isinstance(kind, str) or time.tzinfo is None or not _is_whole(kind, document):
         return None
     document.pop("v", None)
     return Event(kind, time, document)
+
+
+def _is_whole(kind: str, fields: Mapping[str, Any]) -> bool:
+    """Return whether an event has what its readers take for granted: logs may be made by anybody."""
+    if not all(isinstance(fields.get(name), str) for name in _TEXTS.get(kind, ())):
+        return False
+    match kind:
+        case "stage":
+            return _is_measure(fields.get("seconds", 0 if fields["state"] == "started" else None))
+        case "progress":
+            total = fields.get("total")
+            return isinstance(fields.get("done"), int) and all(
+                _is_measure(each) for each in (fields["done"], 0 if total is None else total)
+            )
+        case "result":
+            archive = fields.get("archive")
+            packed = not archive or (isinstance(archive, dict) and _is_measure(archive.get("bytes")))
+            measured = fields.get("skipped") or all(
+                _is_measure(fields.get(name)) for name in ("bytes_written", "seconds")
+            )
+            return bool(packed and measured) and (not archive or "path" in archive)
+        case _:
+            return True
+
+
+def _is_measure(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < 2**63
 
 
 def parse_all(lines: Iterable[str]) -> Iterator[Event]:
@@ -85,30 +127,36 @@ def parse_all(lines: Iterable[str]) -> Iterator[Event]:
 
 def describe(event: Event) -> str:
     """Return the event as one line for a person; empty for one that only a program needs."""
+
+    def said(name: str) -> str:
+        return printable(str(event[name]))
+
     match event.type:
         case "message":
-            return str(event["text"])
+            return said("text")
+        case "log":
+            return f"{CONVERTERS_LINE}{printable(str(event['text']).expandtabs())}"
         case "warning":
-            return f"warning: {event['message']}" + (f" ({event['remedy']})" if event.get("remedy") else "")
+            return f"warning: {said('message')}" + (f" ({said('remedy')})" if event.get("remedy") else "")
         case "error":
-            given = f"\n  given:  {event['given']}" if event.get("given") else ""
-            remedy = f"\n  remedy: {event['remedy']}" if event.get("remedy") else ""
-            return f"error [{event['code']}]: {event['message']}{given}{remedy}"
+            given = f"\n  given:  {said('given')}" if event.get("given") else ""
+            remedy = f"\n  remedy: {said('remedy')}" if event.get("remedy") else ""
+            return f"error [{said('code')}]: {said('message')}{given}{remedy}"
         case "stage" if event.get("state") == "finished":
-            return f"{event['stage']}: done in {event['seconds']:.1f} s"
+            return f"{said('stage')}: done in {event['seconds']:.1f} s"
         case "result" if event.get("skipped"):
             todo = "" if event.get("archive") else ": nothing to do"
-            return f"{event['path']} is there already, made from the same request{todo}{_archive(event)}"
+            return f"{said('path')} is there already, made from the same request{todo}{_archive(event)}"
         case "result":
             size = human_bytes(event["bytes_written"])
-            return f"{event['path']}: {size} in {event['seconds']:.1f} s, verified{_archive(event)}"
+            return f"{said('path')}: {size} in {event['seconds']:.1f} s, verified{_archive(event)}"
         case _:
             return ""
 
 
 def _archive(event: Event) -> str:
     found = event.get("archive")
-    return f"; as one file {found['path']}: {human_bytes(found['bytes'])}" if found else ""
+    return f"; as one file {printable(str(found['path']))}: {human_bytes(found['bytes'])}" if found else ""
 
 
 def amount(done: int, total: int | None, unit: str) -> str:
@@ -218,9 +266,9 @@ class Reporter:
             # A terminal shows progress in its last line, which the next line then takes.
             match kind:
                 case "log":
-                    text = f"  | {fields['text']}\n"
+                    text = f"{describe(Event(kind, now, fields))}\n"
                 case "progress":
-                    text = f"{fields['stage']}: {amount(fields['done'], fields['total'], fields['unit'])}"
+                    text = printable(f"{fields['stage']}: {amount(fields['done'], fields['total'], fields['unit'])}")
                 case _:
                     said = in_shell(describe(Event(kind, now, fields)))
                     text = f"{said}\n" if said else ""

@@ -14,6 +14,7 @@ from geozarr_runner.errors import GroupsMissing, InvalidRequest
 from geozarr_runner.product import Group, Product
 from geozarr_runner.profiles import Profile, profile_of
 from geozarr_runner.spelling import word
+from geozarr_runner.text import printable
 
 EXAMPLE = 'groups=["/measurements/reflectance/r20m"]'
 SHOWN = 25
@@ -96,7 +97,7 @@ class GroupReport:
             lines.append(f"Unfit: ... and {len(self.unfit) - SHOWN} more")
         lines += [f"Suggestions: {group} -> {' or '.join(near)}" for group, near in self.suggestions.items() if near]
         lines += [f"Without effect: {warning}" for warning in self.warnings]
-        return tuple(lines)
+        return tuple(map(printable, lines))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for JSON."""
@@ -105,7 +106,8 @@ class GroupReport:
     def __repr__(self) -> str:
         verdict = "ok" if self.ok else "not as asked"
         chosen = ", ".join(self.found) or ("nothing" if self.wanted or self.unfit else "the whole product")
-        return "\n".join([f"{self.product}: {verdict}; would convert {chosen}", *(f"  {line}" for line in self.lines)])
+        title = printable(f"{self.product}: {verdict}; would convert {chosen}")
+        return "\n".join([title, *(f"  {line}" for line in self.lines)])
 
     def _repr_html_(self) -> str:
         rows = [(group, "will be converted", "") for group in self.found]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
+from html import escape as escape_markup
 from typing import Any, Protocol
+
+from geozarr_runner.text import printable_lines
 
 _TABLE = "border-collapse:collapse;font-size:90%"
 _ON_THE_WEB = re.compile(r"https?://[^\s/][^\s]*")
@@ -34,6 +36,11 @@ class Views:
     """
 
     make: Callable[[object], Any] = staticmethod(lambda _: None)
+
+
+def escape(text: str) -> str:
+    """Return a text for HTML: no markup, and nothing that turns the order of what follows."""
+    return escape_markup(printable_lines(text))
 
 
 def bundle(thing: Shown) -> dict[str, Any]:

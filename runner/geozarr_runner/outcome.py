@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geozarr_runner.text import printable
+
 LONGEST_FIELD = 8000  # characters: Argo keeps it in an object of the cluster's, all of which have to be small
 LONGEST_MESSAGE = 1000  # characters: Kubernetes cuts a container's last words off after 4096 bytes
 
@@ -30,7 +32,7 @@ def write_last_words(path: Path, event: Mapping[str, Any]) -> None:
     OSError
     """
     if event["type"] == "error":
-        text = " ".join(f"[{event['code']}] {event['message']}".split())
+        text = printable(" ".join(f"[{event['code']}] {event['message']}".split()))
         path.write_text(text[:LONGEST_MESSAGE], encoding="utf-8", errors="replace")
 
 

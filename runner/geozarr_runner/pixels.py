@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import lzma
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -22,18 +20,6 @@ if TYPE_CHECKING:
 
 WINDOW = 128
 ABSENT_OBJECTS_SAMPLED = 3
-# What zarr and its codecs raise for bytes that cannot be decoded.
-CODEC_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    SystemError,
-    LookupError,
-    TypeError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-)
 Values = NDArray[np.float64]
 Window = tuple[slice, ...]
 
@@ -49,12 +35,19 @@ class Pair:
 
 
 class Pixels:
-    """Decoded values of the arrays of one store."""
+    """Decoded values of the arrays of one store.
 
-    def __init__(self, store: Store, zarr_format: int) -> None:
+    Attributes
+    ----------
+    address
+        What an error calls the store.
+    """
+
+    def __init__(self, store: Store, zarr_format: int, address: str) -> None:
         import zarr
 
         self.store = store
+        self.address = address
         self._format = zarr_format
         with store.translated():
             self._root: zarr.Group = zarr.open_group(
@@ -62,10 +55,15 @@ class Pixels:
             )
 
     def read(self, array: Array, window: Window) -> Values:
-        """Return a window as a reader of the CF conventions sees it: scaled, and NaN where there is nothing."""
+        """Return a window as a reader of the CF conventions sees it: scaled, and NaN where there is nothing.
+
+        Raises
+        ------
+        ProductBroken
+            A stored object cannot be decoded, or becomes more than its array has room for.
+        """
         with self.store.translated():
-            opened: Any = self._root[array.path.strip("/")]
-            raw = np.asarray(opened[window])
+            raw = np.asarray(self._open(array.path)[window])
         values = raw.astype(np.float64)
         fill = array.attributes.get("_FillValue")
         if fill is None and self._format == 2:
@@ -77,8 +75,13 @@ class Pixels:
     def read_path(self, path: str, window: Window) -> Values:
         """Return a window of an array that holds plain numbers, coordinates say."""
         with self.store.translated():
-            opened: Any = self._root[path.strip("/")]
-            return np.asarray(opened[window], dtype=np.float64)
+            return np.asarray(self._open(path)[window], dtype=np.float64)
+
+    def _open(self, path: str) -> Any:
+        from geozarr_runner.guard import guard
+
+        array: Any = self._root[path.strip("/")]
+        return guard(array, self.address)
 
 
 def compare(pair: Pair, source: Pixels, written: Pixels) -> tuple[list[str], int]:

@@ -21,7 +21,7 @@ from geozarr_runner import convert, item, machine, publish, upload
 from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.archive import Archive, discard, existing, offer, pack
 from geozarr_runner.diagnose import diagnose
-from geozarr_runner.errors import ConverterFailed, ConverterKilled, StorageFailed, VerificationFailed
+from geozarr_runner.errors import ConverterFailed, ConverterKilled, ProductBroken, StorageFailed, VerificationFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.layout import written
 from geozarr_runner.memory import memory_of_part, worth_reading
@@ -239,7 +239,7 @@ class _Work:
                 verified = verify(plan, staged.url, output, progress)
         except ConverterKilled:
             raise
-        except (ConverterFailed, VerificationFailed) as failure:
+        except (ConverterFailed, ProductBroken, VerificationFailed) as failure:
             if (broken := diagnose(plan, staged.url)) is not None:
                 raise broken from failure
             raise

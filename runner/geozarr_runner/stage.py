@@ -21,7 +21,7 @@ from geozarr_runner.download import download
 from geozarr_runner.errors import ProductBroken, StorageFull
 from geozarr_runner.estimate import needed
 from geozarr_runner.events import Progress, Reporter, human_bytes
-from geozarr_runner.frames import cut_off
+from geozarr_runner.frames import flaws
 from geozarr_runner.keys import inside
 from geozarr_runner.preflight import Plan, fill_of_text
 from geozarr_runner.product import Array, parents_of
@@ -104,9 +104,9 @@ def _most(array: Array) -> int:
 
 def _check_frames(plan: Plan, arrays: Iterable[Array], root: Path) -> None:
     for array in arrays:
-        for found in cut_off(array, root):
+        for found in flaws(array, root):
             raise ProductBroken(
-                f"a stored chunk of {array.path} is cut off: {found}",
+                f"a stored chunk of {array.path} is not what its array says: {found}",
                 given=f"{redact(plan.product.url)}/{found.key}",
                 remedy="fetch the product again, or tell whoever publishes it; groups without it can be converted",
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from typing import Any
 
 # Controls, formats (bidirectional marks among them), lone surrogates, private use, line and paragraph separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -20,5 +22,25 @@ def printable(text: str) -> str:
         return text
     return "".join(
         letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _HIDDEN else letter
+        for letter in text
+    )
+
+
+def printable_lines(text: str) -> str:
+    """Return a text whose lines are ours, each of them printable; a tab becomes blanks."""
+    return "\n".join(printable(line.expandtabs()) for line in text.split("\n"))
+
+
+def printable_json(document: Any) -> str:
+    r"""Return a document as JSON for a terminal: exactly what it says, with what cannot be seen in JSON's own escapes.
+
+    Examples
+    --------
+    >>> printable_json({"name": "caf\u00e9\u202e"})
+    '{\n  "name": "caf\u00e9\\u202e"\n}'
+    """
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+    return "".join(
+        json.dumps(letter)[1:-1] if letter != "\n" and unicodedata.category(letter) in _HIDDEN else letter
         for letter in text
     )

@@ -15,11 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from geozarr_runner.errors import ProductUnreachable, VerificationFailed
+from geozarr_runner.addresses import redact
+from geozarr_runner.errors import ProductBroken, ProductUnreachable, VerificationFailed
 from geozarr_runner.events import Progress
-from geozarr_runner.frames import cut_off
+from geozarr_runner.frames import flaws
 from geozarr_runner.layout import NOT_COPIED, REFLECTANCE, SMALLEST_OVERVIEW
-from geozarr_runner.pixels import CODEC_ERRORS, Pair, Pixels, compare
+from geozarr_runner.pixels import Pair, Pixels, compare
 from geozarr_runner.preflight import Plan
 from geozarr_runner.product import Group, Product, open_product
 from geozarr_runner.profiles import crs_of
@@ -59,8 +60,8 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
     ------
     VerificationFailed
         With the first problems in its message.
-    ProductUnreachable
-        When the source's pixels cannot be read any more.
+    ProductUnreachable, ProductBroken
+        When the source's pixels cannot be read any more, or cannot be decoded.
     """
     findings = _Findings()
     try:
@@ -77,8 +78,9 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
     if findings.problems:  # the pixels of a wrong structure say nothing
         raise _failed(plan, findings.problems)
     in_place = source_url == plan.product.url  # and is read as the product was
-    source = Pixels(plan.product.store if in_place else Store(source_url), plan.product.zarr_format)
-    written = Pixels(Store(str(output)), 3)
+    store = plan.product.store if in_place else Store(source_url)
+    source = Pixels(store, plan.product.zarr_format, redact(plan.product.url))
+    written = Pixels(Store(str(output)), 3, str(output))
     check = _check_for(plan, source, written, output)
     compared = 0
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -100,12 +102,14 @@ def _check_for(plan: Plan, source: Pixels, written: Pixels, output: Path) -> Cal
 
         warped = Warp(plan.product, source)
 
+    from geozarr_runner.guard import MISREAD
+
     def check(pair: Pair) -> tuple[list[str], int]:
         # Before anything is decoded: what a decoder makes of a cut-off chunk is a matter of luck.
         broken = [
-            f"{array.path}: a chunk cannot be read, it is cut off: {found}"
+            f"{array.path}: a chunk cannot be read: {found}"
             for array in (pair.output, *pair.overviews)
-            for found in islice(cut_off(array, output), 1)
+            for found in islice(flaws(array, output), 1)
         ]
         if broken:
             return broken, 0
@@ -113,8 +117,12 @@ def _check_for(plan: Plan, source: Pixels, written: Pixels, output: Path) -> Cal
             if pair.warped and warped is not None:
                 return warped.compare(pair, written)
             return compare(pair, source, written)
-        except CODEC_ERRORS as error:
-            return [f"{pair.output.path}: its pixels cannot be read: {error}"], 0
+        except ProductBroken as error:
+            if not str(error.given).startswith(written.address):
+                raise
+            return [f"{pair.output.path}: its pixels cannot be read: {error.message}"], 0
+        except MISREAD as error:  # attributes that are no numbers, say
+            return [f"{pair.output.path}: its pixels cannot be compared: {error}"], 0
 
     return check
 

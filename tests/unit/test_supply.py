@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from packaging.utils import canonicalize_name
 
 from tests.unit.test_image import pins
@@ -252,6 +254,46 @@ def test_only_a_whole_answer_is_good_news(case: str, tmp_path: Path) -> None:
     done = run("audit.py", tmp_path / "pins.txt", PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stdout) == (code, said)
     assert ("the service does not know 1 of 1: a" in done.stderr) == (code == 2)
+
+
+def advisories(folder: Path, *, changed: str = "", **more: Any) -> Path:
+    """Write a copy of the database that knows one thing: of a, from 1.0 on, which is mended in 2.1."""
+    path = folder / "vulns" / "a" / "PYSEC-1.yaml"
+    path.parent.mkdir(parents=True)
+    events = [{"introduced": "1.0"}, {"fixed": "2.1"}]
+    affected = {"package": {"name": "a", "ecosystem": "PyPI"}, "ranges": [{"type": "ECOSYSTEM", "events": events}]}
+    document = {"id": "PYSEC-1", "aliases": ["CVE-1"], "affected": [affected], **more}
+    day = changed or datetime.now(UTC).date().isoformat()
+    path.write_text(f"{yaml.safe_dump(document)}modified: '{day}T00:00:00Z'\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("version", "more", "code", "said"),
+    [
+        ("0.9", {}, 0, "nothing is known against 1 packages by a database that was last changed on "),
+        ("2.0", {}, 1, "a 2.0: PYSEC-1 (CVE-1); fixed in 2.1\n"),
+        ("2.1", {}, 0, "nothing is known"),
+        ("2.0", {"withdrawn": "2025-01-01T00:00:00Z"}, 0, "nothing is known"),
+        ("2.1", {"changed": "2024-01-31"}, 2, ""),
+        ("2.0", {"changed": "2024-01-31"}, 1, "a 2.0: PYSEC-1"),
+    ],
+)
+def test_a_copy_of_the_database_is_asked_and_says_how_old_it_is(
+    version: str, more: dict[str, str], code: int, said: str, tmp_path: Path
+) -> None:
+    folder = advisories(tmp_path / "copy", **more)
+    (tmp_path / "pins.txt").write_text(f"A[extra]=={version} \\\n    --hash=sha256:00\n# b==1.0\n")
+    done = run("audit.py", "--advisories", folder, tmp_path / "pins.txt")
+    assert (done.returncode, done.stdout[: len(said)]) == (code, said)
+    if "changed" in more:
+        assert "that was last changed on 2024-01-31, " in done.stderr
+
+
+def test_a_folder_that_is_no_database_is_no_good_news(tmp_path: Path) -> None:
+    done = run("audit.py", "--advisories", tmp_path)
+    assert done.returncode == 2
+    assert "is no copy of the database" in done.stderr
 
 
 def test_make_writes_both_beside_the_rest_of_a_release() -> None:
