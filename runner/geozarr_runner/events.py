@@ -17,7 +17,8 @@ result    path, groups, skipped, bytes_read, bytes_written, seconds, versions, i
 log       source, text: a line of the converter's; in the log file, in the stream where that is asked for
 ========  =====================================================================================
 
-A reader passes over types and fields that it does not know; `v` grows only when a field changes its meaning.
+A reader passes over types and fields that it does not know; `v` grows only when a field changes its meaning. `parse`
+gives an event of a later `v` as one of the type "later", without fields.
 """
 
 from __future__ import annotations
@@ -41,6 +42,23 @@ Stage = Literal["preflight", "stage", "convert", "verify", "publish", "archive"]
 Unit = Literal["bytes", "chunks", "variables"]
 Progress = Callable[[int, int | None, Unit], None]
 SECONDS_BETWEEN_PROGRESS = 0.1
+LATER = "later"  # the type of an event that a later version has written
+_TEXT, _NUMBER, _COUNT, _NONE = (str,), (int, float), (int,), (type(None),)
+_NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
+    "run": {"id": _TEXT},
+    "stage": {"stage": _TEXT, "state": _TEXT},
+    "progress": {"stage": _TEXT, "done": _COUNT, "total": (*_COUNT, *_NONE), "unit": _TEXT},
+    "message": {"text": _TEXT},
+    "warning": {"code": _TEXT, "message": _TEXT, "remedy": (*_TEXT, *_NONE)},
+    "error": {"code": _TEXT, "message": _TEXT, "remedy": (*_TEXT, *_NONE), "exit_code": (*_COUNT, *_NONE)},
+    "result": {
+        "path": _TEXT,
+        "bytes_written": (*_NUMBER, *_NONE),
+        "seconds": (*_NUMBER, *_NONE),
+        "archive": (dict, *_NONE),
+    },
+    "log": {"text": _TEXT},
+}
 CLEAR_LINE = "\r\x1b[K"
 
 
@@ -64,15 +82,36 @@ class Event:
 
 
 def parse(line: str) -> Event | None:
-    """Read one line of a stream; None for a line that is no event (a half-written last one, say)."""
+    """Read one line of a stream; None for a line that is no event (a half-written last one, say).
+
+    What lies beside an output may be anybody's: an event without its fields is none. One whose `v` is a later version's
+    has the type "later", and no fields, where its type is a known one: what they mean is not known here.
+    """
     try:
         document = json.loads(line)
         time = datetime.fromisoformat(document.pop("time"))
         kind = document.pop("type")
-    except (ValueError, TypeError, KeyError, AttributeError):
+        version = document.pop("v", SCHEMA_VERSION)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    document.pop("v", None)
-    return Event(kind, time, document)
+    if not isinstance(kind, str) or not isinstance(version, int):
+        return None
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    if version > SCHEMA_VERSION and kind in _NEEDED:
+        return Event(LATER, time)
+    return Event(kind, time, document) if _is_whole(kind, document) else None
+
+
+def _is_whole(kind: str, fields: dict[str, Any]) -> bool:
+    """Return whether an event has the fields that its readers count on."""
+    needed = _NEEDED.get(kind, {})
+    if kind == "stage" and fields.get("state") == "finished":
+        needed = {**needed, "seconds": _NUMBER}
+    return all(
+        isinstance(fields.get(name), types) and not (bool not in types and isinstance(fields.get(name), bool))
+        for name, types in needed.items()
+    )
 
 
 def parse_all(lines: Iterable[str]) -> Iterator[Event]:
@@ -97,15 +136,17 @@ def describe(event: Event) -> str:
             todo = "" if event.get("archive") else ": nothing to do"
             return f"{event['path']} is there already, made from the same request{todo}{_archive(event)}"
         case "result":
-            size = human_bytes(event["bytes_written"])
-            return f"{event['path']}: {size} in {event['seconds']:.1f} s, verified{_archive(event)}"
+            size, seconds = human_bytes(event.get("bytes_written") or 0), event.get("seconds") or 0
+            return f"{event['path']}: {size} in {seconds:.1f} s, verified{_archive(event)}"
         case _:
             return ""
 
 
 def _archive(event: Event) -> str:
     found = event.get("archive")
-    return f"; as one file {found['path']}: {human_bytes(found['bytes'])}" if found else ""
+    if not found or not isinstance(found.get("bytes"), int | float):
+        return ""
+    return f"; as one file {found.get('path')}: {human_bytes(found['bytes'])}"
 
 
 def amount(done: int, total: int | None, unit: str) -> str:

@@ -28,6 +28,7 @@ from geozarr_runner.item import address_of
 from geozarr_runner.store import storage_failure
 
 PROVENANCE = "geozarr_runner"
+RECORD_VERSION = 1
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
