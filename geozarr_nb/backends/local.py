@@ -42,7 +42,6 @@ from geozarr_nb.errors import (
     GeozarrError,
     InvalidRequest,
     JobNotFound,
-    LaterVersion,
     OutputBusy,
     StateUnusable,
     StorageFailed,
@@ -271,7 +270,7 @@ class LocalBackend:
         """Return a job's state; one whose folder cannot be used is a state of its own, which says why."""
         try:
             return self._state(name, places)
-        except (JobNotFound, StateUnusable, LaterVersion) as error:
+        except (InvalidRequest, StateUnusable) as error:
             return _odd(self._folders.job(name), error)
 
     def _state(self, name: str, places: Mapping[str, int] | None = None) -> JobState:

@@ -281,7 +281,7 @@ class Attempt:
         if stored:
             try:
                 return Request.from_json(json.loads(stored))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 pass  # another version's, or edited: the parameters tell as much as they can
         return _request_of(self.parameters)
 
