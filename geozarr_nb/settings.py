@@ -207,7 +207,9 @@ def _here() -> Path:
 
 
 def _shown(origin: str) -> str:
-    return {"argument": "arguments"}.get(origin, origin)
+    from geozarr_runner.text import printable
+
+    return {"argument": "arguments"}.get(origin, printable(origin))
 
 
 def _refuse_choices(path: Path, parameters: Mapping[str, str], environ: Mapping[str, str]) -> None:

@@ -14,6 +14,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from geozarr_nb.doctor.findings import Finding, Verdict
+from geozarr_nb.errors import StateUnusable
+from geozarr_nb.ownership import check_folder
 from geozarr_nb.settings import Settings
 from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import GeozarrError
@@ -229,6 +231,8 @@ def _folder(name: str, folder: Path, needed: int, why: str, lacking: Verdict = "
         name, "choose another output"
     )
     try:
+        if name == "state folder":
+            check_folder(folder)
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not existing.is_dir():
             return Finding(name, "problem", f"{existing} is a file", why, f"move it away, or {another}")
@@ -237,6 +241,8 @@ def _folder(name: str, folder: Path, needed: int, why: str, lacking: Verdict = "
                 name, "problem", f"{existing} cannot be written", why, f"chmod u+wx {existing}, or {another}"
             )
         free = shutil.disk_usage(existing).free
+    except StateUnusable as error:
+        return Finding(name, "problem", f"{folder}: {error.message}", why, error.remedy)
     except OSError as error:
         return Finding(name, "problem", f"{folder}: {error.strerror}", why, another)
     found = f"{folder}: {human_bytes(free)} free, about {human_bytes(needed)} needed"
