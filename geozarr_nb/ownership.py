@@ -77,9 +77,11 @@ def open_own(path: Path, flags: int, *, alone: bool = False) -> int:
         # A FIFO would have us wait for whoever writes to it.
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a FIFO or a socket
-            raise _not_ours(path, "it is a link or a special file") from error
-        raise
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # a link; a FIFO or a socket
+            raise _not_ours(path, "it is a link or no regular file") from error
+        if error.errno in (errno.ENOENT, errno.ENOTDIR) or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise  # it is not there, or cannot be written: a storage error
+        raise _not_ours(path, f"it cannot be read ({os.strerror(error.errno or 0).lower()})") from error
     found = os.fstat(descriptor)
     why = None
     if not stat.S_ISREG(found.st_mode):

@@ -123,7 +123,7 @@ class JobFolder:
     def is_held(self) -> bool:
         """True while its worker or its run lives."""
         try:
-            descriptor = open_own(self.lock, os.O_RDWR)
+            descriptor = open_own(self.lock, os.O_RDONLY)
         except FileNotFoundError:
             return False
         try:

@@ -375,7 +375,8 @@ class LocalBackend:
         return sum(job.claim.exists() and not job.exit.exists() for job in jobs)
 
     def _has(self, name: str) -> bool:
-        return NAME.fullmatch(name) is not None and self._folders.job(name).ticket.exists()
+        ticket = self._folders.job(name).ticket if NAME.fullmatch(name) else None
+        return ticket is not None and os.path.exists(ticket)  # noqa: PTH110  never raises
 
     def _existing(self, name: str) -> str:
         if self._has(name):

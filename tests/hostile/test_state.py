@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -285,6 +286,40 @@ class TestFiles:
         with pytest.raises(GeozarrError):
             backend.submit(asked(tmp_path))
         assert not (tmp_path / "out" / "seen.json").exists()
+
+    @pytest.mark.parametrize("name", ["lock", "events.jsonl", "ticket.json"])
+    def test_what_cannot_be_read_is_one_odd_row(
+        self,
+        backend: LocalBackend,
+        state: StateFolder,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+    ) -> None:
+        folder = plant(state, asked(tmp_path))
+        for other in (folder.claim, folder.events, folder.lock):
+            other.write_text(json.dumps({"started": worker.now(), "pid": None}))
+            other.chmod(0o600)
+        opens = os.open
+
+        def refuses(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+            if Path(path).name == name:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return opens(path, flags, *rest, **more)
+
+        monkeypatch.setattr(ownership.os, "open", refuses)
+        (row,) = backend.list()
+        assert "cannot be read" in row.reason
+
+    @pytest.mark.parametrize("name", ["lock", "events.jsonl", "private.json"])
+    def test_a_folder_in_a_files_place_ends_nothing_raw(
+        self, backend: LocalBackend, state: StateFolder, tmp_path: Path, command: list[str], name: str
+    ) -> None:
+        folder = plant(state, asked(tmp_path))
+        (folder.path / name).unlink(missing_ok=True)
+        (folder.path / name).mkdir()
+        (row,) = backend.list()
+        assert row.status in ("Error", "Pending")
 
     def test_an_odd_job_keeps_no_other_from_running(
         self, backend: LocalBackend, state: StateFolder, tmp_path: Path
