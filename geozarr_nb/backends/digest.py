@@ -40,9 +40,13 @@ class Digest:
                 case "error":
                     self.failure = Failure.of(event)
                 case kind if kind == LATER and self.failure is None:
-                    # Whatever it said: how the run ended cannot be told from here.
-                    error = LaterVersion("what the run said")
-                    self.failure = Failure(error.code, error.message, remedy=error.remedy, exit_code=error.exit_code)
+                    self.failure = not_understood()
+
+
+def not_understood() -> Failure:
+    """Return why nobody can tell here how a run ended."""
+    error = LaterVersion("what the run said")
+    return Failure(error.code, error.message, remedy=error.remedy, exit_code=error.exit_code)
 
 
 def read_events(path: Path, offset: int) -> tuple[list[Event], int]:

@@ -200,7 +200,8 @@ class JobFolder:
     def archive(self, attempt: int) -> None:
         """Put the files of a finished attempt aside."""
         folder = self.attempt_folder(attempt)
-        folder.mkdir(parents=True, exist_ok=True)
+        for made in (folder.parent, folder):
+            made.mkdir(mode=0o700, exist_ok=True)
         # The ticket goes last: until then the job is there, and finished.
         for name in sorted(_ATTEMPT_FILES, key="ticket.json".__eq__):
             if (self.path / name).exists():

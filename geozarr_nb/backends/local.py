@@ -37,7 +37,6 @@ from geozarr_nb.backends.folder import (
 )
 from geozarr_nb.backends.outcome import outcome
 from geozarr_nb.backends.processes import end_run
-from geozarr_nb.backends.worker import RUNNER
 from geozarr_nb.errors import (
     GeozarrError,
     InvalidRequest,
@@ -52,6 +51,7 @@ from geozarr_runner.product import Product
 from geozarr_runner.publish import storage_errors
 from geozarr_runner.upload import discard_leftovers, output_place
 
+RUNNER = worker.RUNNER
 _logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_REVIVALS = 1.0
 SHORTEST_SECRET = 6

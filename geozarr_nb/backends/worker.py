@@ -66,7 +66,7 @@ def _log_of(state: StateFolder) -> IO[bytes]:
     """Return where a worker says what belongs to no job."""
     try:
         return os.fdopen(open_own(state.workers_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
-    except OSError:  # the disk is full, say: jobs have logs of their own
+    except (OSError, GeozarrError):  # the disk is full, or somebody linked it away: jobs have logs of their own
         return open(os.devnull, "ab")  # noqa: PTH123  of the same kind as the other
 
 

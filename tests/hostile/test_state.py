@@ -248,7 +248,8 @@ class TestOwners:
     def test_what_is_made_is_the_owners(self, backend: LocalBackend, state: StateFolder, tmp_path: Path) -> None:
         before = os.umask(0)
         try:
-            finished(backend, backend.submit(asked(tmp_path)))
+            for _ in range(2):
+                finished(backend, backend.submit(asked(tmp_path)))
             SetFile(state.sets, "some").start()
         finally:
             os.umask(before)
@@ -342,6 +343,15 @@ class TestFiles:
         assert target.read_text() == "precious"
         assert "could not be started" in json.loads(folder.exit.read_text())["problem"]
         assert [found.status for found in backend.list()] == ["Error"]
+
+    def test_a_log_that_is_linked_away_is_not_written(
+        self, backend: LocalBackend, state: StateFolder, tmp_path: Path
+    ) -> None:
+        target = tmp_path / "profile"
+        target.write_text("precious")
+        state.workers_log.symlink_to(target)
+        assert finished(backend, backend.submit(asked(tmp_path))).status == "Succeeded"
+        assert target.read_text() == "precious"
 
     def test_a_set_is_not_written_through_a_link(self, state: StateFolder, tmp_path: Path) -> None:
         target = tmp_path / "profile"
