@@ -195,10 +195,10 @@ class Request:
             raise _no_request(error) from error
         values["source"] = values["source"] or ""
         groups = values.pop("groups")
-        if not isinstance(groups, list | tuple) or not all(isinstance(group, str) for group in groups):
+        if not isinstance(groups, list | tuple) or not all(map(_is_text, groups)):
             raise _no_request("groups")
         for name, value in values.items():
-            if not isinstance(value, bool if name in _TRUTHS else str):
+            if not (isinstance(value, bool) if name in _TRUTHS else _is_text(value)):
                 raise _no_request(name)
         if values["if_exists"] not in IF_EXISTS:
             raise _no_request("if_exists")
@@ -291,6 +291,17 @@ class Request:
         found.raise_for_missing(all_needed=self.validate_groups)
         if self.packed:
             check_packed(product, found.found)
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a text that the system takes as a path or an argument."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_request(what: object) -> InvalidRequest:

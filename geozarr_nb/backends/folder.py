@@ -355,9 +355,9 @@ def understood(path: Path) -> Iterator[None]:
     """Turn the surprise at what a file holds into an error of ours."""
     try:
         yield
-    except GeozarrError:
+    except (LaterVersion, StateUnusable):
         raise
-    except _NOT_UNDERSTOOD as error:
+    except _NOT_UNDERSTOOD as error:  # an InvalidRequest is a ValueError: what is no request is none of ours
         raise StateUnusable(
             "a file of the job cannot be understood: it is damaged, or nothing of this package's",
             given=path,

@@ -487,6 +487,7 @@ def _exit_of(job: JobFolder) -> dict[str, Any] | None:
             "code": None if code is None else int(code),
             "finished": parse_time(document["finished"]),
             "last_words": words,
+            "problem": str(document.get("problem") or ""),
         }
 
 

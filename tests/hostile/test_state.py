@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -420,7 +422,7 @@ class TestVersions:
         assert len(gz.list_jobs()) == 1
 
     @pytest.mark.parametrize("field", [name for name in Request.__dataclass_fields__ if name != "origins"])
-    @pytest.mark.parametrize("value", [None, 1, ["x", 1], {"a": 1}], ids=repr)
+    @pytest.mark.parametrize("value", [None, 1, ["x", 1], {"a": 1}, "\0", "\ud800", ["\0"]], ids=repr)
     def test_a_field_of_a_request_has_its_kind(self, tmp_path: Path, field: str, value: Any) -> None:
         stored = {**asked(tmp_path).to_json(), field: value}
         if field == "source" and value is None:
@@ -476,6 +478,56 @@ class TestVersions:
         found = gz.get_job_set("some")
         assert [entry.name for entry in found.jobs] == ["a-1"]
         assert [entry.label for entry in found.refused] == ["7"]
+
+
+ANYTHING = [None, True, -1, 2, 10**30, float("nan"), "", "x", "-x", "\0", "2026-01-01T00:00:00", [], [[]], {}, "\ud800"]
+EVENTS: list[dict[str, Any]] = [
+    {"type": "stage", "stage": "convert", "state": "started"},
+    {"type": "progress", "stage": "convert", "done": 1, "total": 2, "unit": "bytes"},
+    {"type": "result", "path": "/o", "bytes_written": 1, "seconds": 1},
+    {"type": "error", "code": "c", "message": "m", "exit_code": 3},
+    {"type": "warning", "code": "c", "message": "m"},
+    {"type": "log", "text": "t"},
+]
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_whatever_the_files_hold_it_ends_in_our_errors_alone(
+    state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(worker, "start", lambda *_: None)
+    chance = random.Random(seed)
+    folder = plant(state, asked(tmp_path))
+    documents = {path: json.loads(path.read_text()) for path in (folder.request, folder.private, folder.ticket)}
+    documents[folder.claim] = {"started": worker.now(), "pid": None}
+    documents[folder.exit] = {"code": 0, "finished": worker.now(), "last_words": [], "problem": ""}
+    for path, document in documents.items():
+        if path in (folder.claim, folder.exit) and chance.random() < 0.5:
+            continue
+        for _ in range(chance.choice([0, 0, 1, 2])):
+            document[chance.choice([*document, "v"])] = chance.choice(ANYTHING)
+        path.write_text(json.dumps(document))
+        path.chmod(0o600)
+    events = [{"v": 1, "time": worker.now(), **event} for event in chance.sample(EVENTS, 4)]
+    for event in events:
+        event[chance.choice([*event, "remedy", "given", "archive"])] = chance.choice(ANYTHING)
+    for stream in (folder.events, folder.log):
+        stream.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    backend = LocalBackend(state.root)
+    job = Job(backend, NAME)
+    assert len(backend.list()) == 1
+    for show in (repr, Job._repr_html_, lambda job: repr(gz.list_jobs()), lambda job: gz.list_jobs()._repr_html_()):
+        assert NAME in show(job)
+    for act in (
+        job.logs,
+        job.events,
+        job.raise_for_status,
+        lambda: backend.submit(asked(tmp_path)),
+        lambda: backend.retry(NAME),
+        lambda: backend.cancel(NAME),
+    ):
+        with suppress(GeozarrError):
+            act()
 
 
 class TestEnvironment:
