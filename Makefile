@@ -195,6 +195,8 @@ argo-install: export ARGO_MANIFEST := $(ARGO_MANIFEST)
 argo-install template pvc pod events cluster-gc:
 	@scripts/on-cluster $@
 
+# The file is named, so that what it says of image and claim counts.
+submit status logs doctor: export GEOZARR_PARAMS := $(or $(GEOZARR_PARAMS),params.json)
 submit status logs doctor: export GEOZARR_BACKEND := argo
 submit status logs doctor: export GEOZARR_NAMESPACE := $(NAMESPACE)
 ifneq ($(origin PVC_NAME),file)

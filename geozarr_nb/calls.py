@@ -199,6 +199,17 @@ def submit(
         scratch=_scratch(place, scratch),
         settings=settings,
         locate=place.locate,
+        origins=settings.told(
+            _given(
+                stac_url=source,
+                output_zarr=output,
+                groups=groups,
+                validate_groups=validate_groups,
+                archive=archive,
+                backend=backend,
+                scratch=scratch,
+            )
+        ),
     )
     try:
         earlier = place.get(request.name)
@@ -417,6 +428,8 @@ def submit_many(
         `requests` is a single one or no STAC, or the name of the set or the settings cannot be used.
     ProductUnreachable
         And its kinds: the catalogue, or what it links to, cannot be read.
+    StorageFailed
+        And its kinds: the set cannot be written down. What was submitted goes on; the same call later joins it.
     """
     settings = Settings.load()
     backend = backend or settings.backend
@@ -501,6 +514,11 @@ def _place(backend: str | None, **of_pods: str | float | None) -> tuple[Settings
             remedy=f"leave {' and '.join(given)} out",
         )
     return settings, place
+
+
+def _given(**arguments: object) -> list[str]:
+    """Return the settings that an argument took the place of."""
+    return [name for name, value in arguments.items() if value is not None]
 
 
 def _scratch(place: Backend, scratch: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:

@@ -17,6 +17,8 @@ ArchiveMissing      an output was not packed as one file
 DownloadBroken      what was fetched is not what there is to fetch
 Product...          the product is missing, denied, unreachable or broken
 Storage...          something cannot be written
+StateUnusable       the state folder, or a file in it, is not this account's alone or cannot be understood
+LaterVersion        what is stored was written by a later version of this package
 ClusterUnreachable  no cluster is configured, or its API server does not answer
 ClusterDenied       the cluster does not know the caller, or does not allow a call
 ClusterObject...    an object of the cluster (template, claim, namespace) is missing, or is there already
@@ -38,6 +40,7 @@ from geozarr_runner.errors import (
     GroupsMissing,
     Interrupted,
     InvalidRequest,
+    LaterVersion,
     OutputBusy,
     OutputExists,
     ProductBroken,
@@ -75,12 +78,14 @@ __all__ = [
     "Interrupted",
     "InvalidRequest",
     "JobNotFound",
+    "LaterVersion",
     "OutputBusy",
     "OutputExists",
     "ProductBroken",
     "ProductDenied",
     "ProductNotFound",
     "ProductUnreachable",
+    "StateUnusable",
     "StorageDenied",
     "StorageFailed",
     "StorageFull",
@@ -97,6 +102,12 @@ class JobNotFound(InvalidRequest, LookupError):
     """No job, or no set of jobs, has this name."""
 
     code = "job-not-found"
+
+
+class StateUnusable(StorageFailed):
+    """The state folder, or a file in it, is not this account's alone, or holds what cannot be understood."""
+
+    code = "state-unusable"
 
 
 class WaitTimeout(GeozarrError, TimeoutError):
@@ -199,7 +210,8 @@ class ConversionFailed(GeozarrError):
         if failure is not None:
             # What is a class's own elsewhere is the run's here.
             self.code = failure.code  # type: ignore[misc]
-            self.exit_code = ExitCode(failure.exit_code)  # type: ignore[misc]
+            known = failure.exit_code in ExitCode  # a later version may have more
+            self.exit_code = ExitCode(failure.exit_code) if known else ExitCode.DEFECT  # type: ignore[misc]
             self.retryable = failure.retryable  # type: ignore[misc]
         # What the run says last is the reason, which is above; what led to it is more telling.
         try:

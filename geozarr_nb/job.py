@@ -109,9 +109,12 @@ class Job:
     def events(self, follow: bool = False) -> list[Event] | Iterator[Event]:
         """Return what the run has said of itself; `follow` gives an iterator that ends when the job does.
 
-        Following a job that waits waits with it.
+        The first event says where the settings came from that it was submitted with. Following a job that waits waits
+        with it.
         """
-        return self._follow(threading.Event(), log=False) if follow else list(self._backend.events(self.name)[0])
+        if follow:
+            return self._follow(threading.Event(), log=False)
+        return self._introduced(self._backend.events(self.name)[0])
 
     @overload
     def logs(self, follow: Literal[False] = False, tail: int | None = None) -> Lines: ...
@@ -137,7 +140,7 @@ class Job:
         """
         if follow:
             return self._follow_lines(tail, stop or threading.Event())
-        return Lines(_last(list(_lines(self._backend.log(self.name)[0])), tail))
+        return Lines(_last(list(_lines(self._introduced(self._backend.log(self.name)[0]))), tail))
 
     def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> Job:
         """Return when the job has finished, however it did; see `raise_for_status`.
@@ -329,6 +332,14 @@ class Job:
         self.raise_for_status()
         return download(self, path, archive=archive, progress=progress, overwrite=overwrite)
 
+    def _introduced(self, events: Sequence[Event]) -> list[Event]:
+        """Return the events of a run from its first on, behind the one that only its submitter could write."""
+        state = self.state
+        if not events or not state.request.origins:
+            return list(events)
+        told = Event("message", state.submitted, {"text": f"settings: {state.request.origins}"})
+        return [told, *events]
+
     def _come_back(self) -> str:
         found = f'geozarr_nb.get_job("{self.name}")'
         return f"Come back with {found}.wait(), or end it with {found}.cancel()"
@@ -338,8 +349,9 @@ class Job:
         cursor: Cursor | None = None
         while not stop.is_set():
             state = self.state  # before the events: what came after it finished is not missed
+            is_first = cursor is None or cursor.offset == 0
             events, cursor = read(self.name, cursor)
-            yield from events
+            yield from self._introduced(events) if is_first else events
             if state.is_finished or state.attempt != cursor.attempt:
                 return
             stop.wait(self._backend.poll_interval)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 from geozarr_nb.backends.base import Backend, JobState, Status
 from geozarr_nb.errors import GeozarrError, InvalidRequest, JobNotFound, WaitTimeout
 from geozarr_nb.job import Job, status_line
+from geozarr_nb.ownership import check_folder, open_own, read_own
 from geozarr_runner import html
 from geozarr_runner.addresses import redact
 from geozarr_runner.publish import storage_errors
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     import pystac
 
 ROWS_SHOWN = 40
+_WORDS = ("label", "code", "reason", "remedy")  # of a refused request
 LOOK_SHARE = 9  # seconds of pause for each second that a look took
 
 
@@ -256,27 +260,55 @@ class JobSet(Sequence[Job | Refused]):
 
 
 class SetFile:
-    """The members of a named set, written line by line as they become known."""
+    """The members of a named set, written line by line as they become known; the folder is this account's alone.
+
+    Raises
+    ------
+    StateUnusable
+        It is not.
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f"{name}.jsonl"
+        for one in (folder.parent, folder):
+            check_folder(one)
 
     def start(self) -> None:
-        """Begin anew."""
+        """Begin anew.
+
+        Raises
+        ------
+        StorageFailed
+            And its kinds: it cannot be written.
+        """
         with storage_errors(self.path):
             for folder in (self.path.parent.parent, self.path.parent):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.write_text("")
+            os.close(open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
 
     def add(self, number: int, entry: Job | Refused) -> None:
-        """Remember the entry at a place of the set."""
+        """Remember the entry at a place of the set.
+
+        Raises
+        ------
+        StorageFailed
+            And its kinds: it cannot be written.
+        """
         document: dict[str, Any] = {"number": number}
         if isinstance(entry, Job):
             document["job"] = entry.name
         else:
             document |= {"label": entry.label, "code": entry.code, "reason": entry.reason, "remedy": entry.remedy}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(document, ensure_ascii=False) + "\n")
+        line = f"{json.dumps(document)}\n".encode()
+        with storage_errors(self.path):
+            descriptor = open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            try:
+                size = os.fstat(descriptor).st_size
+                if os.write(descriptor, line) < len(line):
+                    os.ftruncate(descriptor, size)  # half a line would spoil the next one too
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            finally:
+                os.close(descriptor)
 
     def read(self, backend: Backend) -> list[Job | Refused]:
         """Return the entries in order.
@@ -287,7 +319,7 @@ class SetFile:
             There is no such set.
         """
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = read_own(self.path).decode(errors="replace").splitlines()
         except FileNotFoundError as error:
             known = sorted(path.stem for path in self.path.parent.glob("*.jsonl"))
             raise JobNotFound(
@@ -296,9 +328,15 @@ class SetFile:
                 remedy=f"known are: {', '.join(known[-10:])}" if known else "geozarr_nb.submit_many([...]) makes one",
             ) from error
         entries: dict[int, Job | Refused] = {}
-        for document in map(json.loads, lines):
-            number = document.pop("number")
-            entries[number] = Job(backend, document["job"]) if "job" in document else Refused(**document)
+        for line in lines:
+            try:
+                document = json.loads(line)
+                number = int(document["number"])
+                label, code, reason, remedy = (str(document.get(name, "")) for name in _WORDS)
+                refused = Refused(label, code, reason, remedy)
+                entries[number] = Job(backend, str(document["job"])) if "job" in document else refused
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue  # the last line of a full disk, or another version's
         return [entries[number] for number in sorted(entries)]
 
 

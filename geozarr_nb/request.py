@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from geozarr_nb.errors import InvalidRequest, StorageDenied, StorageFailed
+from geozarr_nb.errors import InvalidRequest, LaterVersion, StorageDenied, StorageFailed
 from geozarr_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 IfExists = Literal["error", "skip", "overwrite"]
 IF_EXISTS: tuple[IfExists, ...] = ("error", "skip", "overwrite")
 SCHEMA_VERSION = 1
+_TRUTHS = frozenset({"validate_groups", "dask_cluster", "verbose", "archive", "packed"})
 _SLUG_LENGTH = 46  # with the identity's part still far below the 63 letters of a Kubernetes label
 # Parts of a query that sign it, and differ each time the same object is asked for.
 _VOLATILE = re.compile(
@@ -67,6 +68,8 @@ class Request:
     identity
         Hash of what determines the result: the address without what is volatile in it, the output, the groups and
         whether it is packed.
+    origins
+        Where the settings that it was made with came from, in one line; empty where nobody said.
     """
 
     source: str = field(repr=False, compare=False)
@@ -84,6 +87,7 @@ class Request:
     item: str = field(default="", compare=False)
     asked: str | None = field(default=None, compare=False)
     identity: str = ""
+    origins: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def of(
@@ -101,11 +105,14 @@ class Request:
         packed: bool = False,
         settings: Settings,
         locate: Callable[[str | os.PathLike[str]], str] | None = None,
+        origins: str = "",
     ) -> Request:
         """Return the request for a product, with settings where an argument is left out.
 
         Parameters
         ----------
+        groups
+            None: those of the settings. Empty, or "0": the whole product.
         locate
             Returns the full name of an output where the job will run; None for this machine.
 
@@ -149,6 +156,7 @@ class Request:
             item=redact(str(product.item.get("href") or "")),
             asked=None if product.asked is None else redact(product.asked),
             identity=_identity(source, target, chosen, packed=packed),
+            origins=origins,
         )
 
     @property
@@ -175,11 +183,35 @@ class Request:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Request:
-        """Read what `to_json` wrote."""
-        # One that was stored by an earlier version knows less.
-        later = {"archive": False, "packed": False, "item": "", "asked": None}
-        values = {name: {**later, **document}[name] for name in cls.__dataclass_fields__}
-        return cls(**{**values, "source": values["source"] or "", "groups": tuple(values["groups"])})
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        LaterVersion
+            A later version wrote it.
+        InvalidRequest
+            It is no request.
+        """
+        try:
+            if document.get("v", SCHEMA_VERSION) > SCHEMA_VERSION:
+                raise LaterVersion("the request", given=document.get("product"))
+            # One that was stored by an earlier version knows less.
+            later: dict[str, Any] = {"archive": False, "packed": False, "item": "", "asked": None, "origins": ""}
+            values = {name: {**later, **document}[name] for name in cls.__dataclass_fields__}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _no_request(error) from error
+        values["source"] = values["source"] or ""
+        groups = values.pop("groups")
+        if not isinstance(groups, list | tuple) or not all(map(_is_text, groups)):
+            raise _no_request("groups")
+        for name, value in values.items():
+            if name == "asked" and value is None:
+                continue
+            if not (isinstance(value, bool) if name in _TRUTHS else _is_text(value)):
+                raise _no_request(name)
+        if values["if_exists"] not in IF_EXISTS:
+            raise _no_request("if_exists")
+        return cls(**values, groups=tuple(groups))
 
     def check(self, product: Product, *, path: str | os.PathLike[str] | None = None) -> bool:
         """Do what the run will do first, so that a request that cannot run is refused at once.
@@ -268,6 +300,21 @@ class Request:
         found.raise_for_missing(all_needed=self.validate_groups)
         if self.packed:
             check_packed(product, found.found)
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a text that the system takes as a path or an argument."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_request(what: object) -> InvalidRequest:
+    return InvalidRequest("what is stored is no request", given=what, remedy="submit it again")
 
 
 def open_source(source: Any, settings: Settings) -> Product:

@@ -15,6 +15,9 @@ state_dir           GEOZARR_STATE_DIR         the platform's folder for  jobs, t
                                               state, /geozarr_nb
 max_jobs            GEOZARR_MAX_JOBS          1                          jobs that run at once on this machine
 scratch             GEOZARR_SCRATCH           beside the output          folder for a run's intermediate files
+environment         GEOZARR_ENVIRONMENT       none                       names of further environment variables that a
+                                                                         job on this machine gets, with commas; * for
+                                                                         any letters
 poll_interval       GEOZARR_POLL_INTERVAL     0.25                       seconds between two looks at a job
 namespace           GEOZARR_NAMESPACE         argo                       namespace of the jobs on a cluster
 kube_context        GEOZARR_KUBE_CONTEXT      the current one            context of the kubeconfig
@@ -36,7 +39,8 @@ max_items           GEOZARR_MAX_ITEMS         10000                      items t
 max_catalogues      GEOZARR_MAX_CATALOGUES    1000                       catalogues that a catalogue may have below it
 ==================  ========================  =========================  ==========================================
 
-params.json is the file that $GEOZARR_PARAMS names, else ./params.json, else the one that came with the package.
+params.json is the file that $GEOZARR_PARAMS names, else ./params.json, else the one that came with the package. Which
+image runs with whose credentials is not for any folder to choose: `image` and `pvc_name` count in a named file only.
 """
 
 from __future__ import annotations
@@ -45,7 +49,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -60,10 +65,13 @@ TEMPLATE_PARAMETERS = (
     "pvc_name",
     "archive",
 )  # the workflow template's own, which a file shared with it may set
+ONLY_WHERE_NAMED = ("image", "pvc_name")
+MOST_BYTES = 1_000_000
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _PLACEHOLDER = re.compile(r"<[^<>]*>")
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGT]i?)?")
+_VARIABLE = re.compile(r"[A-Za-z_*][A-Za-z0-9_*]*")
 _CORES = re.compile(r"[0-9]+(\.[0-9]+)?|[0-9]+m")
 
 
@@ -100,6 +108,7 @@ class Settings:
     protocols: frozenset[str] = frozenset()
     max_items: int = 10_000
     max_catalogues: int = 1_000
+    environment: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
 
     @classmethod
@@ -114,6 +123,8 @@ class Settings:
         environ = os.environ if environ is None else environ
         path = params_path(environ)
         parameters = read_params(path)
+        if path == _here() and not environ.get("GEOZARR_PARAMS"):
+            _refuse_choices(path, parameters, environ)
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
         for name, parse in _PARSERS.items():
@@ -138,6 +149,22 @@ class Settings:
         values = {name: _PARSERS[name](value, name) for name, value in chosen.items()}
         origins = {**self.origins, **dict.fromkeys(chosen, "argument")}
         return replace(self, **values, origins=MappingProxyType(origins)) if chosen else self
+
+    def told(self, given: Iterable[str] = ()) -> str:
+        """Return where the settings come from, in one line.
+
+        Parameters
+        ----------
+        given
+            The names of those in whose place an argument was given.
+        """
+        origins = {**self.origins, **dict.fromkeys(given, "argument")}
+        names: dict[str, list[str]] = {}
+        for name, origin in origins.items():
+            if origin != "default":
+                names.setdefault(origin, []).append(name)
+        parts = [f"{', '.join(sorted(found))} from {_shown(origin)}" for origin, found in sorted(names.items())]
+        return "; ".join([*parts, "defaults for all others"])
 
     def required(self, name: str) -> str:
         """Return a setting that is needed now and must not be empty or a placeholder.
@@ -173,13 +200,36 @@ def params_path(environ: Mapping[str, str]) -> Path:
                 "there is no such file", given=f"GEOZARR_PARAMS={named}", remedy="unset GEOZARR_PARAMS, or correct it"
             )
         return path
-    here = Path("params.json").absolute()
+    here = _here()
     if here.is_file():
         return here
     package = Path(__file__).parent
     packaged = package / "params.json"
     # An editable installation has the repository's own file above the package instead of a copy inside.
     return packaged if packaged.is_file() else package.parent / "params.json"
+
+
+def _here() -> Path:
+    return Path("params.json").absolute()
+
+
+def _shown(origin: str) -> str:
+    from geozarr_runner.text import printable
+
+    return {"argument": "arguments"}.get(origin, printable(origin))
+
+
+def _refuse_choices(path: Path, parameters: Mapping[str, str], environ: Mapping[str, str]) -> None:
+    """Raise where a file that merely lies in the working directory chooses what nobody else should."""
+    chosen = [name for name in ONLY_WHERE_NAMED if name in parameters and f"GEOZARR_{name.upper()}" not in environ]
+    if chosen:
+        names = " and ".join(chosen)
+        raise InvalidRequest(
+            f"{names} in ./params.json would choose what runs with your credentials, or where: they count only in a "
+            "file that you name",
+            given=str(path),
+            remedy=f"export GEOZARR_PARAMS={shlex.quote(str(path))} if you trust it, or take {names} out of it",
+        )
 
 
 def read_params(path: Path) -> dict[str, str]:
@@ -196,14 +246,16 @@ def read_params(path: Path) -> dict[str, str]:
 
     form = 'it looks like {"arguments": {"parameters": [{"name": "groups", "value": "..."}]}}'
     try:
-        text = path.read_text(encoding="utf-8")
-        document = json.loads(text)
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content[:MOST_BYTES].decode()
+        document: Any = json.loads(text) if len(content) <= MOST_BYTES else None
     except json.JSONDecodeError as error:
         raise wrong(f"params.json is no JSON: {error.msg}", error.lineno, "correct that line") from error
-    except RecursionError as error:
-        raise wrong("params.json is nested too deeply", None, form) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise wrong(f"params.json cannot be read: {error}", None, "correct the file, or set GEOZARR_PARAMS") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets without end
+        raise wrong("params.json holds more than any parameters need", None, form) from error
     try:
         entries = document["arguments"]["parameters"]
     except (KeyError, TypeError) as error:
@@ -214,7 +266,7 @@ def read_params(path: Path) -> dict[str, str]:
     for entry in entries:
         name = entry.get("name") if isinstance(entry, dict) else None
         if not isinstance(name, str):
-            line = _line(text, json.dumps(entry)) or _line(text, '"parameters"')
+            line = _line(text, json.dumps(entry)[:MOST_BYTES]) or _line(text, '"parameters"')
             raise wrong("a parameter without a name", line, form)
         quoted = json.dumps(name, ensure_ascii=False)
         if name not in PARAMETERS + TEMPLATE_PARAMETERS:
@@ -313,6 +365,15 @@ def _protocols(value: str, origin: str) -> frozenset[str]:
     return protocols(value)
 
 
+def _variables(value: str, origin: str) -> tuple[str, ...]:
+    names = tuple(filter(None, re.split(r"[,\s]+", value)))
+    if odd := [name for name in names if not _VARIABLE.fullmatch(name) or not name.strip("*")]:
+        raise InvalidRequest(
+            f"{origin} has what is no name of a variable", given=odd[0], remedy=f"{origin}=MY_TOKEN,ACME_*, say"
+        )
+    return names
+
+
 def _mounts(value: str, origin: str) -> Mapping[str, Path]:
     found = {}
     for entry in filter(None, (part.strip() for part in value.split(","))):
@@ -335,6 +396,7 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "state_dir": _folder,
     "max_jobs": _count,
     "scratch": _text,
+    "environment": _variables,
     "poll_interval": _seconds,
     "namespace": _name,
     "kube_context": _text,

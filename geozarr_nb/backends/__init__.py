@@ -27,7 +27,7 @@ def open_backend(name: str, settings: Settings) -> Backend:
     from geozarr_nb.errors import InvalidRequest
 
     if name == "local":
-        return _local(settings.state_dir, settings.max_jobs, settings.poll_interval)
+        return _local(settings.state_dir, settings.max_jobs, settings.poll_interval, settings.environment)
     if name == "argo":
         from geozarr_nb.cluster.api import connect
 
@@ -36,10 +36,10 @@ def open_backend(name: str, settings: Settings) -> Backend:
 
 
 @lru_cache(maxsize=8)
-def _local(state_dir: Path, max_jobs: int, poll_interval: float) -> Backend:
+def _local(state_dir: Path, max_jobs: int, poll_interval: float, environment: tuple[str, ...]) -> Backend:
     from geozarr_nb.backends.local import LocalBackend
 
-    return LocalBackend(state_dir, max_jobs=max_jobs, poll_interval=poll_interval)
+    return LocalBackend(state_dir, max_jobs=max_jobs, poll_interval=poll_interval, environment=environment)
 
 
 @lru_cache(maxsize=8)

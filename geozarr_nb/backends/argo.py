@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from geozarr_nb.backends.base import Cursor, Failure, JobState, Progress, Status, changes
-from geozarr_nb.backends.digest import Digest
+from geozarr_nb.backends.digest import Digest, not_understood
 from geozarr_nb.backends.reasons import AGAIN, Reasons
 from geozarr_nb.backends.runlog import RunLog, without_log
 from geozarr_nb.backends.workflow import (
@@ -51,7 +51,7 @@ from geozarr_nb.errors import (
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
 from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX
-from geozarr_runner.events import Event
+from geozarr_runner.events import LATER, Event
 from geozarr_runner.memory import memory_needed
 from geozarr_runner.product import Product
 from geozarr_runner.upload import LOG, RemoteOutput, is_address, read_beside, root_document
@@ -352,6 +352,8 @@ class ArgoBackend:
             elif told.code == "interrupted":
                 failure = self._once(attempt, lambda: self._reasons.interrupted(attempt, told))
             return "Failed", failure
+        if outcome is not None and outcome.type == LATER:
+            return "Error", not_understood()
         if attempt.phase == "Succeeded":
             message = "its run ended without telling what it wrote: the template is not this package's"
             return "Error", Failure("defect", message, remedy="make template")

@@ -57,7 +57,7 @@ class Failure:
             message=str(event.get("message", "")),
             given=str(event.get("given") or ""),
             remedy=str(event.get("remedy") or ""),
-            exit_code=int(event.get("exit_code", 1)),
+            exit_code=int(event.get("exit_code") or 1),
             retryable=bool(event.get("retryable", False)),
         )
 

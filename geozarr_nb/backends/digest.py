@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from geozarr_nb.backends.base import Failure, Progress
-from geozarr_runner.events import Event, parse_all
+from geozarr_nb.errors import LaterVersion
+from geozarr_nb.ownership import open_own
+from geozarr_runner.events import LATER, Event, parse_all
 
 
 class Digest:
@@ -36,12 +39,20 @@ class Digest:
                     self.result_event = event
                 case "error":
                     self.failure = Failure.of(event)
+                case kind if kind == LATER and self.failure is None:
+                    self.failure = not_understood()
+
+
+def not_understood() -> Failure:
+    """Return why nobody can tell here how a run ended."""
+    error = LaterVersion("what the run said")
+    return Failure(error.code, error.message, remedy=error.remedy, exit_code=error.exit_code)
 
 
 def read_events(path: Path, offset: int) -> tuple[list[Event], int]:
     """Return the events of a file from a byte on, and the byte to go on from; a half-written line waits its turn."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
             file.seek(offset)
             content = file.read()
     except FileNotFoundError:

@@ -9,7 +9,7 @@
       sets/<name>.jsonl         members of a set of jobs
       jobs/<name>/
         request.json            what was asked for, without secrets
-        private.json            mode 600, gone once the run has started: the full address and the environment
+        private.json            gone once the run has started: the full address, and what a run needs of the environment
         ticket.json             its presence makes the job; argv, order, number of the attempt
         claim.json              a worker took it: since when, and the run's process
         lock                    held by the worker AND the run: whoever can take it knows that neither lives
@@ -20,6 +20,9 @@
 
 Locks are flock's: they belong to the open file, go to a child with it, and end with the last process that has it. So
 no process number, which may be in use again, ever decides whether a job lives.
+
+The folders and files are this account's alone (`ownership` says what that is), and a file says little: a worker makes
+a run's command from request.json. Of a ticket's argv it takes which Python the job was submitted with, at the most.
 """
 
 from __future__ import annotations
@@ -27,13 +30,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from geozarr_nb.errors import GeozarrError, LaterVersion, StateUnusable
+from geozarr_nb.ownership import check_folder, lock, open_own, read_own
+
 ADDRESS = "-"  # tells the runner to read the address from its standard input: an argv can be seen by everyone
+SCHEMA_VERSION = 1
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _ATTEMPT_FILES = (
     "request.json",
     "ticket.json",
@@ -44,6 +55,46 @@ _ATTEMPT_FILES = (
     "log.jsonl",
     "errors.txt",
 )
+_NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What was written down when an attempt was submitted."""
+
+    order: int
+    attempt: int
+    submitted: datetime
+    argv: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], path: Path) -> Ticket:
+        """Read a ticket."""
+        with understood(path):
+            argv = document.get("argv", ())
+            return cls(
+                int(document["order"]),
+                int(document["attempt"]),
+                parse_time(document["submitted"]),
+                tuple(argv) if isinstance(argv, list) and all(isinstance(word, str) for word in argv) else (),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker has written down that took a job; `pid` is None before the run's process is there."""
+
+    started: datetime
+    pid: int | None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], path: Path) -> Claim:
+        """Read a claim."""
+        with understood(path):
+            pid = document["pid"]
+            if pid is not None and int(pid) < 1:
+                raise ValueError(pid)
+            return cls(parse_time(document["started"]), None if pid is None else int(pid))
 
 
 class JobFolder:
@@ -72,12 +123,12 @@ class JobFolder:
     def is_held(self) -> bool:
         """True while its worker or its run lives."""
         try:
-            descriptor = os.open(self.lock, os.O_RDWR)
+            descriptor = open_own(self.lock, os.O_RDONLY)
         except FileNotFoundError:
             return False
         try:
             # Shared, so that two who look at the same time do not take each other for the run.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, self.lock)
         except BlockingIOError:
             return True
         else:
@@ -87,9 +138,60 @@ class JobFolder:
 
     def hold(self) -> int:
         """Take its lock; returns the open file that has it. Only who looks whether it is held can be in the way."""
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        descriptor = open_own(self.lock, os.O_RDWR | os.O_CREAT)
+        try:
+            lock(descriptor, fcntl.LOCK_EX, self.lock)
+        except BaseException:
+            os.close(descriptor)
+            raise
         return descriptor
+
+    def check(self) -> None:
+        """Raise where the folder is not this account's alone.
+
+        Raises
+        ------
+        StateUnusable
+        """
+        if self.path.is_symlink():
+            raise StateUnusable(
+                "the folder of the job is a link", given=self.path, remedy="remove the link, and submit again"
+            )
+        check_folder(self.path)
+
+    def read_ticket(self) -> Ticket | None:
+        """Return its ticket; None where there is none.
+
+        Raises
+        ------
+        StateUnusable, LaterVersion
+        """
+        document = read_json(self.ticket)
+        return None if document is None else Ticket.of(document, self.ticket)
+
+    def read_claim(self) -> Claim | None:
+        """Return what a worker has written down that took it; None where none has.
+
+        Raises
+        ------
+        StateUnusable, LaterVersion
+        """
+        document = read_json(self.claim)
+        return None if document is None else Claim.of(document, self.claim)
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """Make the folder; where it is new and the body fails, it is gone again."""
+        is_new = not self.path.exists()
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        self.check()
+        try:
+            yield
+        except BaseException:
+            if is_new:
+                with suppress(OSError):
+                    self.path.rmdir()
+            raise
 
     def attempt_folder(self, attempt: int) -> Path:
         """Return where an earlier attempt is kept."""
@@ -98,7 +200,8 @@ class JobFolder:
     def archive(self, attempt: int) -> None:
         """Put the files of a finished attempt aside."""
         folder = self.attempt_folder(attempt)
-        folder.mkdir(parents=True, exist_ok=True)
+        for made in (folder.parent, folder):
+            made.mkdir(mode=0o700, exist_ok=True)
         # The ticket goes last: until then the job is there, and finished.
         for name in sorted(_ATTEMPT_FILES, key="ticket.json".__eq__):
             if (self.path / name).exists():
@@ -117,10 +220,28 @@ class StateFolder:
         self._known: dict[str, JobFolder] = {}  # a dozen paths each: not to be made anew at every look
 
     def create(self) -> None:
-        """Make the folders; only their owner may look inside."""
+        """Make the folders; only their owner may look inside.
+
+        Raises
+        ------
+        StateUnusable
+            They are there, and not this account's alone.
+        """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_folder(self.root)
         for folder in (self.jobs, self.slots, self.sets):
             folder.mkdir(mode=0o700, exist_ok=True)
+        self.check()
+
+    def check(self) -> None:
+        """Raise where a folder is not this account's alone.
+
+        Raises
+        ------
+        StateUnusable
+        """
+        for folder in (self.root, self.jobs, self.slots):
+            check_folder(folder)
 
     def job(self, name: str) -> JobFolder:
         """Return a job's files, whether or not there are any."""
@@ -131,7 +252,12 @@ class StateFolder:
     def names(self) -> list[str]:
         """Return the name of every job."""
         try:
-            return sorted(entry.name for entry in os.scandir(self.jobs) if entry.is_dir())
+            with os.scandir(self.jobs) as entries:
+                return sorted(
+                    entry.name
+                    for entry in entries
+                    if NAME.fullmatch(entry.name) and (entry.is_symlink() or entry.is_dir(follow_symlinks=False))
+                )
         except FileNotFoundError:
             return []
 
@@ -142,19 +268,35 @@ class StateFolder:
         return None if first is None else self.job(first[1])
 
     def order(self, name: str) -> int | None:
-        """Return a waiting job's place in the queue (smaller is earlier); None when it does not wait."""
+        """Return a waiting job's place in the queue (smaller is earlier); None when it does not wait.
+
+        What cannot be understood does not wait: a look at the job says why.
+        """
         job = self.job(name)
         if not job.is_pending:
             return None
-        ticket = read_json(job.ticket)
-        return None if ticket is None else int(ticket["order"])
+        try:
+            job.check()
+            ticket = job.read_ticket()
+            check_version(job.request)
+        except GeozarrError:
+            return None
+        return None if ticket is None else ticket.order
 
     @contextmanager
     def dispatching(self) -> Iterator[None]:
-        """Keep everyone else from adding, claiming and ending jobs."""
-        descriptor = os.open(self.root / "dispatch.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        """Keep everyone else from adding, claiming and ending jobs.
+
+        Raises
+        ------
+        StateUnusable, StorageFailed
+            The folders are not this account's alone, or know no locks.
+        """
+        self.check()
+        path = self.root / "dispatch.lock"
+        descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor, fcntl.LOCK_EX, path)
             yield
         finally:
             os.close(descriptor)
@@ -162,29 +304,98 @@ class StateFolder:
     def take_slot(self, count: int) -> int | None:
         """Take one of `count` slots; returns the open file that has it, or None when all are taken."""
         for number in range(count):
-            descriptor = os.open(self.slots / str(number), os.O_RDWR | os.O_CREAT, 0o600)
+            path = self.slots / str(number)
+            descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
             except BlockingIOError:
                 os.close(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
             else:
                 return descriptor
         return None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a file's object; None where there is no such file."""
+    """Return a file's object; None where there is no such file.
+
+    Raises
+    ------
+    StateUnusable
+        It is not this account's alone, or holds no object.
+    LaterVersion
+        It holds one in a form of a later version.
+    """
     try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        content = read_own(path, alone=True)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return document if isinstance(document, dict) else None
+    with understood(path):
+        document = json.loads(content)
+        later = document.get("v", SCHEMA_VERSION) > SCHEMA_VERSION
+    if later:
+        raise LaterVersion("the job", given=path)
+    return dict(document)
+
+
+def check_version(path: Path) -> None:
+    """Raise where a file holds nothing that this version could read.
+
+    Raises
+    ------
+    StateUnusable, LaterVersion
+    """
+    read_json(path)
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Turn the surprise at what a file holds into an error of ours."""
+    try:
+        yield
+    except (LaterVersion, StateUnusable):
+        raise
+    except _NOT_UNDERSTOOD as error:  # an InvalidRequest is a ValueError: what is no request is none of ours
+        raise StateUnusable(
+            "a file of the job cannot be understood: it is damaged, or nothing of this package's",
+            given=path,
+            remedy=f"remove the job's folder, and submit again: {path.parent}",
+        ) from error
+
+
+@contextmanager
+def written(documents: Mapping[Path, Mapping[str, Any]]) -> Iterator[None]:
+    """Write files that only their owner may read: all of them, or none.
+
+    What takes space is written before the body runs; after it they only get their names, in their order. So a reader
+    sees all of a file or nothing, and where the disk is full no file is there, nor what the body did.
+    """
+    drafts: dict[Path, Path] = {}
+    try:
+        for path, document in documents.items():
+            drafts[path] = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+            descriptor = open_own(drafts[path], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(document, file, indent=1)  # in ASCII: an environment may hold bytes that are no text
+        yield
+        for path, draft in drafts.items():
+            draft.replace(path)
+    except BaseException:
+        for draft in drafts.values():
+            with suppress(OSError):
+                draft.unlink()
+        raise
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a file that only its owner may read, so that a reader sees all of it or nothing."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1)  # in ASCII: an environment may hold bytes that are no text
-    beside.replace(path)
+    """Write one file as `written` does."""
+    with written({path: document}):
+        pass
+
+
+def parse_time(text: str) -> datetime:
+    """Return a time with its zone; without one it is in UTC."""
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

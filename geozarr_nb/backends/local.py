@@ -7,26 +7,43 @@ them. `folder` describes the files, `worker` the process.
 
 from __future__ import annotations
 
+import logging
 import os
-import re
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from geozarr_nb.backends import worker
-from geozarr_nb.backends.base import Cursor, JobState, changes
+from geozarr_nb.backends.base import Cursor, Failure, JobState, changes
 from geozarr_nb.backends.digest import Digest, read_events
-from geozarr_nb.backends.folder import ADDRESS, JobFolder, StateFolder, read_json, write_json
+from geozarr_nb.backends.environ import kept
+from geozarr_nb.backends.folder import (
+    NAME,
+    JobFolder,
+    StateFolder,
+    Ticket,
+    parse_time,
+    read_json,
+    understood,
+    write_json,
+    written,
+)
 from geozarr_nb.backends.outcome import outcome
 from geozarr_nb.backends.processes import end_run
-from geozarr_nb.errors import InvalidRequest, JobNotFound, OutputBusy, StorageFailed
+from geozarr_nb.errors import (
+    GeozarrError,
+    InvalidRequest,
+    JobNotFound,
+    OutputBusy,
+    StateUnusable,
+    StorageFailed,
+)
 from geozarr_nb.request import Request
 from geozarr_runner.addresses import secrets
 from geozarr_runner.events import Event
@@ -34,10 +51,10 @@ from geozarr_runner.product import Product
 from geozarr_runner.publish import storage_errors
 from geozarr_runner.upload import discard_leftovers, output_place
 
-RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
+RUNNER = worker.RUNNER
+_logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_REVIVALS = 1.0
 _Stamp = tuple[int, int]
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 class LocalBackend:
@@ -53,6 +70,8 @@ class LocalBackend:
         Seconds between two looks at a job.
     command
         The runner's command, for tests.
+    environment
+        Names of further environment variables that runs get; `*` stands for any letters.
     """
 
     name = "local"
@@ -66,11 +85,13 @@ class LocalBackend:
         max_jobs: int = 1,
         poll_interval: float = 0.25,
         command: Sequence[str] = RUNNER,
+        environment: Sequence[str] = (),
     ) -> None:
         self.poll_interval = poll_interval
         self._folders = StateFolder(state_dir)
         self._max_jobs = max_jobs
         self._command = tuple(command)
+        self._environment = tuple(environment)
         self._mutex = threading.RLock()
         self._dispatch_depth = 0
         # What was read before, so that looking often and at many jobs costs little; a new attempt has a new stamp.
@@ -95,7 +116,7 @@ class LocalBackend:
 
     def submit(self, request: Request) -> str:
         """See `Backend.submit`."""
-        with storage_errors(self._folders.root):
+        with self._storing():
             self._folders.create()
         with self._dispatching():
             if self._has(request.name):
@@ -113,13 +134,13 @@ class LocalBackend:
         """See `Backend.get`."""
         with self._reading():
             waits = self._folders.job(self._existing(name)).is_pending
-            return self._state(name, self._places() if waits else None)
+            return self._look(name, self._places() if waits else None)
 
     def list(self) -> Sequence[JobState]:
         """See `Backend.list`."""
         with self._reading():
             places = self._places()
-            states = [self._state(name, places) for name in self._folders.names() if self._has(name)]
+            states = [self._look(name, places) for name in self._folders.names() if self._has(name)]
         return sorted(states, key=lambda state: state.submitted)
 
     def events(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
@@ -137,11 +158,12 @@ class LocalBackend:
             state = self._state(self._existing(name))
             if state.is_finished:
                 return
-            if job.is_pending:
-                write_json(job.exit, worker.ended(None, cancelled=True))
-                job.private.unlink(missing_ok=True)
-                return
-            write_json(job.cancel, {"time": worker.now()})
+            with self._storing():
+                if job.is_pending:
+                    write_json(job.exit, worker.ended(None, cancelled=True))
+                    job.private.unlink(missing_ok=True)
+                    return
+                write_json(job.cancel, {"time": worker.now()})
         end_run(job)
         with self._reading():
             self._leave_over(self._state(name).request)
@@ -171,46 +193,59 @@ class LocalBackend:
                 given=request.shown,
                 remedy="submit it again with the full address",
             )
-        with storage_errors(self._folders.root):
-            self._write(request, attempt)
-        self._start_worker()
+        with self._storing():
+            slot = self._folders.take_slot(self._max_jobs)
+            try:
+                self._write(request, attempt)
+                self._start_worker(slot)
+            finally:
+                if slot is not None:
+                    os.close(slot)
 
     def _write(self, request: Request, attempt: int) -> None:
         job = self._folders.job(request.name)
-        if attempt > 1:
-            job.archive(attempt - 1)
-        job.path.mkdir(mode=0o700, exist_ok=True)
-        write_json(job.request, request.to_json())
-        environ = {name: value for name, value in os.environ.items() if name != "ARGO_GROUPS"}  # resolved already
-        write_json(job.private, {"source": request.source, "secrets": secrets(request.source), "environ": environ})
+        private = {
+            "source": request.source,
+            "secrets": secrets(request.source),
+            "environ": kept(os.environ, self._environment),
+        }
         ticket = {
             "order": time.time_ns(),
             "attempt": attempt,
             "submitted": worker.now(),
-            "argv": [*self._command, *_arguments(request, job)],
+            "argv": [*self._command, *worker.arguments(request, job)],
         }
-        write_json(job.ticket, ticket)
+        # The ticket comes last: its presence makes the job.
+        documents = {job.request: request.to_json(), job.private: private, job.ticket: ticket}
+        with job.making(), written(documents):
+            if attempt > 1:
+                job.archive(attempt - 1)
 
     def _refuse_second_writer(self, request: Request) -> None:
         for name in self._folders.names():
             job = self._folders.job(name)
             if name == request.name or job.exit.exists() or not job.ticket.exists():
                 continue
-            if self._submission(name).request.output == request.output and not self._state(name).is_finished:
+            try:
+                is_writer = self._submission(name).request.output == request.output
+                is_writer = is_writer and not self._state(name).is_finished
+            except GeozarrError:
+                continue  # nobody can tell what it writes; the runs themselves lock their output
+            if is_writer:
                 raise OutputBusy(
                     f"the job {name}, which has not finished, writes the same output",
                     given=request.output,
                     remedy=f'choose another output, or geozarr_nb.get_job("{name}").cancel()',
                 )
 
-    def _start_worker(self) -> None:
-        """Start a worker if a slot is free; the caller keeps everyone else from dispatching."""
-        slot = self._folders.take_slot(self._max_jobs)
-        if slot is not None:
-            try:
-                worker.start(self._folders, slot)
-            finally:
-                os.close(slot)
+    def _start_worker(self, slot: int | None) -> None:
+        """Start a worker in a slot, if there is one; the caller keeps everyone else from dispatching."""
+        if slot is None:
+            return
+        try:
+            worker.start(self._folders, slot, self._command)
+        except OSError as error:  # the system has no process left, say: the job waits, and a later look starts one
+            _logger.warning("no worker could be started: %s", error)
 
     def _revive(self) -> None:
         """Start a worker when a job waits and a slot is free, as after a worker was killed."""
@@ -218,10 +253,24 @@ class LocalBackend:
             return
         self._revived = time.monotonic()
         with self._dispatching():
-            if self._folders.next_pending() is not None:
-                self._start_worker()
+            if self._folders.next_pending() is None:
+                return
+            with self._storing():
+                slot = self._folders.take_slot(self._max_jobs)
+            try:
+                self._start_worker(slot)
+            finally:
+                if slot is not None:
+                    os.close(slot)
 
     # Reading
+
+    def _look(self, name: str, places: Mapping[str, int] | None = None) -> JobState:
+        """Return a job's state; one whose folder cannot be used is a state of its own, which says why."""
+        try:
+            return self._state(name, places)
+        except (InvalidRequest, StateUnusable) as error:
+            return _odd(self._folders.job(name), error)
 
     def _state(self, name: str, places: Mapping[str, int] | None = None) -> JobState:
         """Return a job's state; why it waits is said where the places of those that wait are given."""
@@ -231,7 +280,7 @@ class LocalBackend:
         if remembered is not None and remembered[0] == stamp:
             return remembered[1]
         submission = self._submission(name)
-        exit_, claim = read_json(job.exit), read_json(job.claim)
+        exit_, claim = _exit_of(job), job.read_claim()
         if exit_ is None and claim is not None and not job.is_held:
             exit_ = self._settle(job)
         digest = self._digest(job, stamp)
@@ -239,11 +288,11 @@ class LocalBackend:
             "name": name,
             "backend": self.name,
             "request": submission.request,
-            "submitted": submission.submitted,
-            "attempt": submission.attempt,
+            "submitted": submission.ticket.submitted,
+            "attempt": submission.ticket.attempt,
             "stage": digest.stage,
             "progress": digest.progress,
-            "started": None if claim is None else datetime.fromisoformat(claim["started"]),
+            "started": None if claim is None else claim.started,
             "log": str(job.log) if job.log.exists() else "",
         }
         if exit_ is None:
@@ -258,7 +307,7 @@ class LocalBackend:
             failure=failure,
             reason=failure.message if failure else "",
             result=digest.result if status == "Succeeded" else None,
-            finished=datetime.fromisoformat(exit_["finished"]),
+            finished=exit_["finished"],
             **common,
         )
         if exit_["code"] is None or exit_["code"] < 0:
@@ -272,9 +321,10 @@ class LocalBackend:
         stamp = _stamp_of(job)
         known = self._submissions.get(name)
         if known is None or known.stamp != stamp:
-            ticket, request = _needed(job.ticket), _needed(job.request)
-            submitted = datetime.fromisoformat(ticket["submitted"])
-            known = _Submission(stamp, ticket["order"], ticket["attempt"], submitted, Request.from_json(request))
+            job.check()
+            ticket, request = _needed(job.read_ticket(), job.ticket), _needed(read_json(job.request), job.request)
+            with understood(job.request):
+                known = _Submission(stamp, ticket, Request.from_json(request))
             self._submissions[name] = known
         return known
 
@@ -290,17 +340,16 @@ class LocalBackend:
     def _settle(self, job: JobFolder) -> dict[str, Any]:
         """Write down the end of a job whose worker and run were killed, so that everyone sees the same."""
         with self._dispatching():
-            exit_ = read_json(job.exit)
-            if exit_ is None:
-                exit_ = worker.ended(None, lost=True)
-                write_json(job.exit, exit_)
-                job.private.unlink(missing_ok=True)
-        return exit_
+            if read_json(job.exit) is None:
+                with self._storing():
+                    write_json(job.exit, worker.ended(None, lost=True))
+                    job.private.unlink(missing_ok=True)
+        return _needed(_exit_of(job), job.exit)
 
     def _read(self, name: str, file: str, cursor: Cursor | None) -> tuple[Sequence[Event], Cursor]:
         job = self._folders.job(name)
         with self._reading():
-            attempt = self._submission(self._existing(name)).attempt
+            attempt = self._submission(self._existing(name)).ticket.attempt
             if cursor is None:
                 cursor = Cursor(attempt, 0)
             folder = job.path if cursor.attempt == attempt else job.attempt_folder(cursor.attempt)
@@ -309,9 +358,9 @@ class LocalBackend:
 
     def _places(self) -> Mapping[str, int]:
         """Return how many jobs wait before each one that waits."""
-        waiting = [name for name in self._folders.names() if self._folders.job(name).is_pending]
-        waiting.sort(key=lambda name: self._submission(name).order)
-        return {name: place for place, name in enumerate(waiting)}
+        waiting = ((self._folders.order(name), name) for name in self._folders.names())
+        places = sorted((order, name) for order, name in waiting if order is not None)
+        return {name: place for place, (_, name) in enumerate(places)}
 
     def _why_pending(self, before: int) -> str:
         if not before and self._count_running() < self._max_jobs:
@@ -325,7 +374,8 @@ class LocalBackend:
         return sum(job.claim.exists() and not job.exit.exists() for job in jobs)
 
     def _has(self, name: str) -> bool:
-        return _NAME.fullmatch(name) is not None and self._folders.job(name).ticket.exists()
+        ticket = self._folders.job(name).ticket if NAME.fullmatch(name) else None
+        return ticket is not None and os.path.exists(ticket)  # noqa: PTH110  never raises
 
     def _existing(self, name: str) -> str:
         if self._has(name):
@@ -344,6 +394,17 @@ class LocalBackend:
         # There is nothing to keep from where nothing was ever submitted, and reading makes no folders.
         return self._dispatching() if self._folders.root.is_dir() else nullcontext()
 
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Turn the operating system's refusal to write the folder of jobs into an error of ours."""
+        try:
+            with storage_errors(self._folders.root):
+                yield
+        except StorageFailed as error:
+            if "GEOZARR_STATE_DIR" not in error.remedy:
+                error.remedy = f"{error.remedy}: set GEOZARR_STATE_DIR"
+            raise
+
     def _leave_over(self, request: Request) -> None:
         """Have what a run may have left removed once others may go on."""
         self._leftovers.add((request.output, request.scratch))
@@ -355,7 +416,9 @@ class LocalBackend:
             if self._dispatch_depth:
                 yield
                 return
-            with self._folders.dispatching():
+            with ExitStack() as held:
+                with self._storing():
+                    held.enter_context(self._folders.dispatching())
                 self._dispatch_depth = 1
                 try:
                     yield
@@ -374,10 +437,22 @@ class _Submission:
     """What was written down when an attempt was submitted."""
 
     stamp: _Stamp
-    order: int
-    attempt: int
-    submitted: datetime
+    ticket: Ticket
     request: Request
+
+
+def _odd(job: JobFolder, error: GeozarrError) -> JobState:
+    """Return what can be said of a job whose folder cannot be used."""
+    found = job.ticket.lstat()
+    return JobState(
+        name=job.name,
+        backend=LocalBackend.name,
+        request=Request(source="", shown="?", product=job.name, output=""),
+        status="Error",
+        submitted=datetime.fromtimestamp(found.st_mtime, UTC),
+        reason=error.message,
+        failure=Failure(error.code, error.message, str(error.given or ""), error.remedy, int(error.exit_code)),
+    )
 
 
 def _stamp_of(job: JobFolder) -> _Stamp:
@@ -386,34 +461,26 @@ def _stamp_of(job: JobFolder) -> _Stamp:
     return found.st_ino, found.st_mtime_ns
 
 
-def _arguments(request: Request, job: JobFolder) -> list[str]:
-    """Return the runner's arguments; the address is filled in by the worker."""
-    arguments = ["convert", ADDRESS, request.output]
-    if request.groups:
-        arguments += ["--groups", *request.groups]
-    arguments += ["--validate-groups", "true" if request.validate_groups else "false"]
-    arguments += ["--if-exists", request.if_exists, "--identity", request.identity]
-    if request.scratch:
-        arguments += ["--scratch", request.scratch]
-    if request.archive:
-        arguments.append("--archive")
-    if request.packed:
-        arguments.append("--packed")
-    if request.item:
-        arguments += ["--derived-from", request.item]
-    if request.asked is not None:
-        arguments.append(f"--asked={request.asked}")
-    if request.dask_cluster:
-        arguments.append("--dask-cluster")
-    if request.verbose:
-        arguments.append("--verbose")
-    return [*arguments, "--log", str(job.log), "--json"]
-
-
-def _needed(path: Path) -> dict[str, Any]:
-    document = read_json(path)
+def _exit_of(job: JobFolder) -> dict[str, Any] | None:
+    """Return how a job ended, with its time; None where it has not."""
+    document = read_json(job.exit)
     if document is None:
+        return None
+    with understood(job.exit):
+        code = document["code"]
+        words = [str(word) for word in document.get("last_words", ())]
+        return {
+            **document,
+            "code": None if code is None else int(code),
+            "finished": parse_time(document["finished"]),
+            "last_words": words,
+            "problem": str(document.get("problem") or ""),
+        }
+
+
+def _needed[T](found: T | None, path: Path) -> T:
+    if found is None:
         raise JobNotFound(
             "the job's folder is incomplete", given=str(path), remedy="remove the folder, and submit again"
         )
-    return document
+    return found

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import psutil
 
-from geozarr_nb.backends.folder import JobFolder, read_json
+from geozarr_nb.backends.folder import JobFolder
 
 GRACE = 10.0
 LOOK = 0.05
@@ -26,7 +26,7 @@ def end_run(job: JobFolder) -> None:
         if run is not None:
             family |= _family(run)
             if not asked:
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError, PermissionError):
                     os.killpg(run.pid, signal.SIGTERM)
                 asked = True
         if time.monotonic() > deadline:
@@ -37,14 +37,14 @@ def end_run(job: JobFolder) -> None:
 
 def _run_of(job: JobFolder) -> psutil.Process | None:
     """Return the process of a running job; None before it started or after it ended."""
-    claim = read_json(job.claim)
-    if claim is None or claim["pid"] is None:
+    claim = job.read_claim()
+    if claim is None or claim.pid is None:
         return None
     try:
-        process = psutil.Process(claim["pid"])
+        process = psutil.Process(claim.pid)
         # A process number may be in use again by something else; the path of the log can not.
         return process if str(job.log) in process.cmdline() else None
-    except psutil.NoSuchProcess:
+    except (psutil.Error, OSError):  # it is gone, or another account's by now, which does not show it
         return None
 
 
@@ -53,12 +53,14 @@ def _family(process: psutil.Process) -> set[psutil.Process]:
         return {process, *process.children(recursive=True)}
     except psutil.NoSuchProcess:
         return set()
+    except psutil.AccessDenied:
+        return {process}
 
 
 def _kill(processes: Collection[psutil.Process]) -> None:
     """Kill what still runs, and return when it does not."""
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
     deadline = time.monotonic() + GRACE
     while any(map(_lives, processes)) and time.monotonic() < deadline:
@@ -71,3 +73,5 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return True

@@ -1,36 +1,56 @@
 """A worker: takes the jobs that wait, the oldest first, runs each as its own process, and leaves when none is left.
 
-    python -m geozarr_nb.backends.worker STATE_DIR SLOT
+    python -m geozarr_nb.backends.worker STATE_DIR SLOT COMMAND...
 
 It is started detached by whoever submits when a slot is free, inherits the open file SLOT that holds the slot, and
 needs the standard library only, so it starts at once and takes little memory for as long as a conversion runs.
+
+What it runs is COMMAND, the runner, with arguments that it makes from the job's request. A file of the state folder
+chooses no program: of the argv that a ticket holds only the Python counts that the job was submitted with, where it is
+one of this account's or the system's, so that each job runs with what is installed beside its submitter.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
-from geozarr_nb.backends.folder import JobFolder, StateFolder, read_json, write_json
+from geozarr_nb.backends.folder import ADDRESS, JobFolder, StateFolder, Ticket, read_json, understood, write_json
+from geozarr_nb.errors import GeozarrError, InvalidRequest
+from geozarr_nb.ownership import open_own, read_own
+from geozarr_nb.request import Request
 
+RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
 LAST_WORDS = 5
+_PYTHON = re.compile(r"python(3(\.\d+)?t?)?")
 _started: set[int] = set()  # workers of this process that it has not collected yet
 
 
-def start(state: StateFolder, slot: int) -> None:
-    """Start a worker that goes on without this process; `slot` is the open file that holds its slot."""
+def start(state: StateFolder, slot: int, command: Sequence[str] = RUNNER) -> None:
+    """Start a worker that goes on without this process.
+
+    Parameters
+    ----------
+    slot
+        The open file that holds its slot.
+    command
+        The runner's command.
+    """
     _collect()
-    with state.workers_log.open("ab") as log:
+    with _log_of(state) as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "geozarr_nb.backends.worker", str(state.root), str(slot)],
+            [sys.executable, "-P", "-m", "geozarr_nb.backends.worker", str(state.root), str(slot), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -40,6 +60,14 @@ def start(state: StateFolder, slot: int) -> None:
         )
     _started.add(process.pid)
     process.returncode = 0  # it outlives us on purpose; without this Python would warn of it when we end
+
+
+def _log_of(state: StateFolder) -> IO[bytes]:
+    """Return where a worker says what belongs to no job."""
+    try:
+        return os.fdopen(open_own(state.workers_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+    except (OSError, GeozarrError):  # the disk is full, or somebody linked it away: jobs have logs of their own
+        return open(os.devnull, "ab")  # noqa: PTH123  of the same kind as the other
 
 
 def _collect() -> None:
@@ -53,7 +81,7 @@ def _collect() -> None:
             _started.discard(pid)
 
 
-def work(state: StateFolder, slot: int) -> None:
+def work(state: StateFolder, slot: int, command: Sequence[str] = RUNNER) -> None:
     """Run what waits until nothing does."""
     while True:
         with state.dispatching():
@@ -65,46 +93,109 @@ def work(state: StateFolder, slot: int) -> None:
             lock = job.hold()
             write_json(job.claim, {"started": now(), "pid": None})
         try:
-            run(job, lock, slot)
+            run(job, lock, slot, command)
         finally:
             os.close(lock)
 
 
-def run(job: JobFolder, lock: int, slot: int) -> None:
+def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -> None:
     """Run one claimed job to its end, and write down how it ended."""
-    ticket, private = read_json(job.ticket), read_json(job.private)
-    if ticket is None or private is None:
-        write_json(job.exit, ended(None, problem="the files of the job were removed while it waited"))
-        return
-    try:
-        with job.events.open("ab") as events, job.errors.open("ab") as errors:
+    with ExitStack() as opened:
+        try:
+            ticket, private, document = job.read_ticket(), read_json(job.private), read_json(job.request)
+            if ticket is None or private is None or document is None:
+                write_json(job.exit, ended(None, problem="the files of the job were removed while it waited"))
+                return
+            with understood(job.private):
+                environ = {str(name): str(value) for name, value in private["environ"].items()}
+                source, secrets = (
+                    str(private["source"]).encode(),
+                    [str(secret) for secret in private.get("secrets", ())],
+                )
+            argv = [*runner_of(ticket, command), *arguments(Request.from_json(document), job)]
+            streams = [
+                opened.enter_context(os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab"))
+                for path in (job.events, job.errors)
+            ]
+            if job.log.is_symlink():
+                read_own(job.log)  # refuses it: the run would follow it
             process = subprocess.Popen(
-                ticket["argv"],
+                argv,
                 stdin=subprocess.PIPE,
-                stdout=events,
-                stderr=errors,
+                stdout=streams[0],
+                stderr=streams[1],
                 cwd=job.path,
-                env=private["environ"],
+                env=environ,
                 start_new_session=True,
                 # While the run lives the job lives and its slot is taken, even if this worker is killed.
                 pass_fds=(lock, slot),
             )
-    except OSError as error:
-        job.private.unlink(missing_ok=True)
-        write_json(job.exit, ended(None, problem=f"the run could not be started: {error}"))
-        return
+        except (OSError, ValueError, GeozarrError) as error:  # a ValueError: a NUL, say, where the system takes none
+            job.private.unlink(missing_ok=True)
+            said = error.message if isinstance(error, GeozarrError) else str(error)
+            write_json(job.exit, ended(None, problem=f"the run could not be started: {said}"))
+            return
     write_json(job.claim, {"started": now(), "pid": process.pid})
     job.private.unlink(missing_ok=True)
     with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as stdin:  # it may have ended before it asked
-        stdin.write(private["source"].encode())
+        stdin.write(source)
     if job.cancel.exists():  # it came between the claim and the process number, so nobody could send the signal
         os.killpg(process.pid, signal.SIGTERM)
     code = process.wait()
     with suppress(ProcessLookupError):  # what a killed run left behind in its process group
         os.killpg(process.pid, signal.SIGKILL)
     words = keep_errors(job)
-    hide(private["secrets"], job)
+    hide(secrets, job)
     write_json(job.exit, ended(code, last_words=words))
+
+
+def runner_of(ticket: Ticket, command: Sequence[str]) -> Sequence[str]:
+    """Return the command of the runner for a job: the worker's own, with the Python that the job was submitted with."""
+    if tuple(command) != RUNNER or ticket.argv[1 : len(RUNNER)] != RUNNER[1:]:
+        return command
+    python = Path(ticket.argv[0])
+    try:
+        found = python.stat()
+    except (OSError, ValueError):
+        return command
+    is_one = python.is_absolute() and _PYTHON.fullmatch(python.name) and stat.S_ISREG(found.st_mode)
+    is_ours = found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return (str(python), *RUNNER[1:]) if is_one and is_ours else command
+
+
+def arguments(request: Request, job: JobFolder) -> list[str]:
+    """Return the runner's arguments for a request; the address is handed over on its standard input.
+
+    Raises
+    ------
+    InvalidRequest
+        A value of the request would be taken for an option.
+    """
+    values = (request.output, *request.groups, request.identity, request.scratch, request.item)
+    if odd := [value for value in values if value.startswith("-")]:
+        raise InvalidRequest("the request holds an option of the command line", given=odd[0], remedy="submit it again")
+    if not (request.output.startswith("/") or "://" in request.output):
+        raise InvalidRequest("the request's output has no full name", given=request.output, remedy="submit it again")
+    found = ["convert", ADDRESS, request.output]
+    if request.groups:
+        found += ["--groups", *request.groups]
+    found += ["--validate-groups", "true" if request.validate_groups else "false"]
+    found += ["--if-exists", request.if_exists, "--identity", request.identity]
+    if request.scratch:
+        found += ["--scratch", request.scratch]
+    if request.archive:
+        found.append("--archive")
+    if request.packed:
+        found.append("--packed")
+    if request.item:
+        found += ["--derived-from", request.item]
+    if request.asked is not None:
+        found.append(f"--asked={request.asked}")
+    if request.dask_cluster:
+        found.append("--dask-cluster")
+    if request.verbose:
+        found.append("--verbose")
+    return [*found, "--log", str(job.log), "--json"]
 
 
 def ended(code: int | None, **more: Any) -> dict[str, Any]:
@@ -116,9 +207,9 @@ def keep_errors(job: JobFolder) -> list[str]:
     """Move what the run wrote to its standard error to the end of its log; returns the last lines of it."""
     if not job.log.exists():  # it ended before it opened its log
         shutil.copyfile(job.events, job.log)
-    lines = [line for line in job.errors.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [line for line in read_own(job.errors).decode(errors="replace").splitlines() if line.strip()]
     if lines:
-        with job.log.open("a", encoding="utf-8") as log:
+        with os.fdopen(open_own(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a", encoding="utf-8") as log:
             for line in lines:
                 event = {"v": 1, "time": now(), "type": "log", "source": "stderr", "text": line}
                 log.write(json.dumps(event) + "\n")
@@ -132,12 +223,12 @@ def hide(secrets: list[str], job: JobFolder) -> None:
         return
     for path in (job.events, job.log):
         with suppress(FileNotFoundError):
-            content = path.read_bytes()
+            content = read_own(path)
             clean = content
             for secret in secrets:
                 clean = clean.replace(secret.encode(), b"*" * len(secret.encode()))  # same length: offsets stay valid
             if clean != content:
-                with path.open("r+b") as file:
+                with os.fdopen(open_own(path, os.O_RDWR), "r+b") as file:
                     file.write(clean)
 
 
@@ -148,7 +239,7 @@ def now() -> str:
 
 def main() -> None:
     """Run as `python -m geozarr_nb.backends.worker`."""
-    work(StateFolder(Path(sys.argv[1])), int(sys.argv[2]))
+    work(StateFolder(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3:] or RUNNER)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,14 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from geozarr_nb.doctor.findings import Finding, Verdict
+from geozarr_nb.errors import StateUnusable
+from geozarr_nb.ownership import check_folder
 from geozarr_nb.settings import Settings
 from geozarr_runner.addresses import local_path, redact
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
+from geozarr_runner.machine import cores as usable_cores
+from geozarr_runner.machine import free_memory
 from geozarr_runner.spelling import literal
 from geozarr_runner.upload import RemoteOutput, output_place, root_document, scratch_folder
 
@@ -103,7 +107,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def processor() -> Iterator[Finding]:
     """Check cores and C library."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     why = "the converter compresses in one thread while it reads in another"
     if cores > 1:
         yield Finding("cores", "ok", str(cores), why)
@@ -173,7 +177,8 @@ def check_memory(estimate: Estimate | None) -> Finding:
     """Check the memory that is free here."""
     import psutil
 
-    available = min(psutil.virtual_memory().available, _limit_of_container())
+    limit = free_memory()
+    available = psutil.virtual_memory().available if limit is None else min(psutil.virtual_memory().available, limit)
     needed, of_what = (estimate.memory_bytes, "this product") if estimate else (MEMORY_OF_A_TILE, "a full tile")
     found = f"{human_bytes(available)} free, {of_what} needs about {human_bytes(needed)}"
     why = "a converter without memory is killed by the system, without a word"
@@ -181,16 +186,6 @@ def check_memory(estimate: Estimate | None) -> Finding:
         return Finding("memory", "ok", found, why)
     remedy = "close other programs, convert fewer groups at once (groups=...), or use a larger machine"
     return Finding("memory", "warning", found, why, remedy)
-
-
-def _limit_of_container() -> float:
-    """Return what this container may still take, in bytes; infinite where nothing limits it."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        return float(limit) - float((folder / "memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no cgroup v2, or "max"
-        return float("inf")
 
 
 def check_space(settings: Settings, output: str | os.PathLike[str], estimate: Estimate | None) -> Iterator[Finding]:
@@ -237,6 +232,8 @@ def _folder(name: str, folder: Path, needed: int, why: str, lacking: Verdict = "
         name, "choose another output"
     )
     try:
+        if name == "state folder":
+            check_folder(folder)
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not existing.is_dir():
             return Finding(name, "problem", f"{existing} is a file", why, f"move it away, or {another}")
@@ -245,6 +242,8 @@ def _folder(name: str, folder: Path, needed: int, why: str, lacking: Verdict = "
                 name, "problem", f"{existing} cannot be written", why, f"chmod u+wx {existing}, or {another}"
             )
         free = shutil.disk_usage(existing).free
+    except StateUnusable as error:
+        return Finding(name, "problem", f"{folder}: {error.message}", why, error.remedy)
     except OSError as error:
         return Finding(name, "problem", f"{folder}: {error.strerror}", why, another)
     found = f"{folder}: {human_bytes(free)} free, about {human_bytes(needed)} needed"

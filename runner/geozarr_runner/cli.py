@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,6 +22,8 @@ from geozarr_runner.events import Reporter
 from geozarr_runner.outcome import write_last_words, write_outcome
 from geozarr_runner.spelling import in_shell, truth
 
+# What the SDK sends as a request's identity. A Workflow made by hand has none, or a text of its own.
+_OF_THE_SDK = re.compile(r"[0-9a-f]{64}")
 EPILOG = """exit codes: 0 success, 1 a defect, 2 bad request, 3 product unreachable, 4 converter failed,
 5 output failed verification, 6 storage failed, 7 interrupted"""
 
@@ -187,7 +190,8 @@ def _add_groups(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="G",
         action="extend",
-        help="groups to convert, also separated by commas; none, or 0: $ARGO_GROUPS, else the whole product",
+        help="groups to convert, also separated by commas; none, or 0: $ARGO_GROUPS, else the whole product; []: the "
+        "whole product",
     )
 
 
@@ -214,7 +218,7 @@ def _convert(options: argparse.Namespace) -> ExitCode:
         request = Request(
             product=_address(options.input),
             output=options.output,
-            groups=options.groups,
+            groups=_groups(options.groups, resolved=_OF_THE_SDK.fullmatch(options.identity or "") is not None),
             validate_groups=options.validate_groups,
             if_exists=options.if_exists,
             scratch=options.scratch,
@@ -243,6 +247,20 @@ def _convert(options: argparse.Namespace) -> ExitCode:
             # Python's own last flush would fail once more, and change the exit code.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.SUCCESS
+
+
+def _groups(words: Sequence[str] | None, *, resolved: bool = False) -> tuple[str, ...]:
+    """Return the groups of a command line; where it names none, those of $ARGO_GROUPS.
+
+    Parameters
+    ----------
+    resolved
+        Whoever submitted it has settled the groups: to name none is to want the whole product.
+    """
+    from geozarr_runner.groups import normalise
+
+    one = words[0] if words and len(words) == 1 else words
+    return normalise(one, None if resolved else os.environ)
 
 
 def _address(given: str) -> str:
@@ -279,7 +297,7 @@ def _inspect(options: argparse.Namespace) -> ExitCode:
 
     try:
         product = open_product(options.input)
-        found = report(product, options.groups)
+        found = report(product, _groups(options.groups))
     except GeozarrError as error:
         print(f"error [{error.code}]: {in_shell(str(error))}", file=sys.stderr)
         return error.exit_code

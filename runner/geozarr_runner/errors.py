@@ -95,6 +95,19 @@ class GroupsMissing(InvalidRequest):
     code = "groups-missing"
 
 
+class LaterVersion(InvalidRequest):
+    """What is stored there was written by a later version, in a form that this one does not know."""
+
+    code = "later-version"
+
+    def __init__(self, what: str, *, given: object = None) -> None:
+        super().__init__(
+            f"{what} was written by a later version of this package",
+            given=given,
+            remedy="pip install -U geozarr-nb",
+        )
+
+
 class OutputExists(InvalidRequest):
     """There is something under the output's name already."""
 

@@ -17,7 +17,8 @@ result    path, groups, skipped, bytes_read, bytes_written, seconds, versions, i
 log       source, text: a line of the converter's; in the log file, in the stream where that is asked for
 ========  =====================================================================================
 
-A reader passes over types and fields that it does not know; `v` grows only when a field changes its meaning.
+A reader passes over types and fields that it does not know; `v` grows only when a field changes its meaning. `parse`
+gives an event of a later `v` as one of the type "later", without fields.
 """
 
 from __future__ import annotations
@@ -45,16 +46,22 @@ Stage = Literal["preflight", "stage", "convert", "verify", "publish", "archive"]
 Unit = Literal["bytes", "chunks", "variables"]
 Progress = Callable[[int, int | None, Unit], None]
 SECONDS_BETWEEN_PROGRESS = 0.1
-# What an event of each type has as text; of other types nothing is taken for granted.
-_TEXTS: Mapping[str, tuple[str, ...]] = {
-    "run": ("id",),
-    "stage": ("stage", "state"),
-    "progress": ("stage",),
-    "message": ("text",),
-    "log": ("text",),
-    "warning": ("message",),
-    "error": ("code", "message"),
-    "result": ("path",),
+LATER = "later"  # the type of an event that a later version has written
+_TEXT, _NUMBER, _COUNT, _NONE = (str,), (int, float), (int,), (type(None),)
+_NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
+    "run": {"id": _TEXT},
+    "stage": {"stage": _TEXT, "state": _TEXT},
+    "progress": {"stage": _TEXT, "done": _COUNT, "total": (*_COUNT, *_NONE), "unit": _TEXT},
+    "message": {"text": _TEXT},
+    "warning": {"code": _TEXT, "message": _TEXT, "remedy": (*_TEXT, *_NONE)},
+    "error": {"code": _TEXT, "message": _TEXT, "remedy": (*_TEXT, *_NONE), "exit_code": (*_COUNT, *_NONE)},
+    "result": {
+        "path": _TEXT,
+        "bytes_written": (*_NUMBER, *_NONE),
+        "seconds": (*_NUMBER, *_NONE),
+        "archive": (dict, *_NONE),
+    },
+    "log": {"text": _TEXT},
 }
 CLEAR_LINE = "\r\x1b[K"
 CONVERTERS_LINE = "  | "
@@ -80,44 +87,42 @@ class Event:
 
 
 def parse(line: str) -> Event | None:
-    """Read one line of a stream; None for a line that is no event (a half-written last one, say)."""
+    """Read one line of a stream; None for a line that is no event (a half-written last one, say).
+
+    What lies beside an output may be anybody's: an event without its fields is none. One whose `v` is a later version's
+    has the type "later", and no fields, where its type is a known one: what they mean is not known here.
+    """
     try:
         document = from_json(line)
         time = datetime.fromisoformat(document.pop("time"))
         kind = document.pop("type")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        version = document.pop("v", SCHEMA_VERSION)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    if not isinstance(kind, str) or time.tzinfo is None or not _is_whole(kind, document):
+    if not isinstance(kind, str) or not isinstance(version, int):
         return None
-    document.pop("v", None)
-    return Event(kind, time, document)
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    if version > SCHEMA_VERSION and kind in _NEEDED:
+        return Event(LATER, time)
+    return Event(kind, time, document) if _is_whole(kind, document) else None
 
 
 def _is_whole(kind: str, fields: Mapping[str, Any]) -> bool:
-    """Return whether an event has what its readers take for granted: logs may be made by anybody."""
-    if not all(isinstance(fields.get(name), str) for name in _TEXTS.get(kind, ())):
+    """Return whether an event has the fields that its readers count on: logs may be made by anybody."""
+    needed = _NEEDED.get(kind, {})
+    if kind == "stage" and fields.get("state") == "finished":
+        needed = {**needed, "seconds": _NUMBER}
+    if not all(_fits(fields.get(name), types) for name, types in needed.items()):
         return False
-    match kind:
-        case "stage":
-            return _is_measure(fields.get("seconds", 0 if fields["state"] == "started" else None))
-        case "progress":
-            total = fields.get("total")
-            return isinstance(fields.get("done"), int) and all(
-                _is_measure(each) for each in (fields["done"], 0 if total is None else total)
-            )
-        case "result":
-            archive = fields.get("archive")
-            packed = not archive or (isinstance(archive, dict) and _is_measure(archive.get("bytes")))
-            measured = fields.get("skipped") or all(
-                _is_measure(fields.get(name)) for name in ("bytes_written", "seconds")
-            )
-            return bool(packed and measured) and (not archive or "path" in archive)
-        case _:
-            return True
+    archive = fields.get("archive") if kind == "result" else None
+    return not archive or ("path" in archive and _fits(archive.get("bytes"), _NUMBER))
 
 
-def _is_measure(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value < 2**63
+def _fits(value: object, types: tuple[type, ...]) -> bool:
+    if isinstance(value, int | float):
+        return type(value) in types and 0 <= value < 2**63  # what is no number is not below it either
+    return isinstance(value, types)
 
 
 def parse_all(lines: Iterable[str]) -> Iterator[Event]:
@@ -148,8 +153,8 @@ def describe(event: Event) -> str:
             todo = "" if event.get("archive") else ": nothing to do"
             return f"{said('path')} is there already, made from the same request{todo}{_archive(event)}"
         case "result":
-            size = human_bytes(event["bytes_written"])
-            return f"{said('path')}: {size} in {event['seconds']:.1f} s, verified{_archive(event)}"
+            size, seconds = human_bytes(event.get("bytes_written") or 0), event.get("seconds") or 0
+            return f"{said('path')}: {size} in {seconds:.1f} s, verified{_archive(event)}"
         case _:
             return ""
 

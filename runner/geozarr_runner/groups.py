@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,13 +21,34 @@ SHOWN = 25
 ALIKE = 0.6
 
 
-def normalise(groups: str | Iterable[str] | None, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return absolute group paths in the order given, without duplicates.
+def normalise(groups: str | Iterable[str] | None, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return absolute group paths in the order given, without duplicates; `()` is the whole product.
 
-    A string is split on commas and blanks. Empty, or `0`, falls back to `$ARGO_GROUPS`, and where that is empty too to
-    `()`: the whole product, in the converter's own layout.
+    A text is split on commas and blanks, unless it is a JSON array: that is a list. Empty, or `0`, is the whole product
+    in the converter's own layout.
+
+    Parameters
+    ----------
+    environ
+        Where `$ARGO_GROUPS` counts for groups that were not given: on the runner's command line. An empty array counts
+        as given.
     """
-    return _split(groups) or _split(environ.get("ARGO_GROUPS"))
+    listed = _listed(groups)
+    found = _split(groups if listed is None else listed)
+    if found or listed == [] or environ is None:
+        return found
+    return normalise(environ.get("ARGO_GROUPS"))
+
+
+def _listed(groups: str | Iterable[str] | None) -> list[str] | None:
+    """Return the list that a text holds; None where it is none."""
+    if not isinstance(groups, str) or not groups.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(groups)
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, list) and all(isinstance(name, str) for name in found) else None
 
 
 def _split(groups: str | Iterable[str] | None) -> tuple[str, ...]:

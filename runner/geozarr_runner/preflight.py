@@ -20,6 +20,7 @@ from geozarr_runner.groups import GroupReport, normalise, report
 from geozarr_runner.names import output_name
 from geozarr_runner.product import Product, open_product
 from geozarr_runner.profiles import PACKED, Call, check_packed, profile_of
+from geozarr_runner.text import printable
 from geozarr_runner.upload import Output, RemoteOutput, output_place
 
 IfExists = Literal["error", "skip", "overwrite"]
@@ -228,24 +229,50 @@ def is_done(
             remedy='choose another output, or if_exists="skip" (keep it) or if_exists="overwrite" (replace it once the '
             "new one is verified)",
         )
-    same = record is not None and (
-        record.get("input", {}).get("identity") == product.identity
-        and tuple(record.get("groups", ())) == groups
-        and bool(record.get("packed")) == packed
-    )
-    if not same:
+    schema = record.get("schema") if record else None
+    if isinstance(schema, int) and schema > publish.RECORD_VERSION:
+        raise OutputExists(
+            "the output exists, and a later version of this package has made it",
+            given=output,
+            remedy='pip install -U geozarr-nb, choose another output, or if_exists="overwrite"',
+        )
+    made = _Made.of(record)
+    # The order of the groups changes nothing in what is made of them.
+    wanted = (product.identity, frozenset(groups), packed)
+    if made is None or (made.identity, frozenset(made.groups), made.packed) != wanted:
         raise OutputExists(
             "the output exists and was made from another request",
-            given=f"{output}: "
-            + (
-                f"{record.get('input', {}).get('url')}, groups {record.get('groups')}"
-                + (", packed" if record.get("packed") else "")
-                if record
-                else "no record of how"
-            ),
+            given=f"{output}: {made or 'no record of how'}",
             remedy='choose another output, or if_exists="overwrite"',
         )
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What an output's record says of how it was made; an output may be anybody's."""
+
+    url: str
+    identity: str
+    groups: tuple[str, ...]
+    packed: bool
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any] | None) -> _Made | None:
+        """Read a record; None where there is none that could be understood."""
+        source = record.get("input") if record else None
+        groups = record.get("groups", []) if record else None
+        if not record or not isinstance(source, dict) or not isinstance(groups, list):
+            return None
+        return cls(
+            str(source.get("url")),
+            str(source.get("identity")),
+            tuple(map(str, groups)),
+            bool(record.get("packed")),
+        )
+
+    def __str__(self) -> str:
+        return f"{printable(self.url)}, groups {list(self.groups)}{', packed' if self.packed else ''}"
 
 
 def _look_at_space(place: Path) -> None:

@@ -32,6 +32,7 @@ from geozarr_runner.store import storage_failure
 from geozarr_runner.tree import Tree
 
 PROVENANCE = "geozarr_runner"
+RECORD_VERSION = 1
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 

@@ -354,7 +354,7 @@ def _holds(path: str, groups: Sequence[str]) -> bool:
 
 def _provenance(plan: Plan, request: Request, verified: Verified, started: datetime) -> dict[str, Any]:
     return {
-        "schema": 1,
+        "schema": publish.RECORD_VERSION,
         "request": request.identity,
         "input": {
             "url": redact(plan.product.url),

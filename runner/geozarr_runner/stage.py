@@ -176,7 +176,6 @@ def _link(find: Callable[[str], str | Path | None], arrays: Sequence[Array], vie
     for done, key in enumerate(keys, start=1):
         if (original := find(key)) is not None:
             target = inside(view, key)
-            target.unlink(missing_ok=True)  # a killed run may have linked it
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(original)
         if done == total or done % 200 == 0:

@@ -52,6 +52,7 @@ from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import (
     GeozarrError,
     InvalidRequest,
+    LaterVersion,
     OutputBusy,
     OutputExists,
     ProductUnreachable,
@@ -65,6 +66,7 @@ from geozarr_runner.keys import flaw
 from geozarr_runner.store import Store, error_text, in_bounds
 
 ROOT, MANIFEST, LOG = "zarr.json", ".manifest.json", ".log.jsonl"
+MANIFEST_VERSION = 1
 # Not to be written to, forgotten with the process, or a cluster's claim, which jobs there write to as a folder.
 NO_OBJECT_STORES = frozenset({"http", "https", "memory", "pvc", "data", "file", "local"})
 ALIASES = {"s3a": "s3", "gcs": "gs"}
@@ -783,12 +785,18 @@ def _in_the_way(output: RemoteOutput) -> OutputExists:
 
 
 def _read_manifest(output: RemoteOutput) -> dict[str, Any] | None:
-    return _record(read_beside(output, MANIFEST)) or None
+    """Return what a run has written down of its objects; None where there is nothing that could be understood."""
+    found = _record(read_beside(output, MANIFEST))
+    version = found.get("v")
+    if isinstance(version, int) and version > MANIFEST_VERSION:
+        raise LaterVersion("what a run has left there", given=output)
+    is_known = isinstance(found.get("objects"), dict) and isinstance(found.get("replaces", []), list)
+    return found if is_known else None
 
 
 def _write_manifest(output: RemoteOutput, objects: Mapping[str, Stored], replaces: Collection[str] = ()) -> None:
     document = {
-        "v": 1,
+        "v": MANIFEST_VERSION,
         "output": output.address,
         "objects": {key: [entry.size, entry.checksum] for key, entry in objects.items()},
         "replaces": list(replaces),

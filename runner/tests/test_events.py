@@ -12,7 +12,7 @@ import pytest
 
 from geozarr_runner import events
 from geozarr_runner.errors import ExitCode, GeozarrError, ProductNotFound, StorageFull
-from geozarr_runner.events import SCHEMA_VERSION, Reporter, describe, human_bytes, parse, parse_all
+from geozarr_runner.events import LATER, SCHEMA_VERSION, Reporter, describe, human_bytes, parse, parse_all
 
 ODD = [
     "ü ✓ 雪 \U0001f6f0",
@@ -84,6 +84,54 @@ def test_fields_of_the_future_are_kept() -> None:
     assert event is not None
     assert (event.type, event["more"], event.get("none", 2)) == ("new", 1, 2)
     assert str(event) == ""
+
+
+@pytest.mark.parametrize("kind", ["run", "stage", "progress", "message", "warning", "error", "result", "log"])
+def test_what_a_later_version_means_is_not_guessed(kind: str) -> None:
+    event = parse(json.dumps({"v": 2, "time": "2026-01-01T00:00:00+00:00", "type": kind, "text": "?"}))
+    assert event is not None
+    assert (event.type, event.fields, str(event)) == (LATER, {}, "")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "progress"},
+        {"type": "progress", "stage": "convert", "done": "1", "unit": "bytes"},
+        {"type": "progress", "stage": "convert", "done": True, "unit": "bytes"},
+        {"type": "stage", "stage": "convert", "state": "finished"},
+        {"type": "stage", "stage": "convert", "state": "finished", "seconds": "long"},
+        {"type": "message"},
+        {"type": "message", "text": None},
+        {"type": "warning", "code": "a"},
+        {"type": "error", "code": 7, "message": "m"},
+        {"type": "error", "code": "a", "message": "m", "exit_code": "six"},
+        {"type": "result"},
+        {"type": "result", "path": "/o", "bytes_written": "many"},
+        {"type": "result", "path": "/o", "archive": "x"},
+        {"type": "run", "id": ["x"]},
+        {"type": "log"},
+        {"type": ["log"], "text": "x"},
+        {"type": "message", "text": "x", "v": "1"},
+        {"type": "message", "text": "x", "v": None},
+    ],
+    ids=str,
+)
+def test_an_event_without_its_fields_is_none(fields: dict[str, Any]) -> None:
+    assert parse(json.dumps({"v": 1, "time": "2026-01-01T00:00:00+00:00", **fields})) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, "1" * 5000, '{"v": ' + "9" * 5000 + "}"], ids=range(4)
+)
+def test_a_line_that_no_parser_takes_is_passed_over(text: str) -> None:
+    assert parse(text) is None
+
+
+def test_a_time_has_a_zone() -> None:
+    event = parse('{"v": 1, "time": "2026-01-01T00:00:00", "type": "message", "text": "x"}')
+    assert event is not None
+    assert event.time == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_what_a_person_reads(stream: io.StringIO) -> None:

@@ -30,6 +30,46 @@ def test_no_quota_is_no_limit(tmp_path: Path) -> None:
     assert machine.cores(tmp_path) == unlimited
 
 
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with eight cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+
+@pytest.mark.usefixtures("eight")
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "250000 100000"}, 2),
+        ("0::/", {"cpu.max": "max 100000"}, 8),
+        ("0::/", {"cpu.max": "100000 0"}, 8),
+        ("0::/user.slice/job.scope", {"user.slice/job.scope/cpu.max": "300000 100000"}, 3),
+        ("0::/user.slice/job.scope", {"user.slice/cpu.max": "200000 100000", "cpu.max": "900000 100000"}, 2),
+        ("4:cpu,cpuacct:/pod\n0::/", {"cpu/cpu.cfs_quota_us": "500000", "cpu/cpu.cfs_period_us": "100000"}, 5),
+        ("4:cpu,cpuacct:/p", {"cpu/p/cpu.cfs_quota_us": "400000", "cpu/p/cpu.cfs_period_us": "100000"}, 4),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("4:cpuset:/\nnonsense\n::\n0::/../../x", {"x/cpu.max": "junk"}, 8),
+    ],
+)
+def test_the_quota_of_every_group_above_counts(tmp_path: Path, own: str, files: dict[str, str], cores: int) -> None:
+    (tmp_path / "own").write_text(own)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+    assert machine.cores(tmp_path, tmp_path / "own") == cores
+
+
+def test_the_memory_of_an_old_container_counts(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("4:memory:/pod\n")
+    folder = tmp_path / "memory" / "pod"
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text("1000\n")
+    (folder / "memory.usage_in_bytes").write_text("900\n")
+    assert machine.free_memory(tmp_path, tmp_path / "none", tmp_path / "own") == 100
+    (folder / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 300\n")
+    assert machine.free_memory(tmp_path, tmp_path / "none", tmp_path / "own") == 400, "files give way"
+
+
 def test_a_containers_memory_counts(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 9000000 kB\nMemAvailable:    5000000 kB\n")

@@ -16,6 +16,7 @@ import pytest
 
 from geozarr_nb.doctor import Diagnosis, Finding, doctor
 from geozarr_nb.sample import sample_product
+from geozarr_runner.machine import cores
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,23 @@ def test_one_core_and_another_c_library(monkeypatch: pytest.MonkeyPatch) -> None
     assert diagnosis.ok
     assert found(diagnosis, "cores").verdict == "warning"
     assert found(diagnosis, "C library").verdict == "warning"
+
+
+def test_the_cores_of_a_container_are_its_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(cores, "__defaults__", (tmp_path, tmp_path / "own"))
+    (tmp_path / "cpu.max").write_text("300000 100000")
+    assert found(doctor(), "cores").found == "3"
+    (tmp_path / "cpu.max").write_text("100000 100000")
+    assert found(doctor(), "cores").verdict == "warning"
+
+
+def test_a_state_folder_that_others_may_write(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(0o777)
+    finding = found(doctor(), "state folder")
+    assert (finding.verdict, "others may write" in finding.found) == ("problem", True)
+    assert finding.remedy.startswith("chmod go-w")
 
 
 def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:

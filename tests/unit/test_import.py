@@ -30,8 +30,11 @@ def test_import_loads_nothing_heavy() -> None:
 def test_the_worker_needs_the_standard_library_only() -> None:
     loaded = loaded_after("import geozarr_nb.backends.worker")
     foreign = {name for name in loaded if not name.startswith("_")} - set(sys.stdlib_module_names)
-    bare = loaded_after("pass") | {"geozarr_nb"}
+    bare = loaded_after("pass") | {"geozarr_nb", "geozarr_runner"}
     assert foreign <= bare
+    code = "import geozarr_nb.backends.worker, sys; print([name for name in sys.modules if 'geozarr_runner.' in name])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "['geozarr_runner.errors']\n", "which needs the standard library only, too"
 
 
 @pytest.mark.parametrize("name", geozarr_nb.__all__)

@@ -23,12 +23,12 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"backends"}),
     frozenset({"cluster"}),
     frozenset({"request"}),
-    frozenset({"settings", "stac"}),
+    frozenset({"settings", "stac", "ownership"}),
     frozenset({"errors", "rate"}),
 )
 WIDGETS_MAY_USE = frozenset({"", "job", "jobset", "rate", "widgets"})
 BACKEND_DETAILS = frozenset(
-    {"argo", "digest", "folder", "local", "outcome", "processes", "reasons", "runlog", "worker", "workflow"}
+    {"argo", "digest", "environ", "folder", "local", "outcome", "processes", "reasons", "runlog", "worker", "workflow"}
 )
 
 

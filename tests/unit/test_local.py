@@ -72,7 +72,7 @@ def command(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def backend(tmp_path: Path, command: list[str]) -> Iterator[LocalBackend]:
-    made = LocalBackend(tmp_path / "state", poll_interval=0.02, command=command)
+    made = LocalBackend(tmp_path / "state", poll_interval=0.02, command=command, environment=["STAND_IN"])
     yield made
     for state in made.list():
         made.cancel(state.name)
