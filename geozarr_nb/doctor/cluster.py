@@ -87,7 +87,7 @@ NEEDED: Mapping[str, tuple[str, tuple[Right, ...]]] = {
             *_rights(WORKFLOWS, "create", "get", "patch", "delete"),
             *_rights(TEMPLATES, "get"),
             *_rights(CLAIMS, "get"),
-            *_rights(SECRETS, "create", "patch", "delete"),
+            *_rights(SECRETS, "create"),
         ),
     ),
     "right to watch": (
