@@ -301,8 +301,9 @@ class _Checks:
         return facts.missing_image(image)
 
     def _check_executor(self) -> Result:
-        template = self._template or manifests.template()
-        account = str(template.get("spec", {}).get("serviceAccountName") or SERVICE_ACCOUNT)
+        spec = (self._template or manifests.template()).get("spec", {})
+        own = (spec.get("executor") or {}).get("serviceAccountName")
+        account = str(own or spec.get("serviceAccountName") or SERVICE_ACCOUNT)
         verbs = ("create", "patch")
         lacking = [verb for verb in verbs if not self._may_account(account, verb)]
         if lacking:
