@@ -177,6 +177,11 @@ def test_readers_of_a_claim_reach_nothing() -> None:
     assert (readers["spec"]["policyTypes"], reaches(readers, "203.0.113.7", 53)) == (["Egress"], False)
 
 
+def test_values_of_an_earlier_chart_change_nothing() -> None:
+    """`helm upgrade --reuse-values` gives those alone, without what this chart has by default."""
+    assert rendered({"job.token": None, "network": None}) == rendered()
+
+
 def test_who_restricts_says_where_the_api_server_is() -> None:
     done = helm("template", "geozarr", str(CHART), "--set", "network.restrict=true")
     assert done.returncode != 0

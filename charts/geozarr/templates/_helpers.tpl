@@ -24,3 +24,8 @@
 {{- define "geozarr.executor" -}}
 geozarr-executor
 {{- end }}
+
+{{/* Not empty where the container that converts gets no token; after an upgrade with --reuse-values there may be no such value. */}}
+{{- define "geozarr.tokenless" -}}
+{{- if eq (toString .Values.job.token) "false" }}true{{ end }}
+{{- end }}
