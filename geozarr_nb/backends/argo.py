@@ -12,7 +12,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -20,13 +21,16 @@ from typing import Any
 
 from geozarr_nb.backends.base import Cursor, Failure, JobState, Progress, Status, changes
 from geozarr_nb.backends.digest import Digest, not_understood
-from geozarr_nb.backends.reasons import AGAIN, Reasons
+from geozarr_nb.backends.reasons import AGAIN, Reasons, seconds_since
 from geozarr_nb.backends.runlog import RunLog, without_log
 from geozarr_nb.backends.workflow import (
+    ENDED,
     LABELS,
+    RELEASED,
     Attempt,
     claim_of,
     input_secret,
+    is_signed,
     manifest,
     output_address,
     secret,
@@ -59,11 +63,14 @@ from geozarr_runner.upload import LOG, RemoteOutput, is_address, read_beside, ro
 WORKFLOW = "workflows.argoproj.io/workflow"  # the label of a pod that names its Workflow
 POLL_INTERVAL = 1.0
 LOGS_KEPT = 64
+ESTIMATES_KEPT = 1024
 SECONDS_A_LOOK_IS_GOOD = 10.0
 SECONDS_OF_SILENCE_TOLD = 3.0
 # The runner removes what is half-written when it is asked to end; the template gives it a minute.
 SECONDS_TO_END = 90.0
 SECONDS_FOR_THE_CONTROLLER = 15.0
+# Longer than whoever submits asks again for while the API server is away.
+SECONDS_TO_SEND_THE_ADDRESS = 60.0
 
 
 class ArgoBackend:
@@ -91,8 +98,8 @@ class ArgoBackend:
         self._mutex = threading.Lock()
         self._read: dict[str, tuple[str, Attempt]] = {}
         self._said: OrderedDict[str, _Said] = OrderedDict()
-        self._ready: dict[str, tuple[float, frozenset[str]]] = {}
-        self._memory: dict[str, int] = {}
+        self._ready: dict[str, _Template] = {}
+        self._memory: OrderedDict[str, int] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"ArgoBackend({self._api!r})"
@@ -111,7 +118,9 @@ class ArgoBackend:
 
     def check(self, request: Request, product: Product) -> bool:
         """See `Backend.check`."""
-        self._memory[request.identity] = memory_needed(product, request.groups)
+        memory = memory_needed(product, request.groups)
+        with self._mutex:
+            _keep(self._memory, request.identity, memory, ESTIMATES_KEPT)
         manifest(request, request.name, 1, self._settings, 0)  # refuses what the pods could not read
         self._check_cluster(claim_of(request, self._settings))
         if is_address(request.output):
@@ -132,8 +141,11 @@ class ArgoBackend:
         """See `Backend.submit`."""
         latest = self._latest().get(request.name)
         if latest is not None and not self._is_over(latest):
+            if latest.is_held and is_signed(request):
+                # Another process makes it at this moment, or was ended in the middle of that.
+                self._workflows.put(self._send_address(request, latest.thing))
             return request.name
-        self._start(request, request.name, 1 if latest is None else latest.number + 1)
+        self._start(request, request.name, 1 if latest is None else latest.number + 1, latest)
         return request.name
 
     def get(self, name: str) -> JobState:
@@ -160,7 +172,7 @@ class ArgoBackend:
         attempt = self._existing(name)
         if self._is_over(attempt):
             return
-        self._workflows.put(self._api.patch(WORKFLOWS, attempt.name, {"spec": {"shutdown": "Terminate"}}))
+        self._workflows.put(self._api.patch(WORKFLOWS, attempt.name, ENDED))
         deadline = time.monotonic() + SECONDS_TO_END
         helped = False
         while pods := self._running_pods(attempt.name):
@@ -205,49 +217,63 @@ class ArgoBackend:
             )
         self._refuse_second_writer(request, job)
         self._until_gone(workflow_name(job, number))
-        known = self._check_cluster(claim_of(request, self._settings))
+        template = self._check_cluster(claim_of(request, self._settings))
         memory = self._memory.get(request.identity, int((earlier and earlier.memory_needed) or 0))
-        workflow = self._create(request, manifest(request, job, number, self._settings, memory), known)
-        while self._has_ended(Attempt(workflow)):
+        if earlier is not None and earlier.is_held:
+            self._end_held(earlier.name)
+        workflow = self._create(request, manifest(request, job, number, self._settings, memory), template)
+        while self._has_ended(made := Attempt(workflow)):
             # That was another process's, and is over already: it was not what is asked for now.
+            if made.is_held:
+                self._end_held(made.name)
             number += 1
-            workflow = self._create(request, manifest(request, job, number, self._settings, memory), known)
+            workflow = self._create(request, manifest(request, job, number, self._settings, memory), template)
         self._workflows.put(workflow)
 
-    def _create(self, request: Request, body: Object, known: frozenset[str]) -> Object:
+    def _create(self, request: Request, body: Object, template: _Template) -> Object:
         """Create a Workflow, with a Secret where the input's address is signed; returns the one of this name."""
         name = str(body["metadata"]["name"])
         given = {entry["name"] for entry in body["spec"]["arguments"]["parameters"]}
-        if unknown := sorted(given - known):
+        if unknown := sorted(given - template.parameters):
             # Argo passes over a parameter that a template does not have.
-            raise ClusterRefused(
-                f"the workflow template of the cluster is another version's: it has no parameter {', '.join(unknown)}",
-                given=f"{self._settings.template} in namespace {self._api.namespace}",
-                remedy=facts.make("template", NAMESPACE=self._api.namespace),
-            )
-        is_signed = request.source != request.shown
-        if is_signed:
-            self._api.delete(SECRETS, input_secret(name))  # of a workflow that was deleted by force, say
-            self._api.create(SECRETS, secret(request, name))
+            raise self._of_another_version(f"it has no parameter {', '.join(unknown)}")
+        if is_signed(request) and not template.takes_address:
+            raise self._of_another_version("it would look elsewhere for the signed address")
         try:
             workflow = self._api.create(WORKFLOWS, body)
         except ClusterObjectExists:
             # Another process was faster, or our own first try arrived though its answer did not.
             workflow = self._api.get(WORKFLOWS, name)
-        except (ClusterDenied, ClusterRefused, ClusterObjectMissing):
-            if is_signed:
-                self._api.delete(SECRETS, input_secret(name))
+            found = Attempt(workflow)
+            waits = is_signed(request) and found.is_held and not self._has_ended(found)
+            return self._send_address(request, workflow) if waits else workflow
+        if not is_signed(request):
+            return workflow
+        try:
+            return self._send_address(request, workflow)
+        except BaseException:
+            with suppress(ClusterError):  # it starts nothing, and says why, for as long as it is there
+                self._api.delete(WORKFLOWS, name)
             raise
-        if is_signed:
-            # The Secret goes when the Workflow does.
-            owner = {
-                "apiVersion": WORKFLOWS.api_version,
-                "kind": "Workflow",
-                "name": name,
-                "uid": workflow["metadata"]["uid"],
-            }
-            self._api.patch(SECRETS, input_secret(name), {"metadata": {"ownerReferences": [owner]}})
-        return workflow
+
+    def _send_address(self, request: Request, workflow: Object) -> Object:
+        """Put a signed address where the Workflow's pods look for it, and have it begin; returns it as it is then."""
+        with suppress(ClusterObjectExists):
+            # It was made by our own first try, or by another process with the same request.
+            self._api.create(SECRETS, secret(request, workflow))
+        return self._api.patch(WORKFLOWS, str(workflow["metadata"]["name"]), RELEASED)
+
+    def _end_held(self, workflow: str) -> None:
+        """End a Workflow that waits for an address that nobody will send any more."""
+        with suppress(ClusterObjectMissing):
+            self._workflows.put(self._api.patch(WORKFLOWS, workflow, ENDED))
+
+    def _of_another_version(self, why: str) -> ClusterRefused:
+        return ClusterRefused(
+            f"the workflow template of the cluster is another version's: {why}",
+            given=f"{self._settings.template} in namespace {self._api.namespace}",
+            remedy=facts.make("template", NAMESPACE=self._api.namespace),
+        )
 
     def _refuse_second_writer(self, request: Request, job: str) -> None:
         for attempt in self._latest().values():
@@ -278,17 +304,12 @@ class ArgoBackend:
         seen = {str(pod["metadata"]["name"]): pod for pods in self._seen().values() for pod in pods}
         return [name for name, pod in seen.items() if pod["metadata"].get("labels", {}).get(WORKFLOW) == workflow]
 
-    def _check_cluster(self, claim: str) -> frozenset[str]:
-        """Refuse what could never run: the template, the claim or the image is missing.
-
-        Returns
-        -------
-        frozenset
-            The names of the template's parameters.
-        """
-        until, parameters = self._ready.get(claim, (0.0, frozenset[str]()))
-        if time.monotonic() < until:
-            return parameters
+    def _check_cluster(self, claim: str) -> _Template:
+        """Refuse what could never run: the template, the claim or the image is missing."""
+        now = time.monotonic()
+        known = self._ready.get(claim)
+        if known is not None and now < known.until:
+            return known
         namespace = self._api.namespace
         template = self._api.find(TEMPLATES, self._settings.template)
         if template is None:
@@ -304,8 +325,13 @@ class ArgoBackend:
         told = nodes and all(map(facts.reports_all_images, nodes)) and not facts.registry(image)
         if image and told and not facts.nodes_with(image, nodes):
             raise _missing(facts.missing_image(image))
-        self._ready[claim] = time.monotonic() + SECONDS_A_LOOK_IS_GOOD, frozenset(defaults)
-        return frozenset(defaults)
+        found = _Template(
+            until=now + SECONDS_A_LOOK_IS_GOOD,
+            parameters=frozenset(defaults),
+            takes_address=input_secret("{{workflow.uid}}") in str(template.get("spec")),
+        )
+        self._ready = {name: each for name, each in self._ready.items() if now < each.until} | {claim: found}
+        return found
 
     # Reading
 
@@ -342,6 +368,8 @@ class ArgoBackend:
         """Return how far an attempt is that has no result."""
         if not self._has_ended(attempt):
             return ("Running" if any(pod.has_begun for pod in attempt.pods) else "Pending"), None
+        if attempt.is_held:
+            return "Error", self._reasons.held(attempt)
         if attempt.is_shut_down:
             return "Failed", Failure("cancelled", "it was cancelled", remedy=AGAIN, exit_code=7, retryable=True)
         outcome = attempt.pods[-1].outcome if attempt.pods else None
@@ -375,7 +403,9 @@ class ArgoBackend:
         return self._reasons.pending(attempt, closely=closely) if status == "Pending" else ""
 
     def _has_ended(self, attempt: Attempt) -> bool:
-        # What never began and is shut down never will, whether or not a controller says so.
+        # What never began and is shut down never will, whether or not a controller says so; nor what was left behind.
+        if attempt.is_held:
+            return seconds_since(attempt.submitted) > SECONDS_TO_SEND_THE_ADDRESS
         return attempt.has_ended or (attempt.is_shut_down and not attempt.pods)
 
     def _is_over(self, attempt: Attempt) -> bool:
@@ -386,11 +416,20 @@ class ArgoBackend:
         """Return the newest attempt at each job."""
         found: dict[str, Attempt] = {}
         seen = self._seen()
-        for thing in self._workflows.objects():
+        things = self._workflows.objects()
+        self._forget_all_but({str(thing["metadata"]["uid"]) for thing in things})
+        for thing in things:
             attempt = self._reading(thing, seen.get(thing["metadata"]["uid"], ()))
             if attempt.job not in found or found[attempt.job].number < attempt.number:
                 found[attempt.job] = attempt
         return found
+
+    def _forget_all_but(self, there: Set[str]) -> None:
+        """Let go of what was read of Workflows that were deleted."""
+        with self._mutex:
+            for known in (self._read, self._said):
+                for uid in known.keys() - there:
+                    del known[uid]
 
     def _seen(self) -> Mapping[str, Sequence[Object]]:
         """Return the pods that are there, the oldest first, by the uid of their Workflow.
@@ -409,19 +448,21 @@ class ArgoBackend:
 
     def _reading(self, thing: Object, seen: Sequence[Object]) -> Attempt:
         """Return a Workflow as an attempt, read once for each version of it."""
-        name = thing["metadata"]["name"]
+        uid = str(thing["metadata"]["uid"])
         version = " ".join(str(each["metadata"].get("resourceVersion")) for each in (thing, *seen))
-        known = self._read.get(name)
-        if known is None or known[0] != version:
-            known = self._read[name] = (version, Attempt(thing, seen))
-        return known[1]
+        with self._mutex:
+            known = self._read.get(uid)
+            if known is None or known[0] != version:
+                known = self._read[uid] = (version, Attempt(thing, seen))
+            return known[1]
 
     def _existing(self, name: str) -> Attempt:
         known = self._latest()
         if name not in known and (thing := self._api.find(WORKFLOWS, name)) is not None:
             # Another process has made it a moment ago, and the watch has yet to tell.
             self._workflows.put(thing)
-            known = self._latest()
+            attempt = self._reading(thing, self._seen().get(thing["metadata"]["uid"], ()))
+            known = {**known, attempt.job: attempt}
         if name in known:
             return known[name]
         near = get_close_matches(name, known, n=3, cutoff=0.5)
@@ -457,12 +498,8 @@ class ArgoBackend:
 
     def _said_by(self, attempt: Attempt) -> _Said:
         with self._mutex:
-            said = self._said.get(attempt.uid)
-            if said is None:
-                said = self._said[attempt.uid] = _Said(RunLog(self._api, self._read_log))
-            self._said.move_to_end(attempt.uid)
-            while len(self._said) > LOGS_KEPT:
-                self._said.popitem(last=False)
+            said = self._said.get(attempt.uid) or _Said(RunLog(self._api, self._read_log))
+            _keep(self._said, attempt.uid, said, LOGS_KEPT)
             return said
 
     def _has_archive(self, output: Address) -> bool:
@@ -509,6 +546,15 @@ class ArgoBackend:
             time.sleep(0.2)
 
 
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """What the cluster's template takes, and until when that is believed."""
+
+    until: float
+    parameters: frozenset[str]
+    takes_address: bool
+
+
 @dataclass
 class _Said:
     """What is known of an attempt beyond its Workflow."""
@@ -527,6 +573,14 @@ class _Said:
         events = self.log.events
         self.digest.feed(events[self.taken :])
         self.taken = len(events)
+
+
+def _keep[T](known: OrderedDict[str, T], key: str, value: T, most: int) -> None:
+    """Keep a value as the newest one, and no more of them than that."""
+    known[key] = value
+    known.move_to_end(key)
+    while len(known) > most:
+        known.popitem(last=False)
 
 
 @lru_cache(maxsize=16)

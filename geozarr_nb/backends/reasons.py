@@ -52,6 +52,11 @@ class Reasons:
         """
         if attempt.is_shut_down:
             return "it is being ended"
+        if attempt.is_held:
+            return "it was just submitted, and its product's address follows"
+        if attempt.is_suspended:
+            resume = f"kubectl -n {self._api.namespace} patch workflow {attempt.name} --type=merge"
+            return f'somebody has suspended it ({resume} -p \'{{"spec": {{"suspend": null}}}}\')'
         if not attempt.phase:
             return self._not_taken_up(attempt)
         cause = facts.lock_reason(attempt.thing) or self._pod_waits(attempt, closely=closely)
@@ -59,6 +64,17 @@ class Reasons:
             return f"{cause.message} ({cause.remedy})"
         said = attempt.message or (attempt.pods[-1].message if attempt.pods else "")
         return said or "it is about to start"
+
+    def held(self, attempt: Attempt) -> Failure:
+        """Return why an attempt never began whose product's address did not come."""
+        return Failure(
+            code="not-started",
+            message="the process that submitted it ended before it had sent the signed address of its product",
+            given=attempt.request.shown,
+            remedy="submit it again with the full address",
+            exit_code=int(ExitCode.CLUSTER_FAILED),
+            retryable=True,
+        )
 
     def ended(self, attempt: Attempt) -> Failure:
         """Return why an attempt ended of which no run said so itself."""
@@ -100,7 +116,7 @@ class Reasons:
         )
 
     def _not_taken_up(self, attempt: Attempt) -> str:
-        if (datetime.now(UTC) - attempt.submitted).total_seconds() < SECONDS_TO_BE_TAKEN_UP:
+        if seconds_since(attempt.submitted) < SECONDS_TO_BE_TAKEN_UP:
             return "it was just submitted"
         namespace = self._api.namespace
         deployments = self._look("deployments", lambda: self._api.list(DEPLOYMENTS, everywhere=True)[0])
@@ -162,6 +178,11 @@ class Reasons:
         self._seen = {key: seen for key, seen in self._seen.items() if now - seen[0] < SECONDS_UNTIL_LOOKED_AT_AGAIN}
         self._seen[what] = (now, found)
         return found
+
+
+def seconds_since(moment: datetime) -> float:
+    """Return how long ago something was, by this machine's clock."""
+    return (datetime.now(UTC) - moment).total_seconds()
 
 
 def _of_message(attempt: Attempt, pod: Pod) -> Cause:

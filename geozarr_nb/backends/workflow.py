@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from math import ceil
 from typing import Any
@@ -30,6 +30,10 @@ APP = "geozarr-convert"
 LABELS = f"app.kubernetes.io/name={APP}"
 JOB, IDENTITY, ATTEMPT = "geozarr.io/job", "geozarr.io/identity", "geozarr.io/attempt"
 REQUEST, MEMORY = "geozarr.io/request", "geozarr.io/memory-needed"
+# On a Workflow that is suspended until the Secret with its product's address is there; it goes when that is.
+AWAITS = "geozarr.io/awaits"
+RELEASED: Object = {"metadata": {"annotations": {AWAITS: None}}, "spec": {"suspend": None}}
+ENDED: Object = {"spec": {"shutdown": "Terminate", "suspend": None}}  # what is suspended would never end
 MAIN = "main"  # the container that converts
 MOUNT = "/data"  # where the template mounts the claim
 WHOLE_PRODUCT = "0"
@@ -80,15 +84,24 @@ def workflow_name(job: str, attempt: int) -> str:
     return job if attempt == 1 else f"{job}-{attempt}"
 
 
-def input_secret(workflow: str) -> str:
-    """Return the name of the Secret that holds a signed input's address; the template looks for it."""
-    return f"{workflow}-input"
+def input_secret(uid: str) -> str:
+    """Return the name of the Secret that holds a signed input's address; the template looks for it.
+
+    A name of a Workflow may be used again, and someone else may have made a Secret of it; a uid is there once.
+    """
+    return f"geozarr-input-{uid}"
+
+
+def is_signed(request: Request) -> bool:
+    """Return whether the product's address holds what nobody may see who sees the job."""
+    return not request.withheld and request.source != request.shown
 
 
 def manifest(request: Request, job: str, attempt: int, settings: Settings, memory_needed: int) -> Object:
     """Return the Workflow for an attempt at a request.
 
-    Nothing secret is in it: an address that holds a signature is in a Secret of its own.
+    Nothing secret is in it: an address that holds a signature is in a Secret of its own, which belongs to the Workflow
+    and so can only be made after it. Until then the Workflow is suspended.
 
     Raises
     ------
@@ -120,6 +133,14 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         values["cpu"] = settings.cpu
     if settings.time_limit:
         values["time_limit"] = str(ceil(settings.time_limit))  # 0 would end it at once
+    annotations = {REQUEST: json.dumps(request.to_json()), MEMORY: str(memory_needed)}
+    spec: Object = {
+        "workflowTemplateRef": {"name": settings.template},
+        "arguments": {"parameters": [{"name": name, "value": value} for name, value in values.items()]},
+    }
+    if is_signed(request):
+        annotations[AWAITS] = "input"
+        spec["suspend"] = True
     return {
         "apiVersion": WORKFLOWS.api_version,
         "kind": "Workflow",
@@ -132,12 +153,9 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
                 IDENTITY: request.identity[:16],
                 ATTEMPT: str(attempt),
             },
-            "annotations": {REQUEST: json.dumps(request.to_json()), MEMORY: str(memory_needed)},
+            "annotations": annotations,
         },
-        "spec": {
-            "workflowTemplateRef": {"name": settings.template},
-            "arguments": {"parameters": [{"name": name, "value": value} for name, value in values.items()]},
-        },
+        "spec": spec,
     }
 
 
@@ -147,12 +165,18 @@ def claim_of(request: Request, settings: Settings) -> str:
     return next((Address.parse(address).claim for address in named), settings.pvc_name)
 
 
-def secret(request: Request, workflow: str) -> Object:
-    """Return the Secret with the full address of a signed input."""
+def secret(request: Request, workflow: Object) -> Object:
+    """Return the Secret with the full address of a signed input; it goes when its Workflow does."""
+    name, uid = (str(workflow["metadata"][key]) for key in ("name", "uid"))
+    owner = {"apiVersion": WORKFLOWS.api_version, "kind": "Workflow", "name": name, "uid": uid}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": input_secret(workflow), "labels": {"app.kubernetes.io/name": APP}},
+        "metadata": {
+            "name": input_secret(uid),
+            "labels": {"app.kubernetes.io/name": APP},
+            "ownerReferences": [owner],
+        },
         "stringData": {"GEOZARR_INPUT": request.source},
     }
 
@@ -245,7 +269,7 @@ class Attempt:
     @property
     def submitted(self) -> datetime:
         """When it was created, in UTC."""
-        return _time(self.thing["metadata"].get("creationTimestamp")) or datetime.min
+        return _time(self.thing["metadata"].get("creationTimestamp")) or datetime.min.replace(tzinfo=UTC)
 
     @property
     def phase(self) -> str:
@@ -261,6 +285,17 @@ class Attempt:
     def is_shut_down(self) -> bool:
         """True once somebody wants it to end."""
         return bool(self.thing.get("spec", {}).get("shutdown"))
+
+    @property
+    def is_suspended(self) -> bool:
+        """True while the controller starts nothing of it."""
+        return bool(self.thing.get("spec", {}).get("suspend"))
+
+    @property
+    def is_held(self) -> bool:
+        """True while it waits for its product's address from whoever submitted it."""
+        awaits = AWAITS in (self.thing["metadata"].get("annotations") or {})
+        return awaits and self.is_suspended and not self.is_shut_down and not self.has_ended
 
     @property
     def has_ended(self) -> bool:

@@ -60,7 +60,12 @@ class Watch:
         """Take in an object that the caller itself made or changed, before the watch tells of it."""
         with self._changed:
             known = self._objects.get(_name(thing))
-            if known is None or _version(known) < _version(thing):
+            if known is not None:
+                is_news = _version(known) < _version(thing)
+            else:
+                # One that the server has told of already, and that is not here, is deleted by now.
+                is_news = not 0 <= _version(thing) <= _number(self._version)
+            if is_news:
                 self._keep(thing)
 
     def wait(self, count: int, seconds: float) -> int:
@@ -157,5 +162,8 @@ def _name(thing: Object) -> str:
 
 def _version(thing: Object) -> int:
     """Return an object's version as etcd counts it; -1 where a server counts otherwise, and the watch alone decides."""
-    text = str(thing["metadata"].get("resourceVersion", ""))
+    return _number(str(thing["metadata"].get("resourceVersion", "")))
+
+
+def _number(text: str) -> int:
     return int(text) if text.isdecimal() else -1

@@ -88,7 +88,7 @@ NEEDED: Mapping[str, tuple[str, tuple[Right, ...]]] = {
             *_rights(WORKFLOWS, "create", "get", "patch", "delete"),
             *_rights(TEMPLATES, "get"),
             *_rights(CLAIMS, "get"),
-            *_rights(SECRETS, "create", "patch", "delete"),
+            *_rights(SECRETS, "create"),
         ),
     ),
     "right to watch": (
@@ -302,8 +302,9 @@ class _Checks:
         return facts.missing_image(image)
 
     def _check_executor(self) -> Result:
-        template = self._template or manifests.template()
-        account = str(template.get("spec", {}).get("serviceAccountName") or SERVICE_ACCOUNT)
+        spec = (self._template or manifests.template()).get("spec", {})
+        own = (spec.get("executor") or {}).get("serviceAccountName")
+        account = str(own or spec.get("serviceAccountName") or SERVICE_ACCOUNT)
         verbs = ("create", "patch")
         lacking = [verb for verb in verbs if not self._may_account(account, verb)]
         if lacking:

@@ -26,12 +26,14 @@ import socket
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
+from io import BufferedIOBase
 from pathlib import Path
 from socketserver import ThreadingTCPServer
 from typing import Any
@@ -42,10 +44,14 @@ from geozarr_runner.tree import descend
 
 TOKEN_HEADER = "X-Geozarr-Token"  # noqa: S105  the name of a header
 MARK = "X-Geozarr-Serve"
-CONNECTIONS = 128
+CONNECTIONS = 128  # that have shown the token
+STRANGERS = 64  # that have not, and take no place of the others
+SECONDS_TO_SHOW_THE_TOKEN = 5.0
 SECONDS_OF_SILENCE = 60
 LINES_AT_ONCE = 256
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+BYTES_OF_A_REQUEST = 65_536  # its line and its headers: a path has 4096 bytes at most, three times that when quoted
+DIGITS_OF_A_POSITION = 18  # no file is longer than that says
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -58,7 +64,7 @@ class Refused(Exception):
         The HTTP status.
     code
         The same for programs: `bad-request`, `unauthorised`, `outside`, `denied`, `not-found`, `is-directory`,
-        `not-a-directory`, `no-such-range`, `read-only`.
+        `not-a-directory`, `no-such-range`, `read-only`, `busy`.
     """
 
     def __init__(self, status: HTTPStatus, code: str, message: str, **headers: str) -> None:
@@ -158,8 +164,25 @@ class Folder:
         return descriptor
 
 
+@dataclass(frozen=True, slots=True)
+class _Stranger:
+    """A connection that has not shown the token yet."""
+
+    connection: socket.socket
+    host: str
+    until: float
+
+    def hang_up(self) -> None:
+        """End the connection; its thread, which waits for the rest of a request, ends with it."""
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+
 class Server(ThreadingTCPServer):
     """Answers requests, each connection in a thread of its own.
+
+    Whoever has not shown the token has little time and few places, which are not those of the others; where they are
+    all taken, the host that holds most of them loses its oldest.
 
     Parameters
     ----------
@@ -180,8 +203,9 @@ class Server(ThreadingTCPServer):
         self.folder = folder
         self.counters = Counters()
         self._token = bytes.fromhex(token_sha256)
-        self._room = threading.BoundedSemaphore(CONNECTIONS)
         self._lock = threading.Lock()
+        self._strangers: dict[int, _Stranger] = {}  # by the id of their socket, the oldest first
+        self._known: set[int] = set()
         self._busy = 0
         self._last = time.monotonic()
         if not address[0] and socket.has_dualstack_ipv6():
@@ -229,21 +253,78 @@ class Server(ThreadingTCPServer):
             self.counters.bytes += sent
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start the thread of a connection; above the limit the connection is closed."""
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        """Start the thread of a connection, which is a stranger's so far."""
+        until = time.monotonic() + SECONDS_TO_SHOW_THE_TOKEN
+        with self._lock:
+            if len(self._strangers) >= STRANGERS:
+                hosts = Counter(one.host for one in self._strangers.values())
+                [(busiest, _)] = hosts.most_common(1)
+                oldest = next(key for key, one in self._strangers.items() if one.host == busiest)
+                self._strangers.pop(oldest).hang_up()
+            self._strangers[id(request)] = _Stranger(request, client_address[0], until)
+        super().process_request(request, client_address)
+
+    def admit(self, request: Any) -> None:
+        """Take a connection that has shown the token among the others that have.
+
+        Raises
+        ------
+        Refused
+            There are too many.
+        """
+        with self._lock:
+            if id(request) in self._known:
+                return
+            if len(self._known) >= CONNECTIONS:
+                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "busy", f"{CONNECTIONS} others read at this moment")
+            if self._strangers.pop(id(request), None) is not None:  # else its time is over
+                self._known.add(id(request))
+
+    def service_actions(self) -> None:
+        """Hang up on those who have not shown the token in time; called twice a second."""
+        now = time.monotonic()
+        with self._lock:
+            for key, one in list(self._strangers.items()):
+                if one.until <= now:
+                    self._strangers.pop(key).hang_up()
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer the requests of one connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            with self._lock:
+                self._strangers.pop(id(request), None)
+                self._known.discard(id(request))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Take it as it is that a reader has gone away."""
+
+
+class _Head:
+    """What comes over a connection, line by line; a request is cut off where it has no end."""
+
+    def __init__(self, file: BufferedIOBase) -> None:
+        self._file = file
+        self.left = BYTES_OF_A_REQUEST
+
+    def readline(self, size: int = -1) -> bytes:
+        """Return a line, or `size` bytes of one.
+
+        Raises
+        ------
+        ConnectionAbortedError
+            The request is longer than any that makes sense.
+        """
+        line = self._file.readline(min(size, self.left + 1) if size >= 0 else self.left + 1)
+        self.left -= len(line)
+        if self.left < 0:
+            raise ConnectionAbortedError("the request has no end")
+        return line
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -253,6 +334,15 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: Server
     headers: Message
+
+    def setup(self) -> None:
+        super().setup()
+        self._head = _Head(self.rfile)
+        self.rfile = self._head  # type: ignore[assignment]  # it has all that the base class calls
+
+    def handle_one_request(self) -> None:
+        self._head.left = BYTES_OF_A_REQUEST
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self._answer()
@@ -280,8 +370,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-        if not self.server.knows(self.headers.get(TOKEN_HEADER, "")):
-            self._send_refusal(Refused(HTTPStatus.UNAUTHORIZED, "unauthorised", f"{TOKEN_HEADER} is not the right one"))
+        try:
+            if not self.server.knows(self.headers.get(TOKEN_HEADER, "")):
+                raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorised", f"{TOKEN_HEADER} is not the right one")
+            self.server.admit(self.connection)
+        except Refused as refusal:
+            self.close_connection = True
+            self._send_refusal(refusal)
             return
         with self.server.answering():
             try:
@@ -461,11 +556,12 @@ def _part(header: str, size: int) -> tuple[int, int] | None:
     if match is None or not any(match.groups()):
         return None
     first, last = match.groups()
+    numbers = [_number(digits) for digits in (first, last)]
     if not first:
-        start, stop = max(size - int(last), 0), size
+        start, stop = max(size - numbers[1], 0), size
     else:
-        start, stop = int(first), min(int(last) + 1, size) if last else size
-        if last and int(last) < start:
+        start, stop = numbers[0], min(numbers[1] + 1, size) if last else size
+        if last and numbers[1] < start:
             return None
     if start >= stop:
         raise Refused(
@@ -475,6 +571,11 @@ def _part(header: str, size: int) -> tuple[int, int] | None:
             Content_Range=f"bytes */{size}",
         )
     return start, stop
+
+
+def _number(digits: str) -> int:
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) <= DIGITS_OF_A_POSITION else 10**DIGITS_OF_A_POSITION
 
 
 def _refusal(error: OSError) -> Refused:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from geozarr_nb.doctor import doctor
 from tests.cluster.support import MODEST, ClusterPlace, Namespace, fresh_namespace, kubectl
 from tests.contract.support import until
 from tests.places import empty, place_on_cluster
@@ -43,9 +44,43 @@ def place(
 
 def test_the_cluster_takes_what_it_renders(namespace: Namespace) -> None:
     every = ["--set=parallelism=2,job.nodeSelector.disk=ssd", '--set-json=job.tolerations=[{"operator": "Exists"}]']
-    for given in ([], every):
+    closed = ["--set=network.restrict=true,job.token=false,network.allowed={10.1.2.3/32}", "--dry-run=server"]
+    for given in ([], every, closed):
         text = helm("template", "geozarr", CHART, "--namespace", namespace.name, *given)
         namespace.kubectl("apply", "--dry-run=server", "-f", "-", given=text)
+
+
+def test_the_container_that_converts_gets_no_token(place: ClusterPlace, namespace: Namespace) -> None:
+    modest = [f"--set=job.{name}={value}" for name, value in MODEST.items()]
+    closed = "--set=job.token=false,network.restrict=true"
+    helm("install", "closed", CHART, "--namespace", namespace.name, *modest, closed)
+    try:
+        place.hold()
+        job = place.submit("closed")
+        until(lambda: job.stage == "stage")
+        [pod] = namespace.pods(place.path("closed"))
+        tokens = "/var/run/secrets/kubernetes.io/serviceaccount"
+        spec = pod["spec"]
+        has_token = {
+            one["name"]: any(mount["mountPath"] == tokens for mount in one["volumeMounts"])
+            for one in (*spec["initContainers"], *spec["containers"])
+        }
+        assert has_token == {"init": True, "wait": True, "main": False}
+        seen = namespace.kubectl(
+            "exec", pod["metadata"]["name"], "-c", "main", "--", "/bin/bash", "-c", f"ls {tokens} || true"
+        )
+        assert "token" not in seen
+        [finding] = [one for one in doctor(backend="argo").findings if one.name == "executor"]
+        assert (finding.verdict, "geozarr-executor" in finding.found) == ("ok", True)
+        place.release()
+        assert job.wait(timeout=90).status == "Succeeded"
+        until(lambda: [node["phase"] for node in place.tries("closed")] == ["Succeeded"])
+        [node] = place.tries("closed")
+        assert "outcome" in [each["name"] for each in node["outputs"]["parameters"]], "the executor has told of it"
+    finally:
+        helm("uninstall", "closed", "--namespace", namespace.name)
+        namespace.kubectl("delete", "pods", "--all", "--grace-period=1")
+        namespace.kubectl("delete", "pvc", "--all")
 
 
 def test_installed_used_changed_and_taken_away(place: ClusterPlace, namespace: Namespace) -> None:

@@ -559,16 +559,18 @@ def test_a_signature_is_read_and_never_written(
 ) -> None:
     own.clear()  # the logs of all pods are looked into
     shown = f"{signed.url}/s2.zarr"
-    secret("whole-address", f"{shown}?{SIGNATURE}")
-    secret("signed-own-input", f"{shown}?{SIGNATURE}")
-    secret("denied-input", f"{shown}?{WRONG}")
-    secret("another-input", f"{signed.url}/other.zarr?{SIGNATURE}")
+    addresses = {
+        "whole": f"{shown}?{SIGNATURE}",
+        "denied": f"{shown}?{WRONG}",
+        "another": f"{signed.url}/other.zarr?{SIGNATURE}",
+    }
     what = {"stac_url": shown, "groups": R60M}
-    by_name = submit(own, "signed", output_zarr="signed.zarr", credentials="whole-address", **what)
-    by_workflow = submit(own, "signed-own", output_zarr="signed-own.zarr", **what)
-    denied = submit(own, "denied", output_zarr="denied.zarr", **what)
-    another = submit(own, "another", output_zarr="another.zarr", **what)
-    assert by_name.ended()["phase"] == by_workflow.ended()["phase"] == "Succeeded"
+    flows = []
+    for name, address in addresses.items():
+        secret(f"{name}-address", address)
+        flows.append(submit(own, name, output_zarr=f"{name}.zarr", credentials=f"{name}-address", **what))
+    whole, denied, another = flows
+    assert whole.ended()["phase"] == "Succeeded"
     for flow, code in ((denied, "product-denied"), (another, "invalid-request")):
         assert flow.ended()["phase"] == "Failed"
         [node] = flow.tries

@@ -6,11 +6,14 @@ import json
 import shutil
 import subprocess
 import tarfile
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from geozarr_nb.cluster.reader import pod_manifest
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "geozarr"
@@ -108,6 +111,84 @@ def test_another_service_account_gets_the_executors_role() -> None:
     assert subjects == [{"kind": "ServiceAccount", "name": "runner", "namespace": "team"}]
 
 
+def test_the_container_that_converts_may_have_no_token() -> None:
+    objects = rendered({"job.token": False, "job.serviceAccount": "runner"}, namespace="team")
+    spec = objects["WorkflowTemplate", "geozarr-convert"]["spec"]
+    assert (spec["automountServiceAccountToken"], spec["serviceAccountName"]) == (False, "runner")
+    account = spec["executor"]["serviceAccountName"]
+    assert objects["ServiceAccount", account]["automountServiceAccountToken"] is False
+    token = objects["Secret", f"{account}.service-account-token"]  # the name that Argo looks for
+    assert token["type"] == "kubernetes.io/service-account-token"
+    assert token["metadata"]["annotations"] == {"kubernetes.io/service-account.name": account}
+    assert "data" not in token, "the cluster fills it"
+    subjects = objects["RoleBinding", "geozarr-executor"]["subjects"]
+    assert subjects == [{"kind": "ServiceAccount", "name": account, "namespace": "team"}]
+
+
+SERVER = {"cidr": "192.0.2.10/32", "port": 6443}
+
+
+def reaches(policy: dict[str, Any], address: str, port: int) -> bool:
+    """Return whether a policy lets its pods open a connection, as Kubernetes reads it."""
+    where = ip_address(address)
+
+    def within(block: dict[str, Any]) -> bool:
+        inside = [where in ip_network(cidr) for cidr in (block["cidr"], *block.get("except", ()))]
+        return inside[0] and not any(inside[1:])
+
+    return any(
+        all(peer.keys() == {"ipBlock"} for peer in rule.get("to", ()))
+        and ("to" not in rule or any(within(peer["ipBlock"]) for peer in rule["to"]))
+        and ("ports" not in rule or port in [each["port"] for each in rule["ports"]])
+        for rule in policy["spec"].get("egress", ())
+    )
+
+
+def test_what_jobs_reach() -> None:
+    given = {
+        "network.restrict": True,
+        "network.apiServer": [SERVER],
+        "network.refused": ["198.51.100.0/24", "2001:db8::/32"],
+    }
+    objects = rendered(given)
+    jobs = objects["NetworkPolicy", "geozarr-jobs"]
+    assert jobs["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in jobs["spec"]
+    labels = objects["WorkflowTemplate", "geozarr-convert"]["spec"]["podMetadata"]["labels"]
+    assert jobs["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    for address in ("203.0.113.7", "2a00::7"):
+        assert reaches(jobs, address, 443), address
+    assert reaches(jobs, "192.0.2.10", 6443), "or the executor could report nothing"
+    assert reaches(jobs, "10.43.0.10", 53), "or no name would be found"
+    for address in (
+        *("169.254.169.254", "10.43.0.1", "172.20.0.1", "192.168.1.1", "100.64.0.1", "127.0.0.1", "198.51.100.7"),
+        *("fd00:ec2::254", "fe80::1", "::1", "2001:db8::1"),
+    ):
+        assert not reaches(jobs, address, 443), address
+    allowed = rendered(given | {"network.allowed": ["10.1.2.3/32"]})["NetworkPolicy", "geozarr-jobs"]
+    assert reaches(allowed, "10.1.2.3", 9000)
+    assert not reaches(allowed, "10.1.2.4", 9000)
+
+
+def test_readers_of_a_claim_reach_nothing() -> None:
+    readers = rendered({"network.restrict": True, "network.apiServer": [SERVER]})["NetworkPolicy", "geozarr-readers"]
+    pod = pod_manifest("a", "claim", "image", 64 * "0")
+    assert readers["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert (readers["spec"]["policyTypes"], reaches(readers, "203.0.113.7", 53)) == (["Egress"], False)
+
+
+def test_values_of_an_earlier_chart_change_nothing() -> None:
+    """`helm upgrade --reuse-values` gives those alone, without what this chart has by default."""
+    assert rendered({"job.token": None, "network": None}) == rendered()
+
+
+def test_who_restricts_says_where_the_api_server_is() -> None:
+    done = helm("template", "geozarr", str(CHART), "--set", "network.restrict=true")
+    assert done.returncode != 0
+    assert "network.apiServer" in done.stderr
+    assert not any(kind == "NetworkPolicy" for kind, _ in rendered())
+
+
 def test_who_may_submit() -> None:
     ann = {"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}
     subjects = rendered({"rbac.submitters": [ann]}, namespace="team")["RoleBinding", "geozarr-submitter"]["subjects"]
@@ -151,6 +232,9 @@ def test_a_claim_of_ones_own() -> None:
         ("parallelism=-1", "parallelism"),
         ("parallelism=many", "parallelism"),
         ("rbac.submitters[0].kind=Robot", "rbac.submitters"),
+        ("job.token=perhaps", "job.token"),
+        ("network.allowed={example.org}", "network.allowed"),
+        ("network.apiServer[0].cidr=10.0.0.1/32", "port"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_by_name(given: str, said: str) -> None:

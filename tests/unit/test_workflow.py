@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from geozarr_nb.backends import workflow as module
-from geozarr_nb.backends.workflow import Attempt, manifest, output_address, secret, workflow_name
+from geozarr_nb.backends.workflow import Attempt, input_secret, manifest, output_address, secret, workflow_name
 from geozarr_nb.cluster import manifests
 from geozarr_nb.errors import InvalidRequest
 from geozarr_nb.request import Request
@@ -115,8 +115,10 @@ def test_a_signature_is_in_the_secret_alone() -> None:
     text = json.dumps(manifest(request, request.name, 1, Settings(), 0))
     assert "pass" not in text
     assert "0123456789" not in text
-    assert secret(request, request.name)["stringData"] == {"GEOZARR_INPUT": SIGNED}
-    assert secret(request, request.name)["metadata"]["name"] == f"{request.name}-input"
+    kept = secret(request, {"metadata": {"name": request.name, "uid": "u"}})
+    assert kept["stringData"] == {"GEOZARR_INPUT": SIGNED}
+    assert kept["metadata"]["name"] == input_secret("u")
+    assert [owner["uid"] for owner in kept["metadata"]["ownerReferences"]] == ["u"]
 
 
 def test_what_pods_cannot_read_is_refused() -> None:

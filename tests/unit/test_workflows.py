@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from geozarr_nb.backends.workflow import input_secret
 from geozarr_nb.settings import Settings
 from geozarr_runner.cli import _parser
 
@@ -189,7 +190,8 @@ def test_volumes_and_scratch(spec: dict[str, Any], container: dict[str, Any]) ->
 
 def test_secrets_come_by_name_and_need_not_be_there(container: dict[str, Any]) -> None:
     references = [source["secretRef"] for source in container["envFrom"]]
-    assert [one["name"] for one in references] == ["{{=workflow.parameters.credentials}}", "{{workflow.name}}-input"]
+    names = ["{{=workflow.parameters.credentials}}", input_secret("{{workflow.uid}}")]
+    assert [one["name"] for one in references] == names
     assert all(one["optional"] for one in references)
     assert not any("valueFrom" in variable for variable in container["env"])
 
@@ -243,7 +245,7 @@ def test_the_submitters_role() -> None:
         "pods/proxy": {"get"},
         "events": {"list"},
         "persistentvolumeclaims": {"get", "list"},
-        "secrets": {"create", "get", "patch", "delete"},
+        "secrets": {"create"},
     }
     subjects = one("rbac.yaml", "RoleBinding", "geozarr-submitter")["subjects"]
     assert {subject["kind"] for subject in subjects} == {"ServiceAccount", "Group"}

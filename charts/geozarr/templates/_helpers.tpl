@@ -19,3 +19,13 @@
     "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 }}
 {{- mulf (regexFind "^[0-9.]+" $text | float64) (get $units (regexFind "[A-Za-z]*$" $text)) | int64 }}
 {{- end }}
+
+{{/* The service account of Argo's own containers, where the one that converts gets no token. */}}
+{{- define "geozarr.executor" -}}
+geozarr-executor
+{{- end }}
+
+{{/* Not empty where the container that converts gets no token; after an upgrade with --reuse-values there may be no such value. */}}
+{{- define "geozarr.tokenless" -}}
+{{- if eq (toString .Values.job.token) "false" }}true{{ end }}
+{{- end }}
