@@ -27,8 +27,8 @@ R10M = "/measurements/reflectance/r10m"
 R20M = "/measurements/reflectance/r20m"
 R60M = "/measurements/reflectance/r60m"
 POLL = 0.01
-# What takes seconds on a quiet machine takes a minute on a busy one: whoever waits for longer waits for nothing.
-PATIENCE = 240.0
+# What takes seconds on a quiet machine takes minutes on a busy one: whoever waits for longer waits for nothing.
+PATIENCE = 600.0
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Served:
     port: int
 
     def ask(self, path: str, method: str = "GET", token: str | None = TOKEN, **headers: str) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             return ask(connection, path, method, token, **headers)
         finally:
@@ -277,7 +277,7 @@ def test_a_link_made_while_it_is_read_does_not_lead_out(tmp_path: Path) -> None:
     swapping.start()
     try:
         with served(root) as server:
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
             answers = [ask(connection, "/files/way/file") for _ in range(500)]
             connection.close()
     finally:
@@ -315,7 +315,7 @@ def test_what_is_read_is_counted(server: Served) -> None:
 
 
 def test_one_connection_serves_many_requests(server: Served) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
     connection.connect()
     used = connection.sock
     for _ in range(20):
@@ -338,7 +338,7 @@ def test_a_big_file_takes_no_memory(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         memory = psutil.Process(server.process.pid).memory_info
         before = memory().rss
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
         connection.request("GET", "/files/big", headers={TOKEN_HEADER: TOKEN})
         response = connection.getresponse()
         received, most = 0, 0
@@ -379,7 +379,7 @@ def serve_for(
 
 def test_as_long_as_it_is_used_it_stays(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def used(port: int) -> Iterator[float]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
         for _ in range(4):
             yield 0.75
             assert ask(connection, "/files/s.zarr/zarr.json").status == 200
@@ -392,7 +392,7 @@ def test_as_long_as_it_is_used_it_stays(volume: Path, monkeypatch: pytest.Monkey
 
 def test_it_ends_by_itself_when_nothing_is_asked(volume: Path) -> None:
     with served(volume, idle=0.5) as server:
-        output, _ = server.process.communicate(timeout=60)
+        output, _ = server.process.communicate(timeout=300)
         assert server.process.returncode == 0
         assert output == "served 0 requests, 0 bytes of files; nothing was asked for 0.5 s\n"
 
@@ -411,7 +411,7 @@ def test_a_slow_reader_keeps_it_alive(tmp_path: Path, monkeypatch: pytest.Monkey
         file.truncate(64 << 20)
 
     def read_slowly(port: int) -> Iterator[float]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
         connection.request("GET", "/files/big", headers={TOKEN_HEADER: TOKEN})
         response = connection.getresponse()
         for _ in range(3):
@@ -429,7 +429,7 @@ def test_a_reader_that_goes_away_does_no_harm(tmp_path: Path) -> None:
         file.truncate(64 << 20)
     with served(tmp_path, idle=30) as server:
         for _ in range(5):
-            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as one:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=300) as one:
                 one.sendall(f"GET /files/big HTTP/1.1\r\nHost: x\r\n{TOKEN_HEADER}: {TOKEN}\r\n\r\n".encode())
                 one.recv(1000)
         assert server.ask("/stats").status == 200
@@ -440,7 +440,7 @@ def test_a_signal_ends_it_at_once(volume: Path, number: signal.Signals) -> None:
     with served(volume) as server:
         assert server.ask("/files/s.zarr/zarr.json").status == 200
         server.process.send_signal(number)
-        output, _ = server.process.communicate(timeout=60)
+        output, _ = server.process.communicate(timeout=300)
         assert server.process.returncode == 0
         assert output == "served 1 requests, 4 bytes of files; a signal ended it\n"
 
@@ -460,12 +460,12 @@ def test_its_memory_is_small(server: Served) -> None:
     ],
 )
 def test_a_bad_value_is_refused(tmp_path: Path, arguments: list[str], words: str) -> None:
-    done = subprocess.run([*RUNNER, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    done = subprocess.run([*RUNNER, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert done.returncode == 2
     assert words in done.stderr
 
 
 def test_a_token_is_required(tmp_path: Path) -> None:
-    done = subprocess.run([*RUNNER, "."], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    done = subprocess.run([*RUNNER, "."], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert done.returncode == 2
     assert "--token-sha256" in done.stderr

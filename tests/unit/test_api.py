@@ -66,8 +66,15 @@ def _page(handler: object) -> None:
 
 @pytest.mark.parametrize(("reply", "kind", "text"), REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal_says_what_was_asked_and_what_to_do(
-    api: Api, server: ApiServer, reply: object, kind: type[ClusterError], text: str
+    api: Api,
+    server: ApiServer,
+    reply: object,
+    kind: type[ClusterError],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name in ("PATIENCE", "FIRST_PATIENCE"):
+        monkeypatch.setattr(seam, name, 0.0)
     server.on("GET", reply)  # type: ignore[arg-type]
     with pytest.raises(kind) as caught:
         api.get(WORKFLOWS, "x")

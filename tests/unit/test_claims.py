@@ -506,7 +506,7 @@ def test_the_runner_understands_the_pods_command(tmp_path: Path) -> None:
     arguments[at] = "0"
     arguments[arguments.index("--idle") + 1] = "0.1"
     done = subprocess.run(
-        [sys.executable, "-m", "geozarr_runner", *arguments], capture_output=True, text=True, timeout=20
+        [sys.executable, "-m", "geozarr_runner", *arguments], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
 
@@ -580,7 +580,7 @@ def test_a_read_is_given_up_with_the_last_reason(
 def test_a_pod_without_use_is_deleted(files: Reader, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "SECONDS_UNUSED", 0.2)
     files.read("a/c")
-    [name] = cluster.servers
+    name = cluster.created[0]["metadata"]["name"]
     until(lambda: cluster.deleted == [name])
     assert files.pod == ""
     assert files.read("a/c") == CONTENT
