@@ -118,13 +118,11 @@ demo: setup
 	@echo "  import geozarr_nb as gz; gz.ui(\"$(DEMO)/sample.zarr\")"
 
 # What breaks a cluster's parts on purpose comes last, and alone. With TEST_AGAIN=1 what failed is tried once more, by
-# itself: on a machine that is busy with other tests some things take longer than anybody waits for.
-AGAIN := --last-failed --last-failed-no-failures none
+# itself, and told at the end.
+test: export TEST_AGAIN := $(TEST_AGAIN)
 test: setup
-	$(BIN)/python -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_OPTIONS) \
-		|| { [ -n "$(TEST_AGAIN)" ] && $(BIN)/python -m pytest -m "not alone" $(AGAIN) $(PYTEST_OPTIONS); }
-	[ -z "$${GEOZARR_TEST_CLUSTER:-}" ] || $(BIN)/python -m pytest -m alone $(PYTEST_OPTIONS) \
-		|| [ $$? = 5 ] || { [ -n "$(TEST_AGAIN)" ] && $(BIN)/python -m pytest -m alone $(AGAIN) $(PYTEST_OPTIONS); } # 5: the options leave none
+	scripts/tests $(BIN)/python "not alone" "-n $(TEST_PROCESSES) --dist loadscope" $(PYTEST_OPTIONS)
+	@[ -z "$${GEOZARR_TEST_CLUSTER:-}" ] || scripts/tests $(BIN)/python alone "" $(PYTEST_OPTIONS) || [ $$? = 5 ] # 5: the options leave none
 
 lint: setup
 	$(BIN)/ruff check .

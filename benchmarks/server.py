@@ -88,6 +88,8 @@ class Counts:
         Number of requests of one kind (see `Kind`); together they are `requests`.
     peak
         Most requests under way at one moment.
+    under_way
+        Requests that wait for their answer, or get it, at this moment; a reset leaves them.
     paths
         The same by path, decoded and without the query.
     """
@@ -102,6 +104,7 @@ class Counts:
     fault: int = 0
     other: int = 0
     peak: int = 0
+    under_way: int = 0
     paths: dict[str, PathCounts] = field(default_factory=dict)
 
     def repeated(self) -> dict[str, int]:
@@ -119,19 +122,18 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = Counts()
-        self._open = 0
 
     @contextlib.contextmanager
     def under_way(self) -> Iterator[None]:
         """Count one request as being answered for as long as the block lasts."""
         with self._lock:
-            self._open += 1
-            self._counts.peak = max(self._counts.peak, self._open)
+            self._counts.under_way += 1
+            self._counts.peak = max(self._counts.peak, self._counts.under_way)
         try:
             yield
         finally:
             with self._lock:
-                self._open -= 1
+                self._counts.under_way -= 1
 
     def enter(self, path: str, kind: Kind) -> None:
         """Count one request."""
@@ -153,9 +155,10 @@ class Ledger:
             return copy.deepcopy(self._counts)
 
     def reset(self) -> None:
-        """Set every counter to zero."""
+        """Set every counter to zero, except for what is under way."""
         with self._lock:
-            self._counts = Counts(peak=self._open)
+            under_way = self._counts.under_way
+            self._counts = Counts(peak=under_way, under_way=under_way)
 
 
 class Faults:
@@ -165,21 +168,27 @@ class Faults:
         self._lock = threading.Lock()
         self._statuses: dict[str, list[int]] = {}
         self._lengths: dict[str, list[int]] = {}
-        self._held: frozenset[str] = frozenset()
+        self._held: dict[str, int] = {}  # prefixes, and how many objects still go before their answers are kept back
 
-    def hold(self, prefix: str) -> None:
-        """Keep back every answer to a path that begins with `prefix`."""
+    def hold(self, prefix: str, after: int) -> None:
+        """Keep back every answer to a path that begins with `prefix`, when `after` objects of it have gone."""
         with self._lock:
-            self._held |= {prefix}
+            self._held[prefix] = after
 
     def release(self) -> None:
         """Let all answers go."""
         with self._lock:
-            self._held = frozenset()
+            self._held = {}
 
     def holds(self, path: str) -> bool:
         """Whether the answer to `path` is kept back now."""
-        return path.startswith(tuple(self._held))
+        with self._lock:
+            return any(path.startswith(prefix) and left <= 0 for prefix, left in self._held.items())
+
+    def goes(self, path: str) -> None:
+        """Note that the object at `path` is sent now."""
+        with self._lock:
+            self._held = {prefix: left - path.startswith(prefix) for prefix, left in self._held.items()}
 
     def fail(self, path: str, status: int, times: int) -> None:
         """Answer the next `times` requests of `path` with `status`."""
@@ -375,6 +384,7 @@ class Site:
             status = HTTPStatus.PARTIAL_CONTENT
             headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
         self.ledger.enter(request.path, Kind.DATA)
+        self.faults.goes(request.path)
         response = web.StreamResponse(status=status, headers=headers)
         with contextlib.suppress(ConnectionError):  # a client may leave whenever it likes
             await self._stream(request, response, file, span if span is not None else range(size))
@@ -481,9 +491,13 @@ class ProductServer:
         """Break the connection after `length` bytes of the next `times` bodies of `path`."""
         self._faults.truncate(path, length, times)
 
-    def hold(self, prefix: str) -> None:
-        """Keep back every answer to a path that begins with `prefix` (such as ``"/a/"``) until `release`."""
-        self._faults.hold(prefix)
+    def hold(self, prefix: str, *, after: int = 0) -> None:
+        """Keep back every answer to a path that begins with `prefix` (such as ``"/a/"``) until `release`.
+
+        With `after`, that many objects below it are sent first, counted from now. So a test can have something happen
+        between two objects, whatever the machine's pace.
+        """
+        self._faults.hold(prefix, after)
 
     def release(self) -> None:
         """Let the answers go that `hold` keeps back, and hold none any more."""

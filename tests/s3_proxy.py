@@ -29,6 +29,19 @@ class Proxy:
     arrived: list[tuple[str, str]] = field(default_factory=list)
     held: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     go_on: threading.Event = field(default_factory=threading.Event)
+    under_way: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Count a request as under way."""
+        with self.lock:
+            self.under_way += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.under_way -= 1
 
 
 @contextmanager
@@ -57,12 +70,16 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def _pass_on(self) -> None:
+            with proxy.noted():
+                self._handle()
+
+        def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = unquote(urlsplit(self.path).path)
             proxy.arrived.append((self.command, path))
             if proxy.holds(self.command, path):
                 proxy.held.release()
-                proxy.go_on.wait(60)
+                proxy.go_on.wait(600)
             if (refused := proxy.refuse(self.command, path)) is not None:
                 status, code = refused
                 text = f"<Error><Code>{code}</Code><Message>{code} it says</Message></Error>".encode()
@@ -71,7 +88,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
             if proxy.without_conditions:
                 headers = {name: value for name, value in headers.items() if name.lower() not in CONDITIONS}
-            connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=60)
+            connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=600)
             try:
                 connection.request(self.command, self.path, body=body, headers=headers)
                 answer = connection.getresponse()

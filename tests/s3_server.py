@@ -12,15 +12,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-SECONDS_TO_START = 60
+SECONDS_TO_START = 240
+# The system chooses the port, and the server says which: one that was looked for beforehand may be taken by then.
+MOTO = """
+import sys, threading
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(sys.argv[1], port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+threading.Event().wait()
+"""
 
 
 @contextmanager
 def s3_server(host: str = "127.0.0.1") -> Iterator[dict[str, Any]]:
     """Yield the options with which fsspec reaches a fresh server without any bucket."""
-    port = _free_port(host)
-    with _running([sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)], host, port) as options:
-        yield options
+    with _running([sys.executable, "-c", MOTO, host]) as process:
+        assert process.stdout is not None
+        port = process.stdout.readline()
+        assert port, f"the S3 server ended with {process.wait()}"
+        yield _options(host, int(port))
 
 
 @contextmanager
@@ -28,25 +39,29 @@ def s3_gateway(folder: Path, host: str = "127.0.0.1") -> Iterator[dict[str, Any]
     """Yield the same for one over a folder, which knows who may do what, and no conditional writes."""
     port = _free_port(host)
     command = ["versitygw", "--quiet", "--port", f"{host}:{port}", "posix", str(folder)]
-    with _running(command, host, port) as options:
-        yield options
+    with _running(command) as process:
+        _wait_for(host, port, process)
+        yield _options(host, port)
+
+
+def _options(host: str, port: int) -> dict[str, Any]:
+    return {"key": "test", "secret": "not-a-secret", "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}}
 
 
 @contextmanager
-def _running(command: Sequence[str], host: str, port: int) -> Iterator[dict[str, Any]]:
+def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     owner = {"ROOT_ACCESS_KEY": "test", "ROOT_SECRET_KEY": "not-a-secret"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **owner}
-    )
-    try:
-        _wait_for(host, port, process)
-        yield {"key": "test", "secret": "not-a-secret", "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}}
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **owner}
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _free_port(host: str) -> int:
+    """Return a port for a server that can be told one only; it is taken a moment later."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

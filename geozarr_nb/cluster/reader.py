@@ -106,7 +106,7 @@ class Reader:
         self._lock = Lock()
         self._pods: list[_Pod] = []
         self._current: _Pod | None = None
-        self._used = 0.0
+        self._used = time.monotonic()
         self._reading = 0
         self._failure: tuple[float, ClusterError] | None = None
 

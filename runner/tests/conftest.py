@@ -83,11 +83,11 @@ def signal_handlers() -> Iterator[None]:
 
 
 @pytest.fixture
-def unused_url() -> str:
-    """An address of this machine at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+def unused_url() -> Iterator[str]:
+    """An address of this machine at which nobody listens, nor can as long as the test needs it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -26,6 +27,8 @@ R10M = "/measurements/reflectance/r10m"
 R20M = "/measurements/reflectance/r20m"
 R60M = "/measurements/reflectance/r60m"
 POLL = 0.01
+# What takes seconds on a quiet machine takes minutes on a busy one: whoever waits for longer waits for nothing.
+PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def environment(**changes: str) -> dict[str, str]:
     return kept | changes
 
 
-def run(*arguments: object, env: Mapping[str, str] | None = None, timeout: float = 120) -> Run:
+def run(*arguments: object, env: Mapping[str, str] | None = None, timeout: float = PATIENCE) -> Run:
     """Run `geozarr-runner convert ARGUMENTS` to its end; the second argument is the output."""
     done = subprocess.run(
         [*RUNNER, "convert", *map(str, arguments)],
@@ -79,13 +82,25 @@ def run(*arguments: object, env: Mapping[str, str] | None = None, timeout: float
     return Run(done.returncode, done.stdout, done.stderr, Path(str(arguments[1])))
 
 
-def until[T](condition: Callable[[], T], seconds: float = 30) -> T:
+def until[T](condition: Callable[[], T], seconds: float = PATIENCE) -> T:
     """Wait for something to become true; returns it."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, f"waited {seconds} s in vain"
         time.sleep(POLL)
     return value
+
+
+def calls_in(work: Callable[[], object]) -> int:
+    """Return how many functions of Python were called while something is done: the same on every machine."""
+    calls = itertools.count()
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, argument: next(calls) if event == "call" else None)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return next(calls)
 
 
 def beside(output: Path) -> set[str]:
@@ -279,7 +294,7 @@ def start(*arguments: object, env: Mapping[str, str], command: Sequence[str] = R
     )
 
 
-def finish(process: subprocess.Popen[str], output: Path, timeout: float = 30) -> Run:
+def finish(process: subprocess.Popen[str], output: Path, timeout: float = PATIENCE) -> Run:
     """Wait for what was started."""
     stdout, stderr = process.communicate(timeout=timeout)
     return Run(process.returncode, stdout, stderr, output)

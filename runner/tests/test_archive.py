@@ -295,7 +295,7 @@ def test_a_run_that_is_ended_while_it_packs_leaves_no_half_archive(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         until(lambda: (tmp_path / ".out.zarr.partial" / "archive.tar.gz").exists())
         process.send_signal(number)
-        process.communicate(timeout=30)
+        process.communicate()
     assert process.returncode == (7 if number == signal.SIGTERM else -9)
     assert not archive_path(output).exists()
     assert not checksum_path(archive_path(output)).exists()

@@ -548,7 +548,7 @@ def test_no_space_while_the_converter_writes(terrain: Path, output: Path) -> Non
         "from geozarr_runner import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
     process = start(terrain, output, env={}, command=(sys.executable, "-c", limited))
-    done = finish(process, output, timeout=60)
+    done = finish(process, output)
     assert "no space" in failed(done, "storage-full", 6)
     log = output.with_name(f"{output.name}.log.jsonl").read_text()
     assert log.count("File too large") <= 2, "it is ended at once: it would try each variable three times"

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +27,7 @@ from geozarr_runner.errors import ProductBroken, ProductDenied, ProductUnreachab
 from geozarr_runner.estimate import needed
 from geozarr_runner.product import open_product
 from geozarr_runner.store import Store
-from runner.tests.support import POLL, RUNNER, contents, run, until
+from runner.tests.support import RUNNER, contents, run, until
 
 LARGE = 5 * PIECE + 12345
 
@@ -95,9 +96,14 @@ def test_a_large_object_comes_in_pieces_and_each_byte_once(
 
 def test_many_objects_come_at_once(objects: ProductServer, folder: Path, tmp_path: Path) -> None:
     keys = [f"small{number}" for number in range(20)]
-    fetch(objects.url, tmp_path, keys)
+    sizes = Store(objects.url).sizes(keys)
+    objects.hold("/small")
+    with ThreadPoolExecutor(1) as pool:
+        several = pool.submit(until, lambda: objects.counts.under_way > 4)
+        several.add_done_callback(lambda _: objects.release())
+        fetch(objects.url, tmp_path, keys, sizes)
+        assert several.result()
     assert_equal(folder, tmp_path, keys)
-    assert objects.counts.peak > 4
     assert not objects.counts.repeated()
 
 
@@ -151,12 +157,11 @@ def test_a_server_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyt
     """It promises a body, and no byte of it ever comes."""
     monkeypatch.setattr(stores, "SECONDS_WITHOUT_A_BYTE", 0.2)
     monkeypatch.setattr(stores, "_patience", wait_none())
-    asked = 0
+    asked: list[str] = []
 
     class Silent(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            nonlocal asked
-            asked += 1
+            asked.append(self.path)
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
@@ -173,12 +178,13 @@ def test_a_server_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyt
         try:
             with pytest.raises(ProductUnreachable) as caught:
                 fetch(f"http://127.0.0.1:{server.server_port}", tmp_path, ["chunk"], {"chunk": 1000})
+            until(lambda: len(asked) == stores.ATTEMPTS)
         finally:
             over.set()
             server.shutdown()
             thread.join()
     assert caught.value.retryable
-    assert asked == stores.ATTEMPTS
+    assert asked == ["/chunk"] * stores.ATTEMPTS
     assert not list(tmp_path.iterdir())
 
 
@@ -193,7 +199,7 @@ def resets(handler: BaseHTTPRequestHandler, body: bytes) -> None:
 
 def stalls_half_way(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     begin(handler, body)
-    time.sleep(3 * QUIET)
+    assert handler.connection.recv(1) == b"", "it is given up"
 
 
 def promises_more_than_it_sends(handler: BaseHTTPRequestHandler, body: bytes) -> None:
@@ -222,7 +228,7 @@ def begin(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     handler.wfile.flush()
 
 
-QUIET = 0.4
+QUIET = 2.0  # the server has to answer within it, on a busy machine too
 
 
 @contextmanager
@@ -268,7 +274,8 @@ def tricky(body: bytes, tricks: list[Trick]) -> Iterator[tuple[str, list[str]]]:
 def test_a_request_that_fails_is_no_failure_of_the_run(
     trick: Trick, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "SECONDS_WITHOUT_A_BYTE", QUIET)
+    if trick is stalls_half_way:
+        monkeypatch.setattr(stores, "SECONDS_WITHOUT_A_BYTE", QUIET)
     body = bytes(range(256)) * 40
     start = time.monotonic()
     with tricky(body, [trick] * times) as (url, asked):
@@ -290,12 +297,12 @@ def test_a_slow_server_is_waited_for_as_long_as_bytes_come(tmp_path: Path, monke
         for start in range(0, len(body), 512):
             handler.wfile.write(body[start : start + 512])
             handler.wfile.flush()
-            time.sleep(QUIET / 8)
+            time.sleep(QUIET / 16)
 
     start = time.monotonic()
     with tricky(body, [drips]) as (url, asked):
         fetch(url, tmp_path, ["chunk"], {"chunk": len(body)})
-    assert time.monotonic() - start > 2 * QUIET
+    assert time.monotonic() - start > QUIET
     assert asked == ["/chunk"]
     assert (tmp_path / "chunk").read_bytes() == body
 
@@ -346,16 +353,16 @@ def test_the_server_says_how_long_to_wait() -> None:
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(s2: Path, products: Path, tmp_path: Path) -> None:
-    """A whole product over a slow line, killed with SIGKILL in the middle of staging."""
+    """A whole product, killed with SIGKILL in the middle of staging."""
     output = tmp_path / "out.zarr"
-    with ProductServer(products, latency=0.05) as server:
+    with ProductServer(products) as server:
         url = f"{server.url}/{s2.name}"
+        server.hold("/", after=30)
         killed = subprocess.Popen([*RUNNER, "convert", url, str(output)], stdout=subprocess.DEVNULL)
-        while not (whole := complete(tmp_path)):
-            assert killed.poll() is None
-            time.sleep(POLL)
+        until(lambda: complete(tmp_path))
         killed.send_signal(signal.SIGKILL)
         killed.wait()
+        server.release()
         whole = complete(tmp_path)
         done = run(url, output)
         requests = {path: seen.requests.get("data", 0) for path, seen in server.counts.paths.items()}
@@ -370,31 +377,34 @@ def test_a_killed_run_goes_on_with_what_is_missing(s2: Path, products: Path, tmp
 
 
 def test_killed_twenty_times_it_ends_as_if_undisturbed(s2: Path, products: Path, tmp_path: Path) -> None:
+    """Each time when some more objects were sent, and some of those are staged."""
     undisturbed = run(s2, tmp_path / "undisturbed.zarr")
     folder = tmp_path / "killed"
     folder.mkdir()
     output = folder / "out.zarr"
     moments = random.Random(2026)
-    stages = []
-    with ProductServer(products, latency=0.05) as server:
+    with ProductServer(products) as server:
         url = f"{server.url}/{s2.name}"
         for _ in range(20):
             whole = complete(folder)
-            server.reset()
+            sent = moments.randrange(9)  # the first is the product's metadata
+            staged = moments.randrange(max(sent, 1))
+            server.hold("/", after=sent)
             killed = subprocess.Popen([*RUNNER, "convert", url, str(output)], stdout=subprocess.DEVNULL)
-            until(lambda: server.counts.requests)
-            time.sleep(moments.uniform(0, 2))
+            until(lambda sent=sent: server.counts.data == sent and server.counts.under_way)
+            until(lambda staged=staged, whole=whole: len(complete(folder) - whole) >= staged)
             killed.kill()
             killed.wait()
+            until(lambda: not server.counts.under_way)
             assert not whole & fetched(server, s2.name)
             assert whole <= complete(folder)
             assert not output.exists()
-            stages.append(len(whole))
+            server.reset()
+        server.release()
         whole = complete(folder)
-        server.reset()
         done = run(url, output)
+        assert fetched(server, s2.name) - {".zmetadata"}, "something was still to come"
         assert not whole & fetched(server, s2.name)
-    assert len(set(stages)) > 3, "the moments were no different ones"
     assert done.result["bytes_written"] > 0
     assert contents(output) == contents(undisturbed.output)
     assert sorted(path.name for path in folder.iterdir()) == ["out.zarr", "out.zarr.log.jsonl", "out.zarr.stac.json"]

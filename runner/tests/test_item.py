@@ -232,7 +232,7 @@ def test_a_run_that_is_killed_leaves_none(
     s2: Path, tmp_path: Path, fake_converter: Callable[[str], dict[str, str]]
 ) -> None:
     output = tmp_path / "out.zarr"
-    process = start(s2, output, "--groups", R60M, env=fake_converter("out.mkdir(); time.sleep(60)"))
+    process = start(s2, output, "--groups", R60M, env=fake_converter("out.mkdir(); time.sleep(600)"))
     until(lambda: (tmp_path / ".out.zarr.partial" / "output.zarr").exists())
     process.kill()
     process.communicate()

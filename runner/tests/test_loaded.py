@@ -25,7 +25,6 @@ def run(tmp_path: Path, body: str, words: list[str] | None = None) -> subprocess
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import signal
 import threading
@@ -24,7 +25,7 @@ from geozarr_runner import publish, upload
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.events import parse
 from geozarr_runner.upload import Lock, RemoteOutput, output_place
-from runner.tests.support import R10M, R60M, Run, contents, finish, run, start, until, write_store
+from runner.tests.support import PATIENCE, R10M, R60M, Run, contents, finish, run, start, until, write_store
 from tests.s3_proxy import Proxy, s3_proxy
 from tests.s3_server import s3_server
 
@@ -276,7 +277,7 @@ def test_killed_while_it_uploads_the_next_run_uses_what_is_there(s2: Path, way: 
     bucket, proxy = way
     proxy.holds = is_data
     process = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
-    assert proxy.held.acquire(timeout=60)
+    assert proxy.held.acquire(timeout=PATIENCE)
     until(lambda: len(uploads(proxy, bucket)) > 5)
     process.kill()
     finish(process, Path())
@@ -305,9 +306,9 @@ def test_interrupted_while_it_uploads_it_leaves_nothing(
     bucket, proxy = way
     proxy.holds = is_data
     process = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
-    assert proxy.held.acquire(timeout=60)
+    assert proxy.held.acquire(timeout=PATIENCE)
     process.send_signal(number)
-    done = finish(process, Path(), timeout=60)
+    done = finish(process, Path())
     assert (done.code, done.error["code"]) == (7, "interrupted")
     # The manifest stays, since what was on its way may still arrive.
     assert bucket.keys == {"out/tile.zarr.log.jsonl", "out/tile.zarr.manifest.json"}
@@ -326,9 +327,9 @@ def test_a_root_that_arrives_after_the_end_stands_over_all_that_it_names(s2: Pat
     bucket, proxy = way
     proxy.holds = lambda method, path: method == "PUT" and path.endswith("/out/tile.zarr/zarr.json")
     process = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
-    assert proxy.held.acquire(timeout=60)
+    assert proxy.held.acquire(timeout=PATIENCE)
     process.send_signal(signal.SIGTERM)
-    done = finish(process, Path(), timeout=60)
+    done = finish(process, Path())
     assert (done.code, done.error["code"]) == (7, "interrupted")
     assert "zarr.json" not in bucket.there()
     proxy.go_on.set()
@@ -343,7 +344,7 @@ def test_killed_while_it_replaces_nothing_is_mixed(s2: Path, way: tuple[Bucket, 
     bucket.convert(s2)
     proxy.holds = is_data
     process = start(s2, bucket.address(), "--groups", R10M, "--if-exists", "overwrite", env=bucket.env)
-    assert proxy.held.acquire(timeout=60)
+    assert proxy.held.acquire(timeout=PATIENCE)
     assert "out/tile.zarr/zarr.json" not in bucket.keys
     process.kill()
     finish(process, Path())
@@ -362,9 +363,10 @@ def test_killed_at_random_requests_what_has_a_root_is_whole(s2: Path, way: tuple
     for group in (R60M, R10M, R60M, R10M):
         last = moments.randrange(4, 70)
         proxy.arrived.clear()
+        proxy.held = threading.Semaphore(0)
         proxy.holds = lambda method, path, last=last: len([each for each, _ in proxy.arrived if each != "GET"]) >= last
         process = start(s2, bucket.address(), "--groups", group, "--if-exists", "overwrite", env=bucket.env)
-        held = until(lambda process=process: proxy.held.acquire(blocking=False) or process.poll() is not None, 60)
+        held = until(lambda process=process: proxy.held.acquire(blocking=False) or process.poll() is not None)
         process.kill()
         finish(process, Path())
         assert held
@@ -372,7 +374,7 @@ def test_killed_at_random_requests_what_has_a_root_is_whole(s2: Path, way: tuple
         assert "zarr.json" not in there or there == bucket.manifest()
         proxy.holds = lambda method, path: False
         proxy.go_on.set()  # what was on its way arrives late
-        time.sleep(1)
+        until(lambda: not proxy.under_way)
         proxy.go_on.clear()
         there = bucket.there()
         assert "zarr.json" not in there or there == bucket.manifest()
@@ -388,11 +390,11 @@ def test_two_runs_on_one_machine(s2: Path, way: tuple[Bucket, Proxy]) -> None:
     bucket, proxy = way
     proxy.holds = is_data
     first = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
-    assert proxy.held.acquire(timeout=60)
+    assert proxy.held.acquire(timeout=PATIENCE)
     second = bucket.convert(s2)
     assert (second.code, second.error["code"], second.error["given"]) == (2, "output-busy", bucket.address())
     proxy.go_on.set()
-    assert finish(first, Path(), timeout=60).result["groups"] == [R60M]
+    assert finish(first, Path()).result["groups"] == [R60M]
 
 
 def test_two_runs_on_two_machines(s2: Path, way: tuple[Bucket, Proxy], tmp_path: Path) -> None:
@@ -400,18 +402,19 @@ def test_two_runs_on_two_machines(s2: Path, way: tuple[Bucket, Proxy], tmp_path:
     bucket, proxy = way
     proxy.holds = is_data
     first = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
-    assert proxy.held.acquire(timeout=60)
+    assert proxy.held.acquire(timeout=PATIENCE)
     (tmp_path / "elsewhere").mkdir()
     second = bucket.convert(s2, TMPDIR=str(tmp_path / "elsewhere"))
     assert (second.code, second.error["code"], second.error["given"]) == (2, "output-busy", bucket.address())
     assert left_in(tmp_path / "elsewhere") == []
     proxy.go_on.set()
-    assert finish(first, Path(), timeout=60).result["groups"] == [R60M]
+    assert finish(first, Path()).result["groups"] == [R60M]
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"BETWEEN_SIGNS": 0.1, "WITHOUT_A_SIGN": 0.6, "BETWEEN_LOOKS": 0.05}.items():
+    """Runs show often that they live; nobody is taken for dead, however slow the store is."""
+    for name, seconds in {"BETWEEN_SIGNS": 0.1, "WITHOUT_A_SIGN": math.inf, "BETWEEN_LOOKS": 0.05}.items():
         monkeypatch.setattr(upload, f"SECONDS_{name}", seconds)
 
 
@@ -421,11 +424,15 @@ def folder(path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_lock_without_signs_of_life_is_taken_over(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_lock_without_signs_of_life_is_taken_over(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket.write("out/.tile.zarr.lock", b'{"run": "dead", "place": "elsewhere"}')
+    monkeypatch.setattr(upload, "SECONDS_WITHOUT_A_SIGN", 0.6)
     since = time.monotonic()
     with Lock(bucket.output(), folder(tmp_path / "a")).held() as lock:
         assert time.monotonic() - since > 0.6
+        monkeypatch.setattr(upload, "SECONDS_WITHOUT_A_SIGN", math.inf)
         lock.confirm()
         with pytest.raises(OutputBusy), Lock(bucket.output(), folder(tmp_path / "b")).held():
             pass
@@ -437,11 +444,11 @@ def test_a_lock_without_signs_of_life_is_taken_over(bucket: Bucket, tmp_path: Pa
 def test_who_has_the_scratch_space_needs_not_wait(bucket: Bucket, tmp_path: Path) -> None:
     left = Lock(bucket.output(), folder(tmp_path / "a"))
     left._take()
-    since = time.monotonic()
-    with Lock(bucket.output(), tmp_path / "a").held():
-        assert time.monotonic() - since < 0.5
-        with pytest.raises(OutputBusy, match="taken this output over"):
-            left.confirm()
+    with (
+        Lock(bucket.output(), tmp_path / "a").held(),
+        pytest.raises(OutputBusy, match="taken this output over"),
+    ):
+        left.confirm()
 
 
 @pytest.mark.usefixtures("quick")
@@ -712,10 +719,10 @@ def test_something_that_appears_meanwhile_is_not_replaced(s2: Path, way: tuple[B
     bucket, proxy = way
     proxy.holds = lambda method, path: method == "PUT" and path.endswith(".lock")
     process = start(s2, bucket.address(), "--groups", R60M, env=bucket.env)
-    assert proxy.held.acquire(timeout=60)
+    assert proxy.held.acquire(timeout=PATIENCE)
     bucket.write("out/tile.zarr/zarr.json", b"{}")
     proxy.go_on.set()
-    done = finish(process, Path(), timeout=60)
+    done = finish(process, Path())
     assert (done.code, done.error["code"]) == (2, "output-exists")
     assert bucket.read("out/tile.zarr/zarr.json") == b"{}"
 

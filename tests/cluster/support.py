@@ -328,6 +328,12 @@ class ClusterPlace(Place):
     def release(self) -> None:
         self.server.release()
 
+    @contextmanager
+    def held_product(self) -> Iterator[str]:
+        self.hold()
+        yield self.sample
+        self.release()
+
     def kill(self, name: str) -> None:
         for pod in self.namespace.pods(self.path(name)):
             command = ["/bin/bash", "-c", _KILL_RUNNER]

@@ -6,14 +6,15 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 import geozarr_nb as gz
+from benchmarks.server import ProductServer
 from geozarr_nb.job import Job
 
 GROUP = "/measurements/reflectance/r60m"
@@ -101,6 +102,10 @@ class Place(ABC):
         """Let all runs go on."""
 
     @abstractmethod
+    def held_product(self) -> AbstractContextManager[str]:
+        """Give the address of the sample in a block during which no run gets data of it."""
+
+    @abstractmethod
     def kill(self, name: str) -> None:
         """Kill the run of an output, so that it can say nothing more."""
 
@@ -138,11 +143,11 @@ class LocalPlace(Place):
     def running(self, name: str) -> list[str]:
         # What a run starts in its turn is found by the folder that it writes in.
         found = {*processes_with(self.output(name)), *processes_with(str(self._partial(name)))}
-        return [f"{process.pid} {process.name()}" for process in found]
+        return [str(process.pid) for process in found]
 
     def family(self, name: str) -> Callable[[], list[str]]:
         own = processes_with(self.output(name))
-        known = [*own, *(child for process in own for child in process.children(recursive=True))]
+        known = [*own, *(child for process in own for child in _children(process))]
         return lambda: [str(process) for process in known if _is_alive(process)]
 
     def converting(self, name: str) -> bool:
@@ -153,6 +158,13 @@ class LocalPlace(Place):
 
     def release(self) -> None:
         pass
+
+    @contextmanager
+    def held_product(self) -> Iterator[str]:
+        sample = Path(self.sample).resolve()
+        with ProductServer(sample.parent) as server:
+            server.hold(f"/{sample.name}{GROUP}/")
+            yield f"{server.url}/{sample.name}"
 
     def kill(self, name: str) -> None:
         for process in processes_with("geozarr_runner"):
@@ -170,7 +182,7 @@ class LocalPlace(Place):
         return self.outputs / f".{name}.zarr.partial"
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 600) -> None:
     """Return when a condition holds; a test that waits for nothing fails."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -186,6 +198,13 @@ def processes_with(text: str) -> list[psutil.Process]:
         if process.info["status"] != psutil.STATUS_ZOMBIE
     )
     return [process for process in running if text in " ".join(process.info["cmdline"] or [])]
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return []
 
 
 def _is_alive(process: psutil.Process) -> bool:

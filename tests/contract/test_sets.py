@@ -32,7 +32,7 @@ def test_one_bad_request_does_not_stop_the_others_and_the_rest_is_not_done_twice
     again = gz.submit_many(requests, groups=[GROUP])
     assert again.name == jobs.name
     assert [job.name for job in again.jobs] == [job.name for job in jobs.jobs]
-    again.wait(timeout=90)
+    again.wait(timeout=600)
     assert again.counts == {"Succeeded": 2, "Failed": 2}
     assert jobs[3].request.groups == ("/quality/mask/r60m",)  # type: ignore[union-attr]
 
@@ -85,7 +85,7 @@ def test_a_static_catalogue_is_its_items(place: Place, tmp_path: Path) -> None:
 
 def test_results_are_a_collection(place: Place, tmp_path: Path) -> None:
     sources = [{"source": place.sample, "output": place.output(name)} for name in "ab"]
-    jobs = gz.submit_many(sources, groups=[GROUP]).wait(timeout=120)
+    jobs = gz.submit_many(sources, groups=[GROUP]).wait(timeout=600)
     assert [item.id for item in jobs.items()] == ["S2A_SAMPLE_a", "S2A_SAMPLE_b"]
     jobs.collection(id="mine").normalize_and_save(str(tmp_path / "saved"), pystac.CatalogType.SELF_CONTAINED)
     opened = pystac.Collection.from_file(str(tmp_path / "saved" / "collection.json"))

@@ -49,7 +49,7 @@ def run(path: Path, scratch: Path, settings: dict[str, str]) -> None:
 
 
 @pytest.mark.tutorial
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", LOCAL, ids=lambda path: path.stem)
 def test_every_cell_is_true(path: Path, tmp_path: Path) -> None:
     run(path, tmp_path, {})

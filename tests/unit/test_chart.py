@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(HELM is None, reason="no helm on PATH")
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     assert HELM is not None
-    return subprocess.run([HELM, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def rendered(values: dict[str, Any] | None = None, *, namespace: str = "argo") -> dict[tuple[str, str], dict[str, Any]]:

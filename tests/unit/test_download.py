@@ -238,12 +238,12 @@ def test_it_goes_on_where_it_broke_off(
 
 
 SLOWLY = """
-import sys, time
+import itertools, sys, time
 import geozarr_nb as gz
 from geozarr_nb import download
-read = download._read
+read, number = download._read, itertools.count()
 def slow(store, key, start, stop):
-    time.sleep(0.05)
+    time.sleep(0.01 if next(number) < 8 else 2)  # some come soon, and the rest not before this is ended
     return read(store, key, start, stop)
 download._read, download.BLOCK, download.WORKERS = slow, 30_000, 2
 print("begins", flush=True)
@@ -265,7 +265,7 @@ def test_a_process_that_is_ended_leaves_what_it_had(
         arrived = until(lambda: sum(path.stat().st_size for path in parts.rglob("*") if path.is_file()) > 60_000)
         assert arrived
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate()
     assert process.returncode != 0
     assert number == signal.SIGKILL or module.KEPT in said
     assert not target.exists()
@@ -286,7 +286,7 @@ def test_a_process_that_is_ended_leaves_what_it_had(
 
 
 def until[T](condition: Callable[[], T]) -> T:
-    for _ in range(2000):
+    for _ in range(20_000):
         if value := condition():
             return value
         threading.Event().wait(0.01)
@@ -431,13 +431,13 @@ def test_an_archive_that_failed_is_made_by_a_retry(
     job = gz.submit(sample, tmp_path / "out.zarr", groups=[GROUP], archive=True)
     until(lambda: job.stage == "convert")
     in_the_way.mkdir()
-    state = job.wait(timeout=60).state
+    state = job.wait(timeout=600).state
     assert (state.status, state.stage) == ("Failed", "archive")
     assert state.failure is not None
     assert (state.failure.code, "the output is there and verified" in state.reason) == ("storage-failed", True)
     before = (tmp_path / "out.zarr").stat().st_ino
     in_the_way.rmdir()
-    again = job.retry().wait(timeout=60).raise_for_status().result
+    again = job.retry().wait(timeout=600).raise_for_status().result
     assert again is not None
     assert again["skipped"]
     assert again["archive"]["bytes"] == in_the_way.stat().st_size

@@ -127,7 +127,7 @@ def test_a_broken_catalogue(tmp_path: Path, text: str, code: str) -> None:
 def test_a_catalogue_in_and_a_catalogue_out(catalogue: pystac.Catalog, sample: Path, tmp_path: Path) -> None:
     jobs = gz.submit_many(tmp_path / "catalogue" / "catalog.json", groups=[GROUP])
     assert [entry.code for entry in jobs if isinstance(entry, Refused)] == ["product-not-found"]
-    jobs.wait(timeout=120)
+    jobs.wait(timeout=600)
     assert jobs.counts == {"Succeeded": 2, "Failed": 1}
     assert gz.submit_many(catalogue, groups=[GROUP]).name == jobs.name
 
@@ -160,7 +160,7 @@ def test_a_job_without_a_result_has_no_item(sample: Path, tmp_path: Path) -> Non
     if job.status != "Succeeded":
         with pytest.raises(gz.InvalidRequest, match="nothing to open yet"):
             job.item()
-    job.wait(timeout=120)
+    job.wait(timeout=600)
     (tmp_path / "out.zarr.stac.json").unlink()
     with pytest.raises(gz.InvalidRequest, match="no STAC item") as raised:
         job.item()

@@ -90,7 +90,7 @@ def make(tmp_path: Path) -> Make:
     return make
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -98,7 +98,7 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def finished(backend: LocalBackend, name: str) -> JobState:
-    return Job(backend, name).wait(timeout=30).state
+    return Job(backend, name).wait(timeout=600).state
 
 
 def workers_of(state: Path) -> list[psutil.Process]:
@@ -133,7 +133,7 @@ def test_no_more_run_at_once_than_allowed_and_the_oldest_goes_first(
 ) -> None:
     backend = LocalBackend(tmp_path / "state", max_jobs=bound, poll_interval=0.02, command=command)
     requests = [make(f"{number:02}") for number in range(12)]
-    JobSet(backend, [Job(backend, backend.submit(request)) for request in requests]).wait(timeout=60)
+    JobSet(backend, [Job(backend, backend.submit(request)) for request in requests]).wait(timeout=600)
     trace = (tmp_path / "out" / "trace").read_text().splitlines()
     running, most = 0, 0
     for line in trace:
@@ -245,7 +245,7 @@ def test_a_job_that_waits_says_what_for(
 
 def test_a_run_that_says_why_it_failed(backend: LocalBackend, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN", "fail")
-    job = Job(backend, backend.submit(make())).wait(timeout=30)
+    job = Job(backend, backend.submit(make())).wait(timeout=600)
     assert (job.status, job.reason) == ("Failed", "no space is left")
     with pytest.raises(ConversionFailed) as caught:
         job.raise_for_status()
@@ -257,7 +257,7 @@ def test_a_run_that_says_why_it_failed(backend: LocalBackend, make: Make, monkey
 
 def test_a_run_that_ends_without_a_word(backend: LocalBackend, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN", "silent")
-    job = Job(backend, backend.submit(make())).wait(timeout=30)
+    job = Job(backend, backend.submit(make())).wait(timeout=600)
     assert job.status == "Error"
     assert "exit code 1" in job.reason
     assert "ImportError: no module named x" in job.reason
@@ -493,12 +493,12 @@ def test_a_set_shows_and_repeats_what_failed(
     monkeypatch.setenv("STAND_IN", "succeed")
     good = Job(backend, backend.submit(make("good")))
     refused = Refused("nope.zarr", "product-not-found", "there is no product here", arguments={"source": "nope.zarr"})
-    jobs = JobSet(backend, [bad, good, refused], name="n", resubmit=lambda arguments: good).wait(timeout=30)
+    jobs = JobSet(backend, [bad, good, refused], name="n", resubmit=lambda arguments: good).wait(timeout=600)
     assert jobs.counts == {"Failed": 2, "Succeeded": 1}
     assert jobs.failed == [bad, refused]
     for text in (repr(jobs), jobs._repr_html_()):
         assert all(part in text for part in (bad.name, good.name, "nope.zarr", "no space is left"))
-    assert jobs.retry_failed().wait(timeout=30).counts == {"Succeeded": 3}
+    assert jobs.retry_failed().wait(timeout=600).counts == {"Succeeded": 3}
 
 
 def test_a_large_set_is_shown_in_part_with_what_failed_first(backend: LocalBackend) -> None:

@@ -81,7 +81,7 @@ class Tools:
             env=self.environ | environ,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 
@@ -104,6 +104,39 @@ def default(name: str) -> str:
     found = re.findall(rf"^{name} \?= (.*)$", MAKEFILE, flags=re.MULTILINE)
     assert len(found) == 1, f"{name} has {len(found)} defaults"
     return str(found[0])
+
+
+TRIED = """case "$*" in
+    *import*) printf 'tests/a.py::one\ntests/b.py::two[x y]\n' ;;
+    *--last-failed*) exit {second} ;;
+    *) exit {first} ;;
+esac"""
+
+
+@pytest.mark.parametrize(
+    ("again", "first", "second", "calls", "passes"),
+    [
+        ("", 0, 0, 1, True),
+        ("", 1, 0, 1, False),
+        ("1", 0, 0, 1, True),
+        ("1", 1, 0, 2, True),
+        ("1", 1, 1, 2, False),
+        ("1", 2, 0, 1, False),
+    ],
+)
+def test_what_is_tried_again_is_told(
+    tools: Tools, again: str, first: int, second: int, calls: int, passes: bool
+) -> None:
+    tools.put("python", TRIED.format(first=first, second=second), tools.venv / "bin")
+    done = tools.make("test", f"TEST_AGAIN={again}", "PYTEST_OPTIONS=-x")
+    assert (done.returncode == 0) == passes, done.stderr
+    runs = [call for call in tools.calls if call.startswith("python -m pytest")]
+    assert len(runs) == calls
+    assert all(call.endswith(" -x") for call in runs)
+    assert [" -n 2 --dist loadscope" in call for call in runs] == [True, False][:calls]
+    told = "failed at first, and tried once more (2):\n  tests/a.py::one\n  tests/b.py::two[x y]\n"
+    assert done.stdout.endswith(told) == (calls == 2)
+    assert ("failed at first" in done.stdout) == (calls == 2)
 
 
 def test_the_defaults_are_those_of_the_settings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -13,12 +14,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 
 from benchmarks import server as server_module
-from benchmarks.server import Kind, PathCounts, ProductServer, byte_range
+from benchmarks.server import Kind, PathCounts, ProductServer, TokenBucket, byte_range
 
 BODY = bytes(range(256)) * 4096  # 1 MiB, more than one block
 
@@ -43,7 +45,7 @@ class Client:
     """One connection, kept open, so that a test sees what keep-alive does."""
 
     def __init__(self, server: ProductServer, opened: ExitStack) -> None:
-        self.connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+        self.connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
         opened.callback(self.connection.close)
 
     def __call__(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, http.client.HTTPMessage]:
@@ -199,14 +201,13 @@ def test_latency(root: Path, connect: Connect) -> None:
         start = time.perf_counter()
         client("/empty")
         client("/nothing")
-        assert 0.1 <= time.perf_counter() - start < 0.5
+        assert time.perf_counter() - start >= 0.1
 
 
 def test_latency_of_requests_at_once_is_shared(root: Path, connect: Connect) -> None:
-    with ProductServer(root, latency=0.2) as server, ThreadPoolExecutor(8) as pool:
-        start = time.perf_counter()
+    """Several wait at once: a server that slept would let one in after the other."""
+    with ProductServer(root, latency=1) as server, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: connect(server)("/empty"), range(8)))
-        assert time.perf_counter() - start < 0.8
         assert server.counts.peak > 1
 
 
@@ -219,15 +220,49 @@ def test_bandwidth_of_a_connection(root: Path, connect: Connect) -> None:
         client("/a/0.0")
         client("/a/0.0")
         seconds = time.perf_counter() - start
-    # Never faster than the limit; slower only by what a busy machine adds.
-    assert 0.98 <= seconds / (2 * len(BODY) / rate) < 1.5
+    assert seconds >= 0.98 * 2 * len(BODY) / rate  # slower by what a busy machine adds, never faster
 
 
-def test_bandwidth_is_not_shared_by_connections(root: Path, connect: Connect) -> None:
-    with ProductServer(root, bandwidth=5e6) as server, ThreadPoolExecutor(4) as pool:
-        start = time.perf_counter()
+def test_each_answer_has_a_bandwidth_of_its_own(root: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    buckets: list[TokenBucket] = []
+
+    class Noted(TokenBucket):
+        def __init__(self, rate: float) -> None:
+            super().__init__(rate)
+            buckets.append(self)
+
+    monkeypatch.setattr(server_module, "TokenBucket", Noted)
+    with ProductServer(root, bandwidth=5e7) as server, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: connect(server)("/a/0.0"), range(4)))
-        assert time.perf_counter() - start < 2.5 * len(BODY) / 5e6
+    assert len(buckets) == 4
+
+
+class Hour:
+    """The loop of a bucket: where it sleeps, time passes."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("late", [0.0, 0.01], ids=["on time", "woken late"])
+def test_a_bucket_gives_what_its_rate_says(late: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate, block = 5e6, 50_000
+    clock = Hour()
+
+    async def sleep(seconds: float) -> None:
+        await clock.sleep(max(seconds, 1e-6) + late)  # no clock is finer
+
+    monkeypatch.setattr(server_module, "asyncio", SimpleNamespace(get_running_loop=lambda: clock, sleep=sleep))
+    buckets = [TokenBucket(rate) for _ in range(2)]  # of two connections: neither takes anything from the other
+    for _ in range(100):
+        for bucket in buckets:
+            asyncio.run(bucket.take(block))
+    assert 100 * block / rate <= clock.now <= 1.01 * 100 * block / rate + 2 * late
 
 
 def test_index(root: Path, connect: Connect) -> None:
@@ -289,23 +324,31 @@ def test_client_that_leaves(root: Path, caplog: pytest.LogCaptureFixture, connec
     assert not caplog.records
 
 
-def test_answers_are_held_until_they_are_released(root: Path, server: ProductServer, connect: Connect) -> None:
-    server.hold("/a/")
+@pytest.mark.parametrize("after", [0, 2])
+def test_answers_are_held_until_they_are_released(
+    root: Path, server: ProductServer, connect: Connect, after: int
+) -> None:
+    server.hold("/a/", after=after)
     with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(connect(server), "/a/0.0")
+        client = connect(server)
+        for _ in range(after):
+            assert client("/a/0.0", "HEAD")[0] == client("/a/0.0")[0] == 200, "objects are counted"
+        held = pool.submit(client, "/a/0.0", "HEAD")
         assert connect(server)("/empty")[0] == 200, "others are answered"
         assert not held.done()
+        while not server.counts.under_way:
+            assert not held.done()
         server.release()
-        assert held.result(timeout=10)[0] == 200
+        assert held.result()[0] == 200
+    assert server.counts.under_way == 0
 
 
 def test_stop_in_the_middle_of_an_answer(root: Path, connect: Connect) -> None:
-    with ProductServer(root, bandwidth=1e5) as server:
+    with ProductServer(root, bandwidth=1) as server:
         client = connect(server)
         client.connection.request("GET", "/a/0.0")
         client.connection.getresponse()
-        start = time.perf_counter()
-    assert time.perf_counter() - start < 2
+    assert server.counts.bytes < len(BODY), "what is left is not waited for"
 
 
 def test_may_start_again(root: Path, connect: Connect) -> None:
@@ -352,7 +395,7 @@ def test_from_a_shell(root: Path, connect: Connect) -> None:
         assert json.loads(client("/-/counts")[1])["requests"] == 0
         assert client("/-/other")[0] == 404
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_shell_says_what_is_wrong(tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ def steps(workflow: Path) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.skipif(shutil.which("actionlint") is None, reason="no actionlint on PATH")
 def test_workflows_are_sound() -> None:
-    done = subprocess.run(["actionlint", *WORKFLOWS], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    done = subprocess.run(
+        ["actionlint", *WORKFLOWS], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -96,7 +98,7 @@ def test_updates_respect_what_the_converter_cannot_do() -> None:
 
 def release(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [root / "scripts" / "release", *arguments], capture_output=True, text=True, timeout=30, check=False
+        [root / "scripts" / "release", *arguments], capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -178,7 +180,7 @@ class Desk:
         path = f"{tools}{os.pathsep}{os.environ['PATH']}"
         command = [self.root / "scripts" / "release", *arguments]
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=30, check=False, env={"PATH": path, **environ}
+            command, capture_output=True, text=True, timeout=300, check=False, env={"PATH": path, **environ}
         )
 
     @property
@@ -264,7 +266,7 @@ def test_what_is_missing_is_told_with_what_to_do(
 def check_wheels(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     script = ROOT / "scripts" / "check-wheels"
     return subprocess.run(
-        [script, folder], capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environ}
+        [script, folder], capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environ}
     )
 
 

@@ -116,7 +116,7 @@ def test_a_job_that_was_killed_is_run_again(
         monkeypatch.setenv("FSSPEC_S3", json.dumps(options))
         proxy.holds = lambda method, path: method == "PUT" and path.endswith("/c/0/0")
         job = gz.submit(sample, f"{bucket}/a.zarr", groups=[R60M])
-        assert proxy.held.acquire(timeout=60)
+        assert proxy.held.acquire(timeout=600)
         assert job.stage == "publish"
         with pytest.raises(InvalidRequest, match="was interrupted"):
             gz.open(job.output)
@@ -126,7 +126,7 @@ def test_a_job_that_was_killed_is_run_again(
         assert left_in(place / "scratch") == []
         proxy.holds = lambda method, path: False
         proxy.go_on.set()
-        job.retry().wait(timeout=60).raise_for_status()
+        job.retry().wait(timeout=600).raise_for_status()
     job.open().close()
 
 

@@ -206,7 +206,7 @@ def closed_proxy() -> Iterator[str]:
 def run(script: str, *arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "scripts" / script, *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environ}
+        command, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, **environ}
     )
 
 

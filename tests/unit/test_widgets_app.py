@@ -26,7 +26,6 @@ def status(app: App | Monitor) -> str:
     return "" if state is None else state.status
 
 
-@pytest.mark.timeout(600)
 def test_from_a_product_to_its_picture(sample: Path, tmp_path: Path) -> None:
     app = gz.ui(str(sample), "out.zarr", groups=["r60m"])
     assert app.wait(SECONDS)

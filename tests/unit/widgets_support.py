@@ -11,7 +11,7 @@ import pytest
 
 REFLECTANCE = "/measurements/reflectance"
 R20M, R60M = f"{REFLECTANCE}/r20m", f"{REFLECTANCE}/r60m"
-SECONDS = 60.0  # what is waited for takes a few at most, where nothing else runs
+SECONDS = 600.0  # what is waited for takes a few at most, where nothing else runs
 
 
 def sent_messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:

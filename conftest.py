@@ -1,0 +1,14 @@
+"""What the tests of both distributions begin with: nothing that the person who runs them has set for themselves."""
+
+from __future__ import annotations
+
+import os
+
+# Those with which a person speaks to the tests themselves; `KUBECONFIG` names the cluster that they may use.
+OF_TESTS = ("GEOZARR_TEST_", "GEOZARR_CLUSTER_", "GEOZARR_IMAGE", "GEOZARR_NODE_ADDRESS", "GEOZARR_SCREENSHOTS")
+OF_WHAT_IS_TESTED = ("ARGO_", "AWS_", "AZURE_", "DASK_", "FSSPEC_", "GEOZARR_", "GOOGLE_", "KUBERNETES_", "ZARR_")
+
+for name in [name for name in os.environ if name.startswith(OF_WHAT_IS_TESTED) and not name.startswith(OF_TESTS)]:
+    del os.environ[name]
+# Files in a home folder say the same as variables do. This comes before fsspec is imported, which then reads its own.
+os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "FSSPEC_CONFIG_DIR"), os.devnull)
