@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.arguments import Command, build_parser
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted
-from geozarr_runner.events import CONVERTERS_LINE
 from geozarr_runner.spelling import in_shell, word
-from geozarr_runner.text import printable, printable_json, printable_lines
+from geozarr_runner.text import CONVERTERS_LINE, printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
     import xarray as xr

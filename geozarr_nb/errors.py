@@ -52,8 +52,7 @@ from geozarr_runner.errors import (
     StorageFull,
     VerificationFailed,
 )
-from geozarr_runner.events import CONVERTERS_LINE
-from geozarr_runner.text import printable
+from geozarr_runner.text import CONVERTERS_LINE, printable
 
 if TYPE_CHECKING:
     from geozarr_nb.job import Job

@@ -252,7 +252,7 @@ def read_params(path: Path) -> dict[str, str]:
         document: Any = json.loads(text) if len(content) <= MOST_BYTES else None
     except json.JSONDecodeError as error:
         raise wrong(f"params.json is no JSON: {error.msg}", error.lineno, "correct that line") from error
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise wrong(f"params.json cannot be read: {error}", None, "correct the file, or set GEOZARR_PARAMS") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets without end
         raise wrong("params.json holds more than any parameters need", None, form) from error

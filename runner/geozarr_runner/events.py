@@ -37,7 +37,7 @@ from geozarr_runner import folders
 from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.spelling import in_shell
-from geozarr_runner.text import printable
+from geozarr_runner.text import CONVERTERS_LINE, printable
 
 SCHEMA_VERSION = 1
 # Those of every run; "archive" is there only where one was asked for.
@@ -64,7 +64,6 @@ _NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
     "log": {"text": _TEXT},
 }
 CLEAR_LINE = "\r\x1b[K"
-CONVERTERS_LINE = "  | "
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 import unicodedata
 from typing import Any
 
+CONVERTERS_LINE = "  | "  # stands before what the converter said
 # Controls, formats (bidirectional marks among them), lone surrogates, private use, line and paragraph separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 

@@ -19,6 +19,7 @@ import s3fs
 import zarr
 
 from geozarr_nb.sample import sample_product
+from geozarr_runner.tree_store import TreeStore
 from tests.s3_server import s3_server
 
 type Options = dict[str, Any]
@@ -91,7 +92,6 @@ def _start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 def _narrowed(product: Path, view: Path, names: tuple[str, ...]) -> Path:
     """Copy only these reflectance groups, as the converter copies all other groups of its input as well."""
-    import zarr
 
     for folder in (".", "measurements", REFLECTANCE):
         (view / folder).mkdir(parents=True, exist_ok=True)
@@ -125,11 +125,11 @@ def bucket(s3_options: Options, request: pytest.FixtureRequest, monkeypatch: pyt
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The key of every object that zarr reads of a store on this machine, as it is read."""
     keys: list[str] = []
-    get = zarr.storage.LocalStore.get
+    part = TreeStore._part
 
-    async def spy(self: Any, key: str, *arguments: Any, **options: Any) -> Any:
-        keys.append(key)
-        return await get(self, key, *arguments, **options)
+    def spy(self: TreeStore, *arguments: Any) -> Any:
+        keys.append(arguments[0])
+        return part(self, *arguments)
 
-    monkeypatch.setattr(zarr.storage.LocalStore, "get", spy)
+    monkeypatch.setattr(TreeStore, "_part", spy)
     return keys
