@@ -198,9 +198,9 @@ class Reader:
                 )
             )
         if answer.status >= 500:
-            raise _Lost(
-                ClaimUnreadable(_message(answer), given=self._where, remedy="look at the volume: it may be failing")
-            )
+            is_busy = answer.status == 503
+            remedy = "read with fewer threads at once" if is_busy else "look at the volume: it may be failing"
+            raise _Lost(ClaimUnreadable(_message(answer), given=self._where, remedy=remedy))
         return answer
 
     def _checked(self, answer: Answer, path: str) -> Answer:
