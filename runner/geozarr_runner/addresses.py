@@ -35,6 +35,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # Where machines of a cloud ask who they are, and get keys.
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
 _METADATA_NUMBERS = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
+_HOLD_IPV4 = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b::/96")))
 SHORTEST_SECRET = 6
 # What marks the parts of an address, and what stands for it once or several times encoded.
 _AT, _EQUALS = r"(?:@|%(?:25)*40)", r"(?:=|%(?:25)*3D)"
@@ -138,7 +139,12 @@ def named(href: str, base: str | None) -> str:
             return named(f"{plain.partition(':')[0]}:{href}", base)
         if scheme or href.startswith("/"):
             raise _refused("it is a path, and the item is not on this machine", href, base)
-        address = str(base).replace(plain, _joined(plain, href), 1)
+        try:
+            address = str(base).replace(plain, _joined(plain, href), 1)
+        except ValueError as error:
+            raise _refused(f"its place is no address: {error}", href, base) from error
+    if _root(_plain(address)).endswith("://"):
+        raise _refused("it names no host", href, base)
     if (wrong := _unfit_host(address, base)) is not None:
         raise _refused(wrong, href, base)
     return address
@@ -240,7 +246,12 @@ def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
             return ipaddress.IPv4Address(socket.inet_aton(host))  # 2852039166, 0xa9.254.0251.254 and the like
         except (OSError, ValueError):
             return None
-    return getattr(number, "ipv4_mapped", None) or number
+    if isinstance(number, ipaddress.IPv6Address):
+        if number.ipv4_mapped:
+            return number.ipv4_mapped
+        if any(number in network for network in _HOLD_IPV4) and int(number) > 1:
+            return ipaddress.IPv4Address(int(number) & 0xFFFFFFFF)
+    return number
 
 
 def _is_loopback(host: str) -> bool:
@@ -260,6 +271,13 @@ def redact(url: str) -> str:
     >>> redact("simplecache::https://me:word@host/p.zarr;sig=1?token=2#3")
     'simplecache::https://host/p.zarr'
     """
+    # What is shown is shown as it is: each step only takes something away.
+    while (shown := _redacted(url)) != url:
+        url = shown
+    return url
+
+
+def _redacted(url: str) -> str:
     if "://" not in url and _WITHOUT_PROTOCOL.match(url):
         return re.match("/*", url)[0] + _shown(url.lstrip("/"))  # type: ignore[index]
     if "://" not in url and "::" not in url:
@@ -328,5 +346,7 @@ def _valued(parts: Iterable[str]) -> list[str]:
 
 
 def _spellings(parts: Iterable[str]) -> list[str]:
-    spelled = {spelling for part in parts for spelling in (part, unquote(part), quote(part, safe=""))}
+    spelled = {
+        spelling for part in parts for spelling in (part, unquote(part), quote(part, safe="", errors="surrogatepass"))
+    }
     return sorted((each for each in spelled if len(each) >= SHORTEST_SECRET), key=lambda each: (-len(each), each))

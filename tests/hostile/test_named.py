@@ -213,6 +213,7 @@ def test_an_item_on_a_claim_names_its_own_claim(href: str) -> None:
         "[fe80::1]",
         "[fd00:ec2::254]",
         "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",
         "metadata.google.internal",
         "METADATA.google.internal.",
     ],
@@ -554,6 +555,34 @@ def test_a_store_names_no_output_elsewhere_and_tells_no_secret() -> None:
     assert _store_name("https://h.example/p.zarr;sig=word1234") == "p"
     assert _store_name("/data/p.zarr/") == "p"
     assert output_name(_store_name("https://h.example/..")).startswith("product-")
+
+
+def test_whatever_is_put_together_is_named_on_the_web_or_refused() -> None:
+    chance = random.Random(19)
+    pieces = [
+        *":/?#@%[].;=\\",
+        "://",
+        "::",
+        "//",
+        "..",
+        "file",
+        "http",
+        "https",
+        "s3",
+        "zip",
+        "simplecache",
+        "a",
+        "\ud800",
+    ]
+    for _ in range(20_000):
+        href = "".join(chance.choices(pieces, k=chance.randint(1, 9)))
+        for base in (WEB, "s3://bucket/i/a.json", "http://["):
+            try:
+                address = named(href, base)
+            except InvalidRequest:
+                continue
+            assert re.match(r"(https?|s3)://[^/]", address, re.IGNORECASE), (href, base)
+            assert "file:" not in address.partition("://")[0]
 
 
 def test_what_lies_where_is_read_from_nothing_odd() -> None:
