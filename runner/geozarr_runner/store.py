@@ -46,6 +46,9 @@ from geozarr_runner.tree import Tree
 
 ATTEMPTS = 5
 CONCURRENCY = 16
+# A call of a filesystem without an asynchronous way takes a thread of the loop, which has five or more. One has to stay
+# free: a chain's web client, on the same loop, looks up names and netrc in it.
+_THREADS = asyncio.Semaphore(4)
 SECONDS_TO_END = 15
 SECONDS_WITHOUT_A_BYTE = 30
 LONGEST_PATIENCE = 60.0
@@ -419,7 +422,8 @@ class Store:
                 remedy="use a path, http(s)://, s3:// or another protocol of fsspec.available_protocols()",
             ) from error
         if not isinstance(filesystem, AsyncFileSystem):
-            filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=for_another_loop)
+            semaphore = None if for_another_loop else _THREADS
+            filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=for_another_loop, semaphore=semaphore)
         return filesystem, str(base).rstrip("/")
 
 

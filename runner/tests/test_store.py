@@ -59,6 +59,16 @@ def served(folder: Path) -> Iterator[ProductServer]:
         yield server
 
 
+def test_a_chain_before_a_web_server_does_not_wait_for_its_own_threads(folder: Path) -> None:
+    """Calls of a cache wait in threads of the loop that their web client needs one of, to look up names and netrc."""
+    keys = [f"c{number}" for number in range(30)]
+    for key in keys:
+        (folder / "p.zarr" / key).write_bytes(BODY[:10])
+    with ProductServer(folder) as server:
+        store = Store(f"simplecache::{server.url}/p.zarr")
+        assert store.sizes(keys) == dict.fromkeys(keys, 10)
+
+
 @pytest.fixture(params=["local", "http", "memory"])
 def any_store(request: pytest.FixtureRequest, folder: Path) -> Iterator[Store]:
     if request.param == "local":

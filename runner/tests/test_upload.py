@@ -530,6 +530,7 @@ def test_a_sign_whose_answer_did_not_come_is_no_other_run(bucket: Bucket, tmp_pa
 def test_of_two_that_find_a_lock_dead_one_has_it(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(upload, "SECONDS_WITHOUT_A_SIGN", 0.6)
     bucket.write("out/.tile.zarr.lock", b'{"run": "dead", "place": "elsewhere"}')
     slow, quick = (Lock(bucket.output(), folder(tmp_path / name)) for name in ("a", "b"))
     write = slow._write
@@ -537,6 +538,7 @@ def test_of_two_that_find_a_lock_dead_one_has_it(
     def taken_meanwhile(**condition: Any) -> bool:
         monkeypatch.setattr(slow, "_write", write)
         quick._take()
+        monkeypatch.setattr(upload, "SECONDS_WITHOUT_A_SIGN", math.inf)
         return write(**condition)
 
     monkeypatch.setattr(slow, "_write", taken_meanwhile)
