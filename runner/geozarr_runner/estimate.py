@@ -182,7 +182,7 @@ def _ask(store: Store, arrays: Sequence[Array]) -> dict[str, _Stored]:
         if store.local is None or array.objects <= FEW:
             asked += [array]
             continue
-        for size in _objects_on_disk(store.path(array.path.lstrip("/")), array):
+        for size in _objects_on_disk(store, array):
             found[array.path].objects += 1
             found[array.path].size += size
     keys = ((array.path, key) for array in asked for key in array.object_keys())
@@ -196,12 +196,14 @@ def _ask(store: Store, arrays: Sequence[Array]) -> dict[str, _Stored]:
     return found
 
 
-def _objects_on_disk(folder: str, array: Array) -> Iterator[int]:
+def _objects_on_disk(store: Store, array: Array) -> Iterator[int]:
     """Yield the size of each stored object of an array, as its folder lists them: what is not stored costs nothing."""
+    root = array.path.lstrip("/")
+    folder = store.path(root)
     for path in _files(folder):
-        if array.has_key(os.path.relpath(path, folder)):
-            with suppress(FileNotFoundError):
-                yield os.stat(path).st_size  # noqa: PTH116  millions of them
+        key = os.path.relpath(path, folder)
+        if array.has_key(key):
+            yield from (size for size in store.sizes([f"{root}/{key}"]).values() if size is not None)
 
 
 def _files(folder: str) -> Iterator[str]:

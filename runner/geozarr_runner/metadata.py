@@ -238,7 +238,7 @@ def _unusable_values(document: Mapping[str, Any], shape: tuple[int, ...], chunks
             )
         at_once = math.prod(_decoded_at_once(getattr(_parsed_by_zarr(document), "codecs", ()), chunks)) * each
         if at_once > LARGEST_OBJECT:
-            return f"each of its chunks has {figure(at_once)} bytes, and {figure(LARGEST_OBJECT)} can be decoded at once"
+            return f"each of its chunks has {figure(at_once)} bytes, and {figure(LARGEST_OBJECT)} can be decoded"
     except UNUSABLE as error:
         return f"zarr cannot read it: {_sentence(error)}"
     return ""

@@ -97,7 +97,7 @@ def output_path(output: str | os.PathLike[str]) -> Path:
             remedy="write to a folder, out/product.zarr say, or to a bucket, s3://bucket/product.zarr",
         )
     path = Path(os.path.normpath(path))
-    if path.parent == path or path == Path.home():
+    if path.parent == path or path == local_path("~"):
         raise InvalidRequest(
             "this folder cannot be an output", given=text, remedy=f"name one below it: {word(str(path / 'out.zarr'))}"
         )

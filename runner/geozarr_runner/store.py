@@ -13,13 +13,15 @@ import inspect
 import os
 import re
 import ssl
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -117,6 +119,23 @@ class Store:
         if self.local is None:
             raise TypeError(f"{self!r} is no folder of this machine")
         return Tree(self.local)
+
+    def is_file(self) -> bool | None:
+        """Return whether the store's path on this machine is a file; None where there is nothing of that name.
+
+        Raises
+        ------
+        ProductUnreachable
+            And its kinds: it cannot be looked at.
+        """
+        try:
+            return stat.S_ISREG(Path(self.path("")).stat().st_mode)
+        except ValueError:  # of what cannot be a name
+            return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                return None
+            raise self._failure(error, "") from error
 
     def path(self, key: str) -> str:
         """Return the address of the object `key` as the filesystem wants it; "" is the store itself."""
@@ -238,7 +257,11 @@ class Store:
         if self.local is not None:
             found: dict[str, int | None] = {}
             for key in keys:
-                if (size := self.tree.size(key)) is not None:
+                try:
+                    size = self.tree.size(key)
+                except OSError as error:
+                    raise self._failure(error, key) from error
+                if size is not None:
                     found[key] = size
             return found
         if protocol_of(self.url) not in ("http", "https"):
@@ -353,6 +376,11 @@ class Store:
         address = redact(f"{self.url.partition('?')[0].rstrip('/')}/{key}" if key else self.url)
         if (storage := storage_failure(error)) is not None and self.local is None:
             return storage
+        if self.local is not None and isinstance(error, OSError):
+            refusal = ProductDenied if isinstance(error, PermissionError) else ProductUnreachable
+            return refusal(
+                f"it cannot be read: {error.strerror or error}", given=address, remedy="have it made readable"
+            )
         status = getattr(error, "status", None)
         kind = type(error).__name__
         if status in (401, 403) or isinstance(error, PermissionError) or "Credentials" in kind:
@@ -451,8 +479,10 @@ def not_found(url: str) -> ProductNotFound:
     """Return the error for an address with no product, with near names where they can be seen."""
     path = local_path(url)
     remedy = "check the address: it must be a Zarr store, or a STAC item that has one as an asset"
-    if path is not None and path.parent.is_dir():
-        near = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in (".zarr", ".json"))[:5]
+    if path is not None:
+        near: list[str] = []
+        with suppress(OSError, ValueError):
+            near = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in (".zarr", ".json"))[:5]
         if near:
             remedy = f"in that folder there are: {', '.join(near)}"
     return ProductNotFound("there is no product here", given=redact(url), remedy=remedy)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import pickle
+import pwd
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import fsspec
 import pytest
@@ -23,14 +25,17 @@ from geozarr_nb import download as downloads
 from geozarr_nb.cluster.volume import Mount
 from geozarr_nb.download import download
 from geozarr_nb.errors import ArchiveMissing, DownloadBroken, ProductDenied
-from geozarr_runner import archive, folders, run, upload
-from geozarr_runner.errors import ProductBroken, StorageDenied, StorageFailed
+from geozarr_runner import archive, estimate, folders, run, upload
+from geozarr_runner import tree as tree_module
+from geozarr_runner.credentials import Credentials
+from geozarr_runner.errors import ProductBroken, ProductNotFound, StorageDenied, StorageFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import open_product
 from geozarr_runner.publish import (
     claimed,
     discard_leftovers,
+    output_path,
     provenance,
     provenance_in,
     retired,
@@ -334,6 +339,59 @@ def test_metadata_that_are_listed(tmp_path: Path, home: Path) -> None:
     (product / "b02" / "zarr.json").symlink_to(home.parent / "elsewhere.json")
     with pytest.raises(ProductBroken, match="leads out"):
         open_product(product)
+
+
+@pytest.mark.parametrize("few", [estimate.FEW, 0])
+def test_what_leads_out_is_counted_nowhere_and_the_rest_is_shown(
+    few: int, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "FEW", few)
+    product = open_product(write_terrain(tmp_path / "dem.zarr"))
+    chunk = chunk_of(tmp_path / "dem.zarr")
+    chunk.unlink()
+    chunk.symlink_to(home / ".ssh" / "id")
+    assert "/dem" in repr(product)
+    assert "unpacked" in product._repr_html_()
+    assert product.to_dict()["groups"]["/dem"]["stored_bytes"] is None
+    with pytest.raises(ProductBroken, match="leads out"):
+        estimate.estimate(product)
+
+
+# --- what cannot be read ---------------------------------------------------------------------------------------------
+
+
+def test_what_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    product = open_product(write_terrain(tmp_path / "dem.zarr"))
+
+    def refuse(path: object, **_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(tree_module.os, "lstat", refuse)
+    for call in (lambda: estimate.estimate(product), lambda: product.store.read("x")):
+        with pytest.raises(ProductDenied, match="cannot be read") as caught:
+            call()
+        assert "FSSPEC" not in caught.value.remedy
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(ProductDenied, match="cannot be read"):
+        open_product(tmp_path / "dem.zarr")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/p.zarr", "a\0b"])
+def test_what_cannot_be_a_path_is_not_there(name: str) -> None:
+    with pytest.raises(ProductNotFound):
+        open_product(name)
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a container whose user has no name."""
+
+    def nobody(_: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert Credentials.of("https://host/p.zarr").users == {}
+    assert output_path(tmp_path / "out.zarr") == tmp_path / "out.zarr"
 
 
 # --- what is converted -----------------------------------------------------------------------------------------------
