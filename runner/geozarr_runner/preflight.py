@@ -89,6 +89,10 @@ class Plan:
         text = " ".join((self.product.url, self.product.identity, *sorted(self.groups)))
         return f"input-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
+    def is_product(self, url: str) -> bool:
+        """Return whether the converter's input is the product itself, and no view of it."""
+        return url in (self.product.url, str(self.product.store.local))
+
 
 def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output], None] = lambda _: None) -> Plan:
     """Read the product's structure, compare it with the request, and look at where the output will lie.

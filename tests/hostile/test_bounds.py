@@ -24,7 +24,7 @@ from geozarr_runner import bounds, download, store
 from geozarr_runner.product import Array, open_product
 from geozarr_runner.stage import _most
 from geozarr_runner.store import Store, in_bounds
-from runner.tests.support import consolidated_v2, grid_v2
+from runner.tests.support import consolidated_v2, grid_v2, write_store
 from tests.hostile.support import MEGABYTE, bounded
 from tests.hostile.web_server import WebServer, endless
 
@@ -238,13 +238,17 @@ def test_zarr_reads_through_the_same_bounds(server: WebServer, monkeypatch: pyte
         zarr.open_group(Store(f"{server.url}/q.zarr").for_zarr(), mode="r")
 
 
-def test_zarr_reads_metadata_of_an_object_store_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["folder", "object store"])
+def test_zarr_reads_metadata_that_it_looks_for_within_bounds(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import zarr
 
-    memory = fsspec.filesystem("memory")
-    memory.pipe("/q.zarr/zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}')
-    memory.pipe("/q.zarr/a/zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {"x": "' + b"x" * 1000)
-    root = zarr.open_group(Store("memory://q.zarr").for_zarr(), mode="r")
+    group = b'{"zarr_format": 3, "node_type": "group", "attributes": {'
+    for key, content in (("zarr.json", group + b"}}"), ("a/zarr.json", group + b'"x": "' + b"x" * 1000)):
+        write_store(tmp_path, {key: content})
+        fsspec.filesystem("memory").pipe(f"/q.zarr/{key}", content)
+    root = zarr.open_group(Store(tmp_path if where == "folder" else "memory://q.zarr").for_zarr(), mode="r")
     monkeypatch.setenv("GEOZARR_MAX_METADATA", "500")
     with pytest.raises(ProductBroken, match="larger than the 500 bytes"):
         dict(root.members())

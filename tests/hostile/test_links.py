@@ -19,6 +19,7 @@ import fsspec
 import pytest
 import zarr
 from fsspec.implementations.memory import MemoryFileSystem
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest
 
 import geozarr_nb as gz
 from geozarr_nb import download as downloads
@@ -30,6 +31,7 @@ from geozarr_runner import tree as tree_module
 from geozarr_runner.credentials import Credentials
 from geozarr_runner.errors import ProductBroken, ProductNotFound, StorageDenied, StorageFailed
 from geozarr_runner.events import Reporter
+from geozarr_runner.pixels import Pixels
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import open_product
 from geozarr_runner.publish import (
@@ -278,6 +280,14 @@ def test_what_stays_inside_is_read(key: str, content: bytes | None, tree: Path) 
     assert Store(tree).for_zarr().get_sync(key) is None or content is not None
 
 
+def test_a_part_is_no_longer_than_its_file(tree: Path) -> None:
+    store = Store(tree).for_zarr()
+    for start, end in ((0, 2**62), (1, 2**62), (2**61, 2**62), (0, 1), (9, 12)):
+        part = store.get_sync("a/0.0", byte_range=RangeByteRequest(start, end))
+        assert part.to_bytes() == b"chunk"[start:end]
+        assert store.get_sync("a/0.0", byte_range=OffsetByteRequest(start)).to_bytes() == b"chunk"[start:]
+
+
 @pytest.mark.parametrize(
     "key",
     ["a/out", "a/nowhere", "d/.ssh/id", "up/home/.ssh/id", "../home/.ssh/id", "loop", "fifo", "null", "d/absent"],
@@ -409,6 +419,16 @@ def chunk_of(product: Path) -> Path:
 def staged(plan: Plan, output: Path, look: Callable[[Path], None] = lambda _: None) -> None:
     with workspace(output) as space:
         look(Path(stage(plan, space, lambda *_: None, Reporter(io.StringIO())).url))
+
+
+def test_a_chunk_that_becomes_a_link_while_the_product_is_compared(terrain: Path, home: Path) -> None:
+    product = open_product(terrain)
+    [dem] = product.groups["/dem"].variables
+    chunk = chunk_of(terrain)
+    chunk.unlink()
+    chunk.symlink_to(home / ".ssh" / "id")
+    with pytest.raises(ProductBroken, match="leads out"):
+        Pixels(product.store, product.zarr_format, str(terrain)).read(dem, (slice(None), slice(None)))
 
 
 @pytest.mark.parametrize("groups", [("/dem",), ()])
