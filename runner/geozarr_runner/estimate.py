@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import batched
 
 from geozarr_runner import html
 from geozarr_runner.errors import InvalidRequest
@@ -18,10 +18,9 @@ from geozarr_runner.memory import memory_needed
 from geozarr_runner.metadata import MOST_OBJECTS, figure
 from geozarr_runner.product import Array, Product
 from geozarr_runner.profiles import check_packed, profile_of
-from geozarr_runner.store import Store
+from geozarr_runner.store import ASKED_AT_ONCE, Store
 from geozarr_runner.text import printable
 
-ASKED_AT_ONCE = 100_000
 # Of so few objects each is asked for its size; of more, their folder is listed.
 FEW = 20_000
 
@@ -186,8 +185,8 @@ def _ask(store: Store, arrays: Sequence[Array]) -> dict[str, _Stored]:
             found[array.path].objects += 1
             found[array.path].size += size
     keys = ((array.path, key) for array in asked for key in array.object_keys())
-    while batch := list(islice(keys, ASKED_AT_ONCE)):
-        sizes = store.sizes([key for _, key in batch])
+    for batch in batched(keys, ASKED_AT_ONCE):
+        sizes = store.sizes(key for _, key in batch)
         for path, key in batch:
             if key in sizes:
                 found[path].objects += 1

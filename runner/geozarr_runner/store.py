@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
+from itertools import batched
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -48,6 +49,7 @@ from geozarr_runner.tree import Tree
 
 ATTEMPTS = 5
 CONCURRENCY = 16
+ASKED_AT_ONCE = 100_000
 SECONDS_TO_END = 15
 SECONDS_WITHOUT_A_BYTE = 30
 LONGEST_PATIENCE = 60.0
@@ -249,13 +251,14 @@ class Store:
                 answer.raise_for_status()
             return await bounded(answer.content.iter_any(), most, given, check)
 
-    def sizes(self, keys: Sequence[str], progress: Callable[[int], None] | None = None) -> dict[str, int | None]:
+    def sizes(self, keys: Iterable[str], progress: Callable[[int], None] | None = None) -> dict[str, int | None]:
         """Return the stored size of each object that exists, in bytes; None where the store does not tell it.
 
-        One request an object, many at once; a store that lists with sizes (object stores) is asked once a folder.
+        One request an object, many at once; a store that lists with sizes (object stores) is asked once a folder. Of
+        objects that do not exist, however many, nothing is kept.
         """
+        found: dict[str, int | None] = {}
         if self.local is not None:
-            found: dict[str, int | None] = {}
             for key in keys:
                 try:
                     size = self.tree.size(key)
@@ -265,7 +268,10 @@ class Store:
                     found[key] = size
             return found
         if protocol_of(self.url) not in ("http", "https"):
-            return self.run(self._listed_sizes(keys))
+            listed: dict[str, dict[str, int | None]] = {}
+            for part in batched(keys, ASKED_AT_ONCE):
+                found |= self.run(self._listed_sizes(part, listed))
+            return found
 
         async def one(key: str) -> tuple[str, int | None] | None:
             async def info() -> tuple[str, int | None] | None:
@@ -281,11 +287,16 @@ class Store:
 
             return await self.retried(info, key)
 
-        answers = self.run(in_bounds([partial(one, key) for key in keys], progress))
-        return dict(answer for answer in answers if answer is not None)
+        for part in batched(keys, ASKED_AT_ONCE):
+            answers = self.run(in_bounds([partial(one, key) for key in part], progress))
+            found.update(answer for answer in answers if answer is not None)
+        return found
 
-    async def _listed_sizes(self, keys: Sequence[str]) -> dict[str, int | None]:
-        folders = sorted({key.rpartition("/")[0] for key in keys})
+    async def _listed_sizes(
+        self, keys: Sequence[str], listed: dict[str, dict[str, int | None]]
+    ) -> dict[str, int | None]:
+        """Return sizes as folders list them; `listed` has those that were asked before, and gets the others."""
+        folders = sorted({key.rpartition("/")[0] for key in keys} - listed.keys())
 
         async def one(folder: str) -> dict[str, int | None]:
             async def listing() -> dict[str, int | None]:
@@ -298,10 +309,8 @@ class Store:
 
             return await self.retried(listing, folder)
 
-        known: dict[str, int | None] = {}
-        for part in await in_bounds([partial(one, folder) for folder in folders]):
-            known.update(part)
-        return {key: known[key] for key in keys if key in known}
+        listed.update(zip(folders, await in_bounds([partial(one, folder) for folder in folders]), strict=True))
+        return {key: known[key] for key in keys if key in (known := listed[key.rpartition("/")[0]])}
 
     def sends_ranges(self, key: str) -> bool:
         """Return whether the store sends parts of an object; asks a web server for the first byte of this one."""
