@@ -220,11 +220,8 @@ class Store:
             async with asyncio.timeout(seconds):
                 return await self.retried(get, key)
         except TimeoutError as error:
-            raise ProductUnreachable(
-                f"it did not come to its end within {seconds:g} s",
-                given=redact(self.url),
-                remedy="check the address and the network, then run the same command again",
-            ) from error
+            late = TimeoutError(f"it did not come to its end within {seconds:g} s")
+            raise self._failure(late, key, tries=1) from error
 
     async def _part(self, key: str, most: int) -> bytes | None:
         """Return the first bytes of an object of a store that sends parts."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import os
 import pickle
 import pwd
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -186,6 +188,14 @@ def test_the_log_of_an_object_stores_output_replaces_what_has_its_name(what: str
     assert not path.is_symlink()
 
 
+def test_a_log_longer_than_what_is_read_begins_anew(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = upload.RemoteOutput("memory://bucket/long/out.zarr")
+    fsspec.filesystem("memory").pipe("/bucket/long/out.zarr.log.jsonl", b"{}\n" * 100)
+    assert upload.log_file(output, shared).stat().st_size == 300
+    monkeypatch.setenv("GEOZARR_MAX_METADATA", "299")
+    assert upload.log_file(output, shared).stat().st_size == 0
+
+
 @pytest.mark.parametrize("what", LINKS)
 def test_the_systems_scratch_folder(what: str, home: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(shared))
@@ -209,11 +219,22 @@ def test_what_is_kept_of_a_killed_run_has_no_links(home: Path, shared: Path) -> 
         assert os.listdir(space.staged / "b02") == ["0.0"]  # noqa: PTH208
 
 
-def test_a_folder_of_ours_is_for_us_alone(shared: Path) -> None:
+@pytest.mark.parametrize("group", [0, stat.S_ISGID])
+def test_a_folder_of_ours_is_for_us_alone(group: int, shared: Path) -> None:
     (shared / ".out.zarr.partial").mkdir()
-    (shared / ".out.zarr.partial").chmod(0o777)
+    (shared / ".out.zarr.partial").chmod(0o777 | group)
     with workspace(shared / "out.zarr", shared / "scratch") as space:
         assert [each.stat().st_mode & 0o777 for each in (space.folder, space.scratch)] == [0o700, 0o700]
+        assert space.folder.stat().st_mode & stat.S_ISGID == group  # what is published is of that group still
+
+
+def test_leftovers_that_may_not_be_removed(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object, *_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(folders.os, "open", refuse)
+    with pytest.raises(StorageDenied):
+        discard_leftovers(shared / "out.zarr")
 
 
 def someone_elses(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
@@ -557,6 +578,14 @@ def test_a_record_that_is_none(text: str, made: Path) -> None:
     (made / "zarr.json").write_text(text)
     assert provenance(made) is None
     assert provenance_in(text.encode()) is None
+
+
+def test_a_record_is_read_up_to_a_bound(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = json.loads((made / "zarr.json").read_text())
+    (made / "zarr.json").write_text(json.dumps({**root, "attributes": {"geozarr_runner": {"schema": 1}}}))
+    assert provenance(made) == {"schema": 1}
+    monkeypatch.setenv("GEOZARR_MAX_METADATA", str((made / "zarr.json").stat().st_size - 1))
+    assert provenance(made) is None
 
 
 def test_the_record_of_an_output_is_its_own(made: Path, home: Path) -> None:
