@@ -53,7 +53,7 @@ def local_path(url: str) -> Path | None:
         url = url.removeprefix("file://")
     elif "://" in url or "::" in url:
         return None
-    return Path(url).expanduser().absolute()
+    return Path(os.path.expanduser(url)).absolute()  # noqa: PTH111  pathlib's raises where there is no such home
 
 
 # --- who may name what -----------------------------------------------------------------------------------------------

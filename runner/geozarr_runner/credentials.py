@@ -209,7 +209,7 @@ def _checked(headers: Any) -> Headers:
 
 
 def _users() -> dict[str, tuple[str, str]]:
-    file = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    file = Path(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))  # noqa: PTH111  a pod may have no home
     try:
         hosts = netrc.netrc(file).hosts
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):  # aiohttp warns of one that cannot be read

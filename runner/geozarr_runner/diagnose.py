@@ -28,7 +28,9 @@ def diagnose(plan: Plan, source_url: str) -> ProductBroken | None:
     from geozarr_runner.guard import MISREAD, guard
 
     root = zarr.open_group(
-        store.for_zarr(is_view=True), mode="r", zarr_format=3 if plan.product.zarr_format == 3 else 2
+        store.for_zarr(is_view=not plan.is_product(source_url)),
+        mode="r",
+        zarr_format=3 if plan.product.zarr_format == 3 else 2,
     )
     for array in needed(plan.product, plan.groups):
         stored: Any = root[array.path.strip("/")]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import batched
 
 from geozarr_runner import html
 from geozarr_runner.errors import InvalidRequest
@@ -18,10 +18,9 @@ from geozarr_runner.memory import memory_needed
 from geozarr_runner.metadata import MOST_OBJECTS, figure
 from geozarr_runner.product import Array, Product
 from geozarr_runner.profiles import check_packed, profile_of
-from geozarr_runner.store import Store
+from geozarr_runner.store import ASKED_AT_ONCE, Store
 from geozarr_runner.text import printable
 
-ASKED_AT_ONCE = 100_000
 # Of so few objects each is asked for its size; of more, their folder is listed.
 FEW = 20_000
 
@@ -182,12 +181,12 @@ def _ask(store: Store, arrays: Sequence[Array]) -> dict[str, _Stored]:
         if store.local is None or array.objects <= FEW:
             asked += [array]
             continue
-        for size in _objects_on_disk(store.path(array.path.lstrip("/")), array):
+        for size in _objects_on_disk(store, array):
             found[array.path].objects += 1
             found[array.path].size += size
     keys = ((array.path, key) for array in asked for key in array.object_keys())
-    while batch := list(islice(keys, ASKED_AT_ONCE)):
-        sizes = store.sizes([key for _, key in batch])
+    for batch in batched(keys, ASKED_AT_ONCE):
+        sizes = store.sizes(key for _, key in batch)
         for path, key in batch:
             if key in sizes:
                 found[path].objects += 1
@@ -196,12 +195,14 @@ def _ask(store: Store, arrays: Sequence[Array]) -> dict[str, _Stored]:
     return found
 
 
-def _objects_on_disk(folder: str, array: Array) -> Iterator[int]:
+def _objects_on_disk(store: Store, array: Array) -> Iterator[int]:
     """Yield the size of each stored object of an array, as its folder lists them: what is not stored costs nothing."""
+    root = array.path.lstrip("/")
+    folder = store.path(root)
     for path in _files(folder):
-        if array.has_key(os.path.relpath(path, folder)):
-            with suppress(FileNotFoundError):
-                yield os.stat(path).st_size  # noqa: PTH116  millions of them
+        key = os.path.relpath(path, folder)
+        if array.has_key(key):
+            yield from (size for size in store.sizes([f"{root}/{key}"]).values() if size is not None)
 
 
 def _files(folder: str) -> Iterator[str]:

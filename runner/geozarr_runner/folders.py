@@ -37,9 +37,10 @@ def own(path: Path) -> None:
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
     with _opened(path) as descriptor:
-        if os.fstat(descriptor).st_mode & 0o077:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & 0o077:
             with suppress(OSError):  # some volumes have one mode for all
-                os.fchmod(descriptor, 0o700)
+                os.fchmod(descriptor, mode & ~0o077 | 0o700)  # what is published keeps the group of where it lies
 
 
 def empty(path: Path, keep: Collection[str] = ()) -> None:

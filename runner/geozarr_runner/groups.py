@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,6 +9,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from geozarr_runner import html
+from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import GroupsMissing, InvalidRequest
 from geozarr_runner.product import Group, Product
 from geozarr_runner.profiles import Profile, profile_of
@@ -45,8 +45,8 @@ def _listed(groups: str | Iterable[str] | None) -> list[str] | None:
     if not isinstance(groups, str) or not groups.lstrip().startswith("["):
         return None
     try:
-        found = json.loads(groups)
-    except (ValueError, RecursionError):
+        found = from_json(groups)
+    except ValueError:
         found = None
     return found if isinstance(found, list) and all(isinstance(name, str) for name in found) else None
 

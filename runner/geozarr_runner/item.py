@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.addresses import redact
+from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import GeozarrError
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ def _add_group(item: pystac.Item, name: str, group: Group, result: Product) -> N
     resolution = abs(transform[0]) if transform and in_metres else None
     arrays = [array for array in group.variables if len(array.shape) >= 2]
     path = group.path[1:]
-    own = json.loads(result.store.read(f"{path}/zarr.json") or b"{}")
+    own = from_json(result.store.read(f"{path}/zarr.json") or b"{}")
     asset = pystac.Asset(
         f"./{name}/{path}",
         title=path,

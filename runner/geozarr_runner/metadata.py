@@ -10,11 +10,12 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from geozarr_runner.bounds import LARGEST_OBJECT
 from geozarr_runner.keys import flaw
 
 MOST_OBJECTS = 10_000_000
@@ -235,10 +236,20 @@ def _unusable_values(document: Mapping[str, Any], shape: tuple[int, ...], chunks
             return (
                 f"it has {figure(max(values, math.prod(chunks)) * each)} bytes, and {figure(MOST_BYTES)} are possible"
             )
-        _parsed_by_zarr(document)
+        at_once = math.prod(_decoded_at_once(getattr(_parsed_by_zarr(document), "codecs", ()), chunks)) * each
+        if at_once > LARGEST_OBJECT:
+            return f"each of its chunks has {figure(at_once)} bytes, and {figure(LARGEST_OBJECT)} can be decoded"
     except UNUSABLE as error:
         return f"zarr cannot read it: {_sentence(error)}"
     return ""
+
+
+def _decoded_at_once(codecs: Iterable[Any], chunks: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the pixels that are decoded together: those of a stored object, or of an inner chunk of a shard."""
+    from zarr.codecs import ShardingCodec
+
+    shard = next((codec for codec in codecs if isinstance(codec, ShardingCodec)), None)
+    return chunks if shard is None else _decoded_at_once(shard.codecs, shard.chunk_shape)
 
 
 def _type_of_zarr(document: Mapping[str, Any], dtype: Any) -> Any:

@@ -37,13 +37,18 @@ class Pair:
 class Pixels:
     """Decoded values of the arrays of one store.
 
+    Parameters
+    ----------
+    is_view
+        See `Store.for_zarr`.
+
     Attributes
     ----------
     address
         What an error calls the store.
     """
 
-    def __init__(self, store: Store, zarr_format: int, address: str) -> None:
+    def __init__(self, store: Store, zarr_format: int, address: str, *, is_view: bool = False) -> None:
         import zarr
 
         self.store = store
@@ -51,7 +56,7 @@ class Pixels:
         self._format = zarr_format
         with store.translated():
             self._root: zarr.Group = zarr.open_group(
-                store.for_zarr(is_view=True), mode="r", zarr_format=3 if zarr_format == 3 else 2
+                store.for_zarr(is_view=is_view), mode="r", zarr_format=3 if zarr_format == 3 else 2
             )
 
     def read(self, array: Array, window: Window) -> Values:

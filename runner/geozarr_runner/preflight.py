@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from geozarr_runner import archive, publish, upload
 from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.estimate import check_count
 from geozarr_runner.events import Reporter, human_bytes
@@ -88,6 +89,10 @@ class Plan:
         """A name for the input of the converter, the same for the same groups of the same product."""
         text = " ".join((self.product.url, self.product.identity, *sorted(self.groups)))
         return f"input-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def is_product(self, url: str) -> bool:
+        """Return whether the converter's input is the product itself, and no view of it."""
+        return url in (self.product.url, str(self.product.store.local))
 
 
 def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output], None] = lambda _: None) -> Plan:
@@ -320,8 +325,8 @@ def _says_the_same(product: Product) -> bool:
     name = ".zarray" if product.zarr_format == 2 else "zarr.json"
     for array in (array for group in product.groups.values() for array in group.arrays):
         try:
-            own = json.loads(product.store.read(f"{array.path[1:]}/{name}") or b"null")
-        except (ValueError, RecursionError):
+            own = from_json(product.store.read(f"{array.path[1:]}/{name}") or b"null")
+        except ValueError:
             return False
         if not isinstance(own, dict):
             return False

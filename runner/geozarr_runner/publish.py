@@ -24,7 +24,7 @@ from typing import Any
 
 from geozarr_runner import folders
 from geozarr_runner.addresses import local_path, redact
-from geozarr_runner.bounds import from_json
+from geozarr_runner.bounds import from_json, largest_document
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageDenied, StorageFailed
 from geozarr_runner.item import address_of
 from geozarr_runner.spelling import word
@@ -97,7 +97,7 @@ def output_path(output: str | os.PathLike[str]) -> Path:
             remedy="write to a folder, out/product.zarr say, or to a bucket, s3://bucket/product.zarr",
         )
     path = Path(os.path.normpath(path))
-    if path.parent == path or path == Path.home():
+    if path.parent == path or path == local_path("~"):
         raise InvalidRequest(
             "this folder cannot be an output", given=text, remedy=f"name one below it: {word(str(path / 'out.zarr'))}"
         )
@@ -232,22 +232,23 @@ def discard_leftovers(output: str | os.PathLike[str], scratch: Path | None = Non
 
     Raises
     ------
-    StorageDenied
-        What has the name of leftovers is a link, or someone else's.
+    StorageFailed
+        And its kinds: what has the name of leftovers is a link, or someone else's; they cannot be removed.
     """
     path = output_path(output)
     if not path.parent.is_dir():
         return True
-    lock = _lock(path)
-    if lock is None:
-        return False
-    try:
-        folders.discard(path.with_name(f".{path.name}.partial"))
-        if scratch is not None:
-            folders.discard(_scratch_folder(path, scratch))
-        _restore(path)
-    finally:
-        _unlock(path, lock)
+    with storage_errors(path):
+        lock = _lock(path)
+        if lock is None:
+            return False
+        try:
+            folders.discard(path.with_name(f".{path.name}.partial"))
+            if scratch is not None:
+                folders.discard(_scratch_folder(path, scratch))
+            _restore(path)
+        finally:
+            _unlock(path, lock)
     return True
 
 
@@ -345,7 +346,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 def _root_document(store: Path) -> dict[str, Any] | None:
     """Return the root's document of a Zarr v3 store; None where there is none that can be read."""
     try:
-        root = from_json(Tree(store).read("zarr.json") or b"")
+        root = from_json(Tree(store).read("zarr.json", largest_document()) or b"")
     except (OSError, ValueError):
         return None
     return root if isinstance(root, dict) else None

@@ -72,8 +72,8 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
             _link(product.store.tree.find, arrays, space.staged, progress)
             _check_frames(plan, arrays, space.staged)
             return Staged(str(space.staged), 0)
-        targets = {key: inside(space.staged, key) for array in arrays for key in array.object_keys()}
-        sizes = product.store.sizes(list(targets))
+        sizes = product.store.sizes(key for array in arrays for key in array.object_keys())
+        targets = {key: inside(space.staged, key) for key in sizes}
         total = None if None in sizes.values() else sum(size or 0 for size in sizes.values())
         missing = (total or 0) - sum(target.stat().st_size for target in targets.values() if target.is_file())
         if (lack := _lack_of_space(space, missing)) is not None:
@@ -88,8 +88,10 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
             done += count
             progress(done, total, "bytes")
 
-        most = {key: _most(array) for array in arrays for key in array.object_keys()} if total is None else {}
-        came = download(product.store, {key: targets[key] for key in sizes}, sizes, arrived, most)
+        most = {}
+        if total is None:
+            most = {key: _most(array) for array in arrays for key in array.object_keys() if key in sizes}
+        came = download(product.store, targets, sizes, arrived, most)
         _check_frames(plan, arrays, space.staged)
     return Staged(str(space.staged), came)
 

@@ -13,13 +13,16 @@ import inspect
 import os
 import re
 import ssl
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
+from itertools import batched
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -46,6 +49,7 @@ from geozarr_runner.tree import Tree
 
 ATTEMPTS = 5
 CONCURRENCY = 16
+ASKED_AT_ONCE = 100_000
 # A call of a filesystem without an asynchronous way takes a thread of the loop, which has five or more. One has to stay
 # free: a chain's web client, on the same loop, looks up names and netrc in it.
 _THREADS = asyncio.Semaphore(4)
@@ -120,6 +124,23 @@ class Store:
         if self.local is None:
             raise TypeError(f"{self!r} is no folder of this machine")
         return Tree(self.local)
+
+    def is_file(self) -> bool | None:
+        """Return whether the store's path on this machine is a file; None where there is nothing of that name.
+
+        Raises
+        ------
+        ProductUnreachable
+            And its kinds: it cannot be looked at.
+        """
+        try:
+            return stat.S_ISREG(Path(self.path("")).stat().st_mode)
+        except ValueError:  # of what cannot be a name
+            return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                return None
+            raise self._failure(error, "") from error
 
     def path(self, key: str) -> str:
         """Return the address of the object `key` as the filesystem wants it; "" is the store itself."""
@@ -202,11 +223,8 @@ class Store:
             async with asyncio.timeout(seconds):
                 return await self.retried(get, key)
         except TimeoutError as error:
-            raise ProductUnreachable(
-                f"it did not come to its end within {seconds:g} s",
-                given=redact(self.url),
-                remedy="check the address and the network, then run the same command again",
-            ) from error
+            late = TimeoutError(f"it did not come to its end within {seconds:g} s")
+            raise self._failure(late, key, tries=1) from error
 
     async def _part(self, key: str, most: int) -> bytes | None:
         """Return the first bytes of an object of a store that sends parts."""
@@ -233,19 +251,27 @@ class Store:
                 answer.raise_for_status()
             return await bounded(answer.content.iter_any(), most, given, check)
 
-    def sizes(self, keys: Sequence[str], progress: Callable[[int], None] | None = None) -> dict[str, int | None]:
+    def sizes(self, keys: Iterable[str], progress: Callable[[int], None] | None = None) -> dict[str, int | None]:
         """Return the stored size of each object that exists, in bytes; None where the store does not tell it.
 
-        One request an object, many at once; a store that lists with sizes (object stores) is asked once a folder.
+        One request an object, many at once; a store that lists with sizes (object stores) is asked once a folder. Of
+        objects that do not exist, however many, nothing is kept.
         """
+        found: dict[str, int | None] = {}
         if self.local is not None:
-            found: dict[str, int | None] = {}
             for key in keys:
-                if (size := self.tree.size(key)) is not None:
+                try:
+                    size = self.tree.size(key)
+                except OSError as error:
+                    raise self._failure(error, key) from error
+                if size is not None:
                     found[key] = size
             return found
         if protocol_of(self.url) not in ("http", "https"):
-            return self.run(self._listed_sizes(keys))
+            listed: dict[str, dict[str, int | None]] = {}
+            for part in batched(keys, ASKED_AT_ONCE):
+                found |= self.run(self._listed_sizes(part, listed))
+            return found
 
         async def one(key: str) -> tuple[str, int | None] | None:
             async def info() -> tuple[str, int | None] | None:
@@ -261,11 +287,16 @@ class Store:
 
             return await self.retried(info, key)
 
-        answers = self.run(in_bounds([partial(one, key) for key in keys], progress))
-        return dict(answer for answer in answers if answer is not None)
+        for part in batched(keys, ASKED_AT_ONCE):
+            answers = self.run(in_bounds([partial(one, key) for key in part], progress))
+            found.update(answer for answer in answers if answer is not None)
+        return found
 
-    async def _listed_sizes(self, keys: Sequence[str]) -> dict[str, int | None]:
-        folders = sorted({key.rpartition("/")[0] for key in keys})
+    async def _listed_sizes(
+        self, keys: Sequence[str], listed: dict[str, dict[str, int | None]]
+    ) -> dict[str, int | None]:
+        """Return sizes as folders list them; `listed` has those that were asked before, and gets the others."""
+        folders = sorted({key.rpartition("/")[0] for key in keys} - listed.keys())
 
         async def one(folder: str) -> dict[str, int | None]:
             async def listing() -> dict[str, int | None]:
@@ -278,10 +309,8 @@ class Store:
 
             return await self.retried(listing, folder)
 
-        known: dict[str, int | None] = {}
-        for part in await in_bounds([partial(one, folder) for folder in folders]):
-            known.update(part)
-        return {key: known[key] for key in keys if key in known}
+        listed.update(zip(folders, await in_bounds([partial(one, folder) for folder in folders]), strict=True))
+        return {key: known[key] for key in keys if key in (known := listed[key.rpartition("/")[0]])}
 
     def sends_ranges(self, key: str) -> bool:
         """Return whether the store sends parts of an object; asks a web server for the first byte of this one."""
@@ -356,6 +385,11 @@ class Store:
         address = redact(f"{self.url.partition('?')[0].rstrip('/')}/{key}" if key else self.url)
         if (storage := storage_failure(error)) is not None and self.local is None:
             return storage
+        if self.local is not None and isinstance(error, OSError):
+            refusal = ProductDenied if isinstance(error, PermissionError) else ProductUnreachable
+            return refusal(
+                f"it cannot be read: {error.strerror or error}", given=address, remedy="have it made readable"
+            )
         status = getattr(error, "status", None)
         kind = type(error).__name__
         if status in (401, 403) or isinstance(error, PermissionError) or "Credentials" in kind:
@@ -455,8 +489,10 @@ def not_found(url: str) -> ProductNotFound:
     """Return the error for an address with no product, with near names where they can be seen."""
     path = local_path(url)
     remedy = "check the address: it must be a Zarr store, or a STAC item that has one as an asset"
-    if path is not None and path.parent.is_dir():
-        near = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in (".zarr", ".json"))[:5]
+    if path is not None:
+        near: list[str] = []
+        with suppress(OSError, ValueError):
+            near = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in (".zarr", ".json"))[:5]
         if near:
             remedy = f"in that folder there are: {', '.join(near)}"
     return ProductNotFound("there is no product here", given=redact(url), remedy=remedy)

@@ -1,4 +1,7 @@
-"""A folder that others have made as zarr opens it: what lies outside is refused, where zarr would follow links."""
+"""A folder that others have made as zarr opens it: what lies outside is refused, where zarr would follow links.
+
+Metadata that zarr looks for itself are read up to a bound.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Suf
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
+from geozarr_runner.bounds import is_document, largest_document, too_large
 from geozarr_runner.tree import Tree
 
 
@@ -53,17 +57,25 @@ class TreeStore(LocalStore):
         return size
 
     def _part(self, key: str, byte_range: ByteRequest | None) -> bytes | None:
+        if byte_range is None and is_document(key):
+            most = largest_document()
+            found = self._tree.read(key, most + 1)
+            if found is not None and len(found) > most:
+                raise too_large(key, most)
+            return found
         try:
             descriptor = self._tree.open(key)
         except (FileNotFoundError, NotADirectoryError):
             return None
         with os.fdopen(descriptor, "rb") as file:
+            size = os.fstat(descriptor).st_size
             match byte_range:
                 case RangeByteRequest(start, end):
-                    file.seek(start)
-                    return file.read(end - start)
+                    file.seek(min(start, size))
+                    # No more than it has, as room for all of it is made first.
+                    return file.read(max(min(end, size) - start, 0))
                 case OffsetByteRequest(offset):
-                    file.seek(offset)
+                    file.seek(min(offset, size))
                 case SuffixByteRequest(suffix):
-                    file.seek(max(0, os.fstat(descriptor).st_size - suffix))
+                    file.seek(max(0, size - suffix))
             return file.read()

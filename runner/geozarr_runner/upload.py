@@ -55,6 +55,7 @@ from geozarr_runner.errors import (
     LaterVersion,
     OutputBusy,
     OutputExists,
+    ProductBroken,
     ProductUnreachable,
     StorageDenied,
     StorageFailed,
@@ -534,7 +535,8 @@ def log_file(output: RemoteOutput, scratch: Path | None) -> Path:
     path = stand_in.with_name(f"{stand_in.name}.log.jsonl")
     _make_scratch(scratch)
     said = None
-    with suppress(StorageFailed):  # whether the store can be used is found out by what comes next
+    # Whether the store can be used is found out by what comes next. A log of more than what is read begins anew.
+    with suppress(StorageFailed, ProductBroken):
         said = read_beside(output, LOG)
     with local.storage_errors(path), os.fdopen(folders.create(path), "wb") as file:
         file.write(said or b"")

@@ -77,9 +77,9 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
         findings.add("/", "no group of it is GeoZarr")
     if findings.problems:  # the pixels of a wrong structure say nothing
         raise _failed(plan, findings.problems)
-    in_place = source_url == plan.product.url  # and is read as the product was
+    in_place = plan.is_product(source_url)  # and is read as the product was
     store = plan.product.store if in_place else Store(source_url)
-    source = Pixels(store, plan.product.zarr_format, redact(plan.product.url))
+    source = Pixels(store, plan.product.zarr_format, redact(plan.product.url), is_view=not in_place)
     written = Pixels(Store(str(output)), 3, str(output))
     check = _check_for(plan, source, written, output)
     compared = 0

@@ -88,6 +88,18 @@ def fetch(store: Store, targets: dict[str, Path], progress: Callable[[int], None
     return download(store, targets, dict.fromkeys(targets), progress)
 
 
+def test_many_objects_are_asked_for_in_parts(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept is what exists, and each folder is listed once."""
+    monkeypatch.setattr(module, "ASKED_AT_ONCE", 3)
+    listed: list[str] = []
+    if any_store.local is None:
+        real = any_store.filesystem._ls
+        monkeypatch.setattr(any_store.filesystem, "_ls", lambda path, **how: listed.append(path) or real(path, **how))
+    keys = (key for number in range(10) for key in (f"{number}.0", f"a b/{number}", "a b/ü+1"))
+    assert any_store.sizes(keys) == {"0.0": len(BODY), "a b/ü+1": 3}
+    assert len(listed) == len(set(listed))
+
+
 def test_every_store_reads_alike(any_store: Store, tmp_path: Path) -> None:
     assert any_store.read("0.0") == BODY
     assert any_store.read("a b/ü+1") == b"odd"

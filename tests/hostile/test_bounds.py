@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
@@ -18,13 +19,14 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.catalogue import expand
-from geozarr_nb.errors import InvalidRequest, ProductBroken, ProductUnreachable
+from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable, StorageFailed
 from geozarr_nb.settings import Settings
 from geozarr_runner import bounds, download, store
 from geozarr_runner.product import Array, open_product
 from geozarr_runner.stage import _most
 from geozarr_runner.store import Store, in_bounds
-from runner.tests.support import consolidated_v2, grid_v2
+from geozarr_runner.upload import ObjectStore
+from runner.tests.support import consolidated_v2, grid_v2, write_store
 from tests.hostile.support import MEGABYTE, bounded
 from tests.hostile.web_server import WebServer, endless
 
@@ -110,6 +112,20 @@ def test_what_comes_drop_by_drop_is_given_up(
     server.replies["/p.zarr/.zmetadata"] = drops
     with pytest.raises(ProductUnreachable, match=r"within 0\.3 s"):
         open_product(f"{server.url}/p.zarr")
+
+
+@pytest.mark.parametrize(("kind", "told"), [(Store, ProductUnreachable), (ObjectStore, StorageFailed)])
+def test_what_never_comes_is_told_as_what_it_is_of(
+    kind: type[Store], told: type[GeozarrError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bounds, "SECONDS_FOR_A_DOCUMENT", 0.05)
+    store = kind("memory://slow/out.zarr")
+    monkeypatch.setattr(store.filesystem, "_cat_file", never)
+    with pytest.raises(told, match=r"within 0\.05 s"):
+        store.read("zarr.json")
 
 
 @pytest.mark.parametrize("where", ["folder", "memory", "item", "catalogue"])
@@ -238,13 +254,17 @@ def test_zarr_reads_through_the_same_bounds(server: WebServer, monkeypatch: pyte
         zarr.open_group(Store(f"{server.url}/q.zarr").for_zarr(), mode="r")
 
 
-def test_zarr_reads_metadata_of_an_object_store_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["folder", "object store"])
+def test_zarr_reads_metadata_that_it_looks_for_within_bounds(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import zarr
 
-    memory = fsspec.filesystem("memory")
-    memory.pipe("/q.zarr/zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}')
-    memory.pipe("/q.zarr/a/zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {"x": "' + b"x" * 1000)
-    root = zarr.open_group(Store("memory://q.zarr").for_zarr(), mode="r")
+    group = b'{"zarr_format": 3, "node_type": "group", "attributes": {'
+    for key, content in (("zarr.json", group + b"}}"), ("a/zarr.json", group + b'"x": "' + b"x" * 1000)):
+        write_store(tmp_path, {key: content})
+        fsspec.filesystem("memory").pipe(f"/q.zarr/{key}", content)
+    root = zarr.open_group(Store(tmp_path if where == "folder" else "memory://q.zarr").for_zarr(), mode="r")
     monkeypatch.setenv("GEOZARR_MAX_METADATA", "500")
     with pytest.raises(ProductBroken, match="larger than the 500 bytes"):
         dict(root.members())

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import json
 import os
 import pickle
+import pwd
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import fsspec
 import pytest
 import zarr
 from fsspec.implementations.memory import MemoryFileSystem
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest
 
 import geozarr_nb as gz
 from geozarr_nb import download as downloads
 from geozarr_nb.cluster.volume import Mount
 from geozarr_nb.download import download
 from geozarr_nb.errors import ArchiveMissing, DownloadBroken, ProductDenied
-from geozarr_runner import archive, folders, run, upload
-from geozarr_runner.errors import ProductBroken, StorageDenied, StorageFailed
+from geozarr_runner import archive, estimate, folders, run, upload
+from geozarr_runner import tree as tree_module
+from geozarr_runner.credentials import Credentials
+from geozarr_runner.errors import ProductBroken, ProductNotFound, StorageDenied, StorageFailed
 from geozarr_runner.events import Reporter
+from geozarr_runner.pixels import Pixels
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import open_product
 from geozarr_runner.publish import (
     claimed,
     discard_leftovers,
+    output_path,
     provenance,
     provenance_in,
     retired,
@@ -179,6 +188,14 @@ def test_the_log_of_an_object_stores_output_replaces_what_has_its_name(what: str
     assert not path.is_symlink()
 
 
+def test_a_log_longer_than_what_is_read_begins_anew(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = upload.RemoteOutput("memory://bucket/long/out.zarr")
+    fsspec.filesystem("memory").pipe("/bucket/long/out.zarr.log.jsonl", b"{}\n" * 100)
+    assert upload.log_file(output, shared).stat().st_size == 300
+    monkeypatch.setenv("GEOZARR_MAX_METADATA", "299")
+    assert upload.log_file(output, shared).stat().st_size == 0
+
+
 @pytest.mark.parametrize("what", LINKS)
 def test_the_systems_scratch_folder(what: str, home: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(shared))
@@ -202,11 +219,22 @@ def test_what_is_kept_of_a_killed_run_has_no_links(home: Path, shared: Path) -> 
         assert os.listdir(space.staged / "b02") == ["0.0"]  # noqa: PTH208
 
 
-def test_a_folder_of_ours_is_for_us_alone(shared: Path) -> None:
+@pytest.mark.parametrize("group", [0, stat.S_ISGID])
+def test_a_folder_of_ours_is_for_us_alone(group: int, shared: Path) -> None:
     (shared / ".out.zarr.partial").mkdir()
-    (shared / ".out.zarr.partial").chmod(0o777)
+    (shared / ".out.zarr.partial").chmod(0o777 | group)
     with workspace(shared / "out.zarr", shared / "scratch") as space:
         assert [each.stat().st_mode & 0o777 for each in (space.folder, space.scratch)] == [0o700, 0o700]
+        assert space.folder.stat().st_mode & stat.S_ISGID == group  # what is published is of that group still
+
+
+def test_leftovers_that_may_not_be_removed(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object, *_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(folders.os, "open", refuse)
+    with pytest.raises(StorageDenied):
+        discard_leftovers(shared / "out.zarr")
 
 
 def someone_elses(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
@@ -273,6 +301,14 @@ def test_what_stays_inside_is_read(key: str, content: bytes | None, tree: Path) 
     assert Store(tree).for_zarr().get_sync(key) is None or content is not None
 
 
+def test_a_part_is_no_longer_than_its_file(tree: Path) -> None:
+    store = Store(tree).for_zarr()
+    for start, end in ((0, 2**62), (1, 2**62), (2**61, 2**62), (0, 1), (9, 12)):
+        part = store.get_sync("a/0.0", byte_range=RangeByteRequest(start, end))
+        assert part.to_bytes() == b"chunk"[start:end]
+        assert store.get_sync("a/0.0", byte_range=OffsetByteRequest(start)).to_bytes() == b"chunk"[start:]
+
+
 @pytest.mark.parametrize(
     "key",
     ["a/out", "a/nowhere", "d/.ssh/id", "up/home/.ssh/id", "../home/.ssh/id", "loop", "fifo", "null", "d/absent"],
@@ -336,6 +372,59 @@ def test_metadata_that_are_listed(tmp_path: Path, home: Path) -> None:
         open_product(product)
 
 
+@pytest.mark.parametrize("few", [estimate.FEW, 0])
+def test_what_leads_out_is_counted_nowhere_and_the_rest_is_shown(
+    few: int, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "FEW", few)
+    product = open_product(write_terrain(tmp_path / "dem.zarr"))
+    chunk = chunk_of(tmp_path / "dem.zarr")
+    chunk.unlink()
+    chunk.symlink_to(home / ".ssh" / "id")
+    assert "/dem" in repr(product)
+    assert "unpacked" in product._repr_html_()
+    assert product.to_dict()["groups"]["/dem"]["stored_bytes"] is None
+    with pytest.raises(ProductBroken, match="leads out"):
+        estimate.estimate(product)
+
+
+# --- what cannot be read ---------------------------------------------------------------------------------------------
+
+
+def test_what_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    product = open_product(write_terrain(tmp_path / "dem.zarr"))
+
+    def refuse(path: object, **_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(tree_module.os, "lstat", refuse)
+    for call in (lambda: estimate.estimate(product), lambda: product.store.read("x")):
+        with pytest.raises(ProductDenied, match="cannot be read") as caught:
+            call()
+        assert "FSSPEC" not in caught.value.remedy
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(ProductDenied, match="cannot be read"):
+        open_product(tmp_path / "dem.zarr")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/p.zarr", "a\0b"])
+def test_what_cannot_be_a_path_is_not_there(name: str) -> None:
+    with pytest.raises(ProductNotFound):
+        open_product(name)
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a container whose user has no name."""
+
+    def nobody(_: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert Credentials.of("https://host/p.zarr").users == {}
+    assert output_path(tmp_path / "out.zarr") == tmp_path / "out.zarr"
+
+
 # --- what is converted -----------------------------------------------------------------------------------------------
 
 
@@ -351,6 +440,16 @@ def chunk_of(product: Path) -> Path:
 def staged(plan: Plan, output: Path, look: Callable[[Path], None] = lambda _: None) -> None:
     with workspace(output) as space:
         look(Path(stage(plan, space, lambda *_: None, Reporter(io.StringIO())).url))
+
+
+def test_a_chunk_that_becomes_a_link_while_the_product_is_compared(terrain: Path, home: Path) -> None:
+    product = open_product(terrain)
+    [dem] = product.groups["/dem"].variables
+    chunk = chunk_of(terrain)
+    chunk.unlink()
+    chunk.symlink_to(home / ".ssh" / "id")
+    with pytest.raises(ProductBroken, match="leads out"):
+        Pixels(product.store, product.zarr_format, str(terrain)).read(dem, (slice(None), slice(None)))
 
 
 @pytest.mark.parametrize("groups", [("/dem",), ()])
@@ -479,6 +578,14 @@ def test_a_record_that_is_none(text: str, made: Path) -> None:
     (made / "zarr.json").write_text(text)
     assert provenance(made) is None
     assert provenance_in(text.encode()) is None
+
+
+def test_a_record_is_read_up_to_a_bound(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = json.loads((made / "zarr.json").read_text())
+    (made / "zarr.json").write_text(json.dumps({**root, "attributes": {"geozarr_runner": {"schema": 1}}}))
+    assert provenance(made) == {"schema": 1}
+    monkeypatch.setenv("GEOZARR_MAX_METADATA", str((made / "zarr.json").stat().st_size - 1))
+    assert provenance(made) is None
 
 
 def test_the_record_of_an_output_is_its_own(made: Path, home: Path) -> None:

@@ -311,6 +311,7 @@ LARGE = {
     "in 11,115,556 objects": ([10**4, 10**4], [3, 3]),
     "about 10^37 bytes": ([2**62, 2**62], [2**62, 2**62]),
     "in about 10^19 objects": ([2**63 - 1, 2**63 - 1], [1, 2**62]),
+    "has 45,000,000,000 bytes": ([150_000, 150_000], [150_000, 150_000]),
 }
 
 
@@ -330,6 +331,24 @@ def test_sizes_are_shown_and_refused_by_arithmetic(tmp_path: Path) -> None:
         for text in texts:  # as text, as HTML, in the report, and in each refusal
             assert text.count(figure) >= 5, text
             assert text.count("[groups-missing]") == 2
+
+
+def test_of_a_shard_each_inner_chunk_is_decoded_by_itself(tmp_path: Path) -> None:
+    size = 50_000
+    [plain] = array_v3([size], ["x"])["codecs"]
+
+    def sharded(inner: int, codecs: list[Any]) -> dict[str, Any]:
+        options = {"chunk_shape": [inner, inner], "codecs": codecs, "index_codecs": [plain, {"name": "crc32c"}]}
+        return {"name": "sharding_indexed", "configuration": options}
+
+    for codec, fits in (
+        (sharded(500, [plain]), True),
+        (sharded(25_000, [plain]), True),
+        (sharded(50_000, [plain]), False),
+        (sharded(50_000, [sharded(500, [plain])]), True),
+    ):
+        product = open_product(store_v3(tmp_path / "p.zarr", grid_v3("a", size, codecs=[codec])))
+        assert report(product, "/a").ok is fits, (codec, product)
 
 
 def test_showing_looks_at_few_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
