@@ -28,7 +28,7 @@ from typing import IO, Any, cast
 
 from geozarr_nb.backends.folder import ADDRESS, JobFolder, StateFolder, Ticket, read_json, understood, write_json
 from geozarr_nb.errors import GeozarrError, InvalidRequest
-from geozarr_nb.ownership import open_own, read_own
+from geozarr_nb.ownership import open_own, others_may_write, read_own
 from geozarr_nb.request import Request
 
 RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
@@ -159,7 +159,7 @@ def runner_of(ticket: Ticket, command: Sequence[str]) -> Sequence[str]:
     except (OSError, ValueError):
         return command
     is_one = python.is_absolute() and _PYTHON.fullmatch(python.name) and stat.S_ISREG(found.st_mode)
-    is_ours = found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    is_ours = found.st_uid in (os.geteuid(), 0) and not others_may_write(python, found)
     return (str(python), *RUNNER[1:]) if is_one and is_ours else command
 
 
