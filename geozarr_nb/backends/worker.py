@@ -90,7 +90,11 @@ def work(state: StateFolder, slot: int, command: Sequence[str] = RUNNER) -> None
                 # Given up under the lock: whoever adds a job from now on sees the slot free and starts a worker.
                 os.close(slot)
                 return
-            lock = job.hold()
+            try:
+                lock = job.hold()
+            except (OSError, GeozarrError) as error:  # the other jobs run
+                _give_up(job, error)
+                continue
             write_json(job.claim, {"started": now(), "pid": None})
         try:
             run(job, lock, slot, command)
@@ -131,9 +135,7 @@ def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -
                 pass_fds=(lock, slot),
             )
         except (OSError, ValueError, GeozarrError) as error:  # a ValueError: a NUL, say, where the system takes none
-            job.private.unlink(missing_ok=True)
-            said = error.message if isinstance(error, GeozarrError) else str(error)
-            write_json(job.exit, ended(None, problem=f"the run could not be started: {said}"))
+            _give_up(job, error)
             return
     write_json(job.claim, {"started": now(), "pid": process.pid})
     job.private.unlink(missing_ok=True)
@@ -147,6 +149,13 @@ def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -
     words = keep_errors(job)
     hide(secrets, job)
     write_json(job.exit, ended(code, last_words=words))
+
+
+def _give_up(job: JobFolder, error: Exception) -> None:
+    """Write down why a job was never run."""
+    job.private.unlink(missing_ok=True)
+    said = error.message if isinstance(error, GeozarrError) else str(error)
+    write_json(job.exit, ended(None, problem=f"the run could not be started: {said}"))
 
 
 def runner_of(ticket: Ticket, command: Sequence[str]) -> Sequence[str]:

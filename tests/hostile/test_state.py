@@ -410,6 +410,43 @@ class TestFiles:
         (row,) = backend.list()
         assert "cannot be read" in row.reason
 
+    def test_a_folder_that_nobody_may_look_into_is_one_odd_row(
+        self, backend: LocalBackend, state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one is that root has made for this account, by sudo."""
+        closed = plant(state, asked(tmp_path))
+        other = asked(tmp_path, product="b", identity="2" * 64, output=str(tmp_path / "out" / "b.zarr"))
+        stats = os.stat
+
+        def refuses(path: Any, *rest: Any, **more: Any) -> os.stat_result:
+            if not isinstance(path, int) and Path(path).parent == closed.path:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return stats(path, *rest, **more)
+
+        monkeypatch.setattr(os, "stat", refuses)
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed.path)
+        assert finished(backend, backend.submit(other)).status == "Succeeded"
+        odd = {row.name: row for row in backend.list()}[NAME]
+        assert (odd.status, odd.failure and odd.failure.code) == ("Error", "state-unusable")
+        assert f"chmod u+rwx {closed.path}" in str(odd.failure)
+        assert backend.get(NAME) == odd
+        with pytest.raises(StateUnusable):
+            backend.submit(asked(tmp_path))
+
+    @pytest.mark.parametrize("kind", ["link", "folder"])
+    def test_a_lock_that_is_none_keeps_no_other_from_running(
+        self, backend: LocalBackend, state: StateFolder, tmp_path: Path, kind: str
+    ) -> None:
+        folder = plant(state, asked(tmp_path))
+        folder.lock.symlink_to(tmp_path / "elsewhere") if kind == "link" else folder.lock.mkdir()
+        other = asked(tmp_path, product="b", identity="2" * 64, output=str(tmp_path / "out" / "b.zarr"))
+        assert finished(backend, backend.submit(other)).status == "Succeeded"
+        first = finished(backend, NAME)
+        assert first.status == "Error"
+        assert "is not believed" in first.reason
+        assert not folder.private.exists()
+        assert not (tmp_path / "elsewhere").exists()
+
     @pytest.mark.parametrize("name", ["lock", "events.jsonl", "private.json"])
     def test_a_folder_in_a_files_place_ends_nothing_raw(
         self, backend: LocalBackend, state: StateFolder, tmp_path: Path, command: list[str], name: str
