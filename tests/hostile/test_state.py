@@ -681,6 +681,7 @@ class TestEnvironment:
             "OPENAI_API_KEY": "sk",
             "LD_PRELOAD": "/tmp/x.so",
             "ACME_TOKEN": "acme",
+            "SSH_AUTH_SOCK": "/run/agent",
         }
         for name, value in given.items():
             monkeypatch.setenv(name, value)
@@ -690,7 +691,7 @@ class TestEnvironment:
         environ = kept(os.environ)
         assert set(told) & set(environ) == {
             *("AWS_ACCESS_KEY_ID", "FSSPEC_HTTP", "https_proxy", "OMP_NUM_THREADS", "PYTHONUTF8"),
-            "GEOZARR_CREDENTIALS_FOR",
+            *("GEOZARR_CREDENTIALS_FOR", "SSH_AUTH_SOCK"),
         }
         assert environ["PATH"] == os.environ["PATH"]
 
