@@ -457,15 +457,20 @@ def submit_many(
     file = _set_file(settings, name)
     file.start()
     lock = threading.Lock()
+    turns = _Turns()
     claims: dict[str, str] = {}
 
-    def one(arguments: Mapping[str, Any]) -> Job | Refused:
+    def one(arguments: Mapping[str, Any], number: int = 0) -> Job | Refused:
         try:
             _check_arguments(arguments)
+            source = arguments.get("source")
             if arguments.get("if_exists") == "overwrite":
-                arguments = {**arguments, "source": open_source(arguments.get("source"), settings)}
-                claim(check(**_checked(arguments), backend=backend, look=False))
-            return submit(**arguments, backend=backend)
+                source = open_source(source, settings)
+                request = check(**{**_checked(arguments), "source": source}, backend=backend, look=False)
+                turns.wait(number)
+                claim(request)
+                turns.leave(number)
+            return submit(**{**arguments, "source": source}, backend=backend)
         except GeozarrError as error:
             return Refused.of(arguments, error)
 
@@ -480,7 +485,10 @@ def submit_many(
                 )
 
     def numbered(number: int) -> Job | Refused:
-        entry = one(wanted[number])
+        try:
+            entry = one(wanted[number], number)
+        finally:
+            turns.leave(number)
         with lock:
             file.add(number, entry)
         return entry
@@ -488,6 +496,28 @@ def submit_many(
     with ThreadPoolExecutor(max_workers, thread_name_prefix="geozarr-submit") as pool:
         entries = list(pool.map(numbered, range(len(wanted))))
     return JobSet(place, entries, name=name, resubmit=one)
+
+
+class _Turns:
+    """Lets threads go by in the order of their numbers, so that the same list has the same outcome each time."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._gone: set[int] = set()
+        self._next = 0
+
+    def wait(self, number: int) -> None:
+        """Return once all lower numbers have left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next >= number)
+
+    def leave(self, number: int) -> None:
+        """Let higher numbers go by; one that has left may leave again."""
+        with self._changed:
+            self._gone.add(number)
+            while self._next in self._gone:
+                self._next += 1
+            self._changed.notify_all()
 
 
 def get_job_set(name: str, backend: str | None = None) -> JobSet:

@@ -4,20 +4,26 @@ A state folder says which jobs run, and with which environment. So each folder o
 nobody else may write to it; each file is opened without following a link, and has to belong to this account as well.
 The folders above are not looked at: whoever may write there can put another folder in this one's place, but not one
 that belongs to this account. Standard library only.
+
+`geozarr_runner.folders` asks less of what a run leaves beside an output. Nothing there is run, so it takes a volume
+that gives all files to one user, and mends a mode itself. Here neither would be safe.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import grp
 import os
+import pwd
 import shlex
 import stat
+import sys
+from functools import lru_cache
 from pathlib import Path
 
 from geozarr_nb.errors import StateUnusable, StorageFailed
 
-WRITTEN_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 LOCKS_UNKNOWN = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 ANOTHER = "set GEOZARR_STATE_DIR to a folder of your own"
 LOCAL = "set GEOZARR_STATE_DIR to a folder on a local disk"
@@ -48,7 +54,7 @@ def check_folder(path: Path) -> bool:
         raise StateUnusable(
             f"the folder of jobs belongs to another account (uid {found.st_uid})", given=path, remedy=ANOTHER
         )
-    if found.st_mode & WRITTEN_BY_OTHERS:
+    if others_may_write(path, found):
         raise StateUnusable(
             f"others may write to the folder of jobs (mode {stat.S_IMODE(found.st_mode):o}), and could have "
             "commands run from it",
@@ -56,6 +62,54 @@ def check_folder(path: Path) -> bool:
             remedy=f"chmod go-w {shlex.quote(str(path))}, after a look at what is in it; or {ANOTHER}",
         )
     return True
+
+
+def others_may_write(place: Path | int, found: os.stat_result) -> bool:
+    """Return whether somebody else may write to a file or folder of this account.
+
+    Its group is nobody else where it has no other member: the group of one's own, say, that many systems give everybody
+    together with a umask of 002; or the `fsGroup` of a pod, which Kubernetes lets write at each start.
+
+    Parameters
+    ----------
+    place
+        Its path, or the open file.
+    found
+        What `stat` says of it.
+    """
+    if found.st_mode & stat.S_IWOTH:
+        return True
+    return bool(found.st_mode & stat.S_IWGRP) and (_has_others(found.st_gid, os.geteuid()) or _has_acl(place))
+
+
+@lru_cache(maxsize=64)
+def _has_others(gid: int, uid: int) -> bool:
+    """Return whether a group has, or may have, a member beside an account and root."""
+    try:
+        group = grp.getgrgid(gid)
+    except KeyError:
+        group = None
+    try:
+        own = pwd.getpwuid(uid)
+    except KeyError:
+        own = None
+    if group is not None and (own is None or set(group.gr_mem) - {own.pw_name, "root"}):
+        return True
+    accounts = {account.pw_uid: account.pw_gid for account in pwd.getpwall()}
+    if own is not None and uid not in accounts:
+        # A directory of accounts that does not list them all: only a group that has one's own name is one's own.
+        return group is None or (group.gr_name, gid) != (own.pw_name, own.pw_gid)
+    return any(theirs == gid for other, theirs in accounts.items() if other not in (0, uid))
+
+
+def _has_acl(place: Path | int) -> bool:
+    """Return whether more accounts than mode and group name may have rights; the group's mode is the most of theirs."""
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(os.getxattr(place, "system.posix_acl_access"))
+    except OSError:  # there is none, or the file system knows none
+        return False
 
 
 def open_own(path: Path, flags: int, *, alone: bool = False) -> int:
@@ -88,7 +142,7 @@ def open_own(path: Path, flags: int, *, alone: bool = False) -> int:
         why = "it is no regular file"
     elif found.st_uid != os.geteuid():
         why = f"it belongs to another account (uid {found.st_uid})"
-    elif alone and found.st_mode & WRITTEN_BY_OTHERS:
+    elif alone and others_may_write(descriptor, found):
         why = f"others may write to it (mode {stat.S_IMODE(found.st_mode):o})"
     if why is not None:
         os.close(descriptor)

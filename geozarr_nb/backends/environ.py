@@ -17,7 +17,7 @@ KEPT = (
     # how stores are reached
     *("FSSPEC_*", "AWS_*", "BOTO_CONFIG", "S3FS_*", "GOOGLE_*", "GCS_*", "GCSFS_*", "GCE_*", "CLOUDSDK_*"),
     *("AZURE_*", "STORAGE_EMULATOR_HOST", "NETRC", "SSL_CERT_*", "SSLKEYLOGFILE", "REQUESTS_CA_BUNDLE"),
-    *("CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSH_AUTH_SOCK", "KRB5*"),
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     # how the converter and its libraries work
     *("GEOZARR_*", "EOPF_*", "ARGO_PROGRESS_FILE", "DASK_*", "ZARR_*", "XARRAY_*", "BLOSC_*", "NUMEXPR_*"),

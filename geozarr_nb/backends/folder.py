@@ -31,6 +31,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -117,7 +118,12 @@ class JobFolder:
     @property
     def is_pending(self) -> bool:
         """True while it waits for a worker."""
-        return self.ticket.exists() and not self.claim.exists() and not self.exit.exists()
+        return is_there(self.ticket) and not is_there(self.claim) and not is_there(self.exit)
+
+    @property
+    def is_closed(self) -> bool:
+        """True where this account may not look into it: it is another's, root's say."""
+        return is_there(self.path) and not os.access(self.path, os.X_OK)
 
     @property
     def is_held(self) -> bool:
@@ -158,6 +164,12 @@ class JobFolder:
                 "the folder of the job is a link", given=self.path, remedy="remove the link, and submit again"
             )
         check_folder(self.path)
+        if self.is_closed:
+            raise StateUnusable(
+                "the folder of the job cannot be looked into",
+                given=self.path,
+                remedy=f"chmod u+rwx {shlex.quote(str(self.path))}, or remove it and submit again",
+            )
 
     def read_ticket(self) -> Ticket | None:
         """Return its ticket; None where there is none.
@@ -316,6 +328,11 @@ class StateFolder:
             else:
                 return descriptor
         return None
+
+
+def is_there(path: Path) -> bool:
+    """Return whether something is there; False where nobody may look."""
+    return os.path.exists(path)  # noqa: PTH110  never raises
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ from geozarr_nb.backends.folder import (
     JobFolder,
     StateFolder,
     Ticket,
+    is_there,
     parse_time,
     read_json,
     understood,
@@ -224,7 +225,7 @@ class LocalBackend:
     def _refuse_second_writer(self, request: Request) -> None:
         for name in self._folders.names():
             job = self._folders.job(name)
-            if name == request.name or job.exit.exists() or not job.ticket.exists():
+            if name == request.name or is_there(job.exit) or not is_there(job.ticket):
                 continue
             try:
                 is_writer = self._submission(name).request.output == request.output
@@ -371,11 +372,13 @@ class LocalBackend:
 
     def _count_running(self) -> int:
         jobs = (self._folders.job(name) for name in self._folders.names())
-        return sum(job.claim.exists() and not job.exit.exists() for job in jobs)
+        return sum(is_there(job.claim) and not is_there(job.exit) for job in jobs)
 
     def _has(self, name: str) -> bool:
-        ticket = self._folders.job(name).ticket if NAME.fullmatch(name) else None
-        return ticket is not None and os.path.exists(ticket)  # noqa: PTH110  never raises
+        if not NAME.fullmatch(name):
+            return False
+        job = self._folders.job(name)
+        return is_there(job.ticket) or job.is_closed
 
     def _existing(self, name: str) -> str:
         if self._has(name):
@@ -443,7 +446,7 @@ class _Submission:
 
 def _odd(job: JobFolder, error: GeozarrError) -> JobState:
     """Return what can be said of a job whose folder cannot be used."""
-    found = job.ticket.lstat()
+    found = (job.path if job.is_closed else job.ticket).lstat()
     return JobState(
         name=job.name,
         backend=LocalBackend.name,
@@ -457,7 +460,11 @@ def _odd(job: JobFolder, error: GeozarrError) -> JobState:
 
 def _stamp_of(job: JobFolder) -> _Stamp:
     """Return what tells the present ticket from those of earlier attempts."""
-    found = job.ticket.stat()
+    try:
+        found = job.ticket.stat()
+    except PermissionError:
+        job.check()
+        raise
     return found.st_ino, found.st_mtime_ns
 
 

@@ -28,7 +28,7 @@ from typing import IO, Any, cast
 
 from geozarr_nb.backends.folder import ADDRESS, JobFolder, StateFolder, Ticket, read_json, understood, write_json
 from geozarr_nb.errors import GeozarrError, InvalidRequest
-from geozarr_nb.ownership import open_own, read_own
+from geozarr_nb.ownership import open_own, others_may_write, read_own
 from geozarr_nb.request import Request
 
 RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
@@ -90,7 +90,11 @@ def work(state: StateFolder, slot: int, command: Sequence[str] = RUNNER) -> None
                 # Given up under the lock: whoever adds a job from now on sees the slot free and starts a worker.
                 os.close(slot)
                 return
-            lock = job.hold()
+            try:
+                lock = job.hold()
+            except (OSError, GeozarrError) as error:  # the other jobs run
+                _give_up(job, error)
+                continue
             write_json(job.claim, {"started": now(), "pid": None})
         try:
             run(job, lock, slot, command)
@@ -131,9 +135,7 @@ def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -
                 pass_fds=(lock, slot),
             )
         except (OSError, ValueError, GeozarrError) as error:  # a ValueError: a NUL, say, where the system takes none
-            job.private.unlink(missing_ok=True)
-            said = error.message if isinstance(error, GeozarrError) else str(error)
-            write_json(job.exit, ended(None, problem=f"the run could not be started: {said}"))
+            _give_up(job, error)
             return
     write_json(job.claim, {"started": now(), "pid": process.pid})
     job.private.unlink(missing_ok=True)
@@ -149,6 +151,13 @@ def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -
     write_json(job.exit, ended(code, last_words=words))
 
 
+def _give_up(job: JobFolder, error: Exception) -> None:
+    """Write down why a job was never run."""
+    job.private.unlink(missing_ok=True)
+    said = error.message if isinstance(error, GeozarrError) else str(error)
+    write_json(job.exit, ended(None, problem=f"the run could not be started: {said}"))
+
+
 def runner_of(ticket: Ticket, command: Sequence[str]) -> Sequence[str]:
     """Return the command of the runner for a job: the worker's own, with the Python that the job was submitted with."""
     if tuple(command) != RUNNER or ticket.argv[1 : len(RUNNER)] != RUNNER[1:]:
@@ -159,7 +168,7 @@ def runner_of(ticket: Ticket, command: Sequence[str]) -> Sequence[str]:
     except (OSError, ValueError):
         return command
     is_one = python.is_absolute() and _PYTHON.fullmatch(python.name) and stat.S_ISREG(found.st_mode)
-    is_ours = found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    is_ours = found.st_uid in (os.geteuid(), 0) and not others_may_write(python, found)
     return (str(python), *RUNNER[1:]) if is_one and is_ours else command
 
 

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -546,6 +547,37 @@ def test_two_items_of_one_id_do_not_overwrite_each_other(
     assert len(submitted) == 2, "the same request twice is one job"
     [clash] = [entry for entry in jobs.refused if "writes the same output" in entry.reason]
     assert "output of its own" in clash.remedy
+
+
+def test_of_two_that_overwrite_one_output_the_second_is_refused_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever was read sooner: else the same list would replace its own result when it is given again."""
+    monkeypatch.setenv("GEOZARR_STATE_DIR", str(tmp_path / "state"))
+    second_is_open = [threading.Event() for _ in range(8)]
+
+    def opened(source: str, settings: Any) -> str:
+        pair, place = source.split("-")
+        second_is_open[int(pair)].set() if place == "second" else second_is_open[int(pair)].wait()
+        return source
+
+    def submit(source: Any = None, output: Any = None, **options: Any) -> Any:
+        raise InvalidRequest("this would run")
+
+    submit.__signature__ = inspect.signature(gz.submit)  # type: ignore[attr-defined]
+    asked = {"shown": "", "product": "p"}
+    monkeypatch.setattr("geozarr_nb.calls.open_source", opened)
+    monkeypatch.setattr(
+        Request, "of", lambda source, output, **_: Request(source=source, output=output, identity=source, **asked)
+    )
+    monkeypatch.setattr(Request, "check_groups", lambda *_: None)
+    monkeypatch.setattr("geozarr_nb.calls.submit", submit)
+    wanted = [
+        {"source": f"{pair}-{place}", "output": f"{pair}.zarr"} for pair in range(8) for place in ("first", "second")
+    ]
+    jobs = gz.submit_many(wanted, if_exists="overwrite", max_workers=len(wanted))
+    refused = [entry.label for entry in jobs.refused if "writes the same output" in entry.reason]
+    assert refused == [f"{pair}-second" for pair in range(8)]
 
 
 def test_a_store_names_no_output_elsewhere_and_tells_no_secret() -> None:

@@ -7,10 +7,12 @@ import json
 import os
 import random
 import stat
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,6 +63,39 @@ def backend(state: StateFolder, command: list[str]) -> LocalBackend:
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEOZARR_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("GEOZARR_BACKEND", "local")
+
+
+@pytest.fixture
+def accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Say which accounts and groups there are; this one is `me`, and `group` the one that its files have."""
+    found = tmp_path.stat()
+    uid, gid = os.geteuid(), found.st_gid
+
+    def say(
+        *,
+        group: str | None = "users",
+        members: Sequence[str] = (),
+        others: Sequence[tuple[str, int]] = (),
+        own: str | None = "me",
+        is_listed: bool = True,
+    ) -> None:
+        def entry(name: str | None, number: int) -> SimpleNamespace:
+            if name is None:
+                raise KeyError(number)
+            return SimpleNamespace(
+                pw_name=name, pw_uid=number, pw_gid=gid, gr_name=name, gr_gid=number, gr_mem=list(members)
+            )
+
+        listed = [entry(name, number) for name, number in others if number != uid]
+        if is_listed and own is not None:
+            listed.append(entry(own, uid))
+        ownership._has_others.cache_clear()
+        monkeypatch.setattr(ownership.pwd, "getpwall", lambda: listed)
+        monkeypatch.setattr(ownership.pwd, "getpwuid", lambda number: entry(own, number))
+        monkeypatch.setattr(ownership.grp, "getgrgid", lambda number: entry(group, number))
+
+    yield say
+    ownership._has_others.cache_clear()
 
 
 def asked(tmp_path: Path, **changes: Any) -> Request:
@@ -200,8 +235,14 @@ class TestOwners:
 
     @pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
     def test_what_others_may_write_is_refused(
-        self, call: Callable[[], object], state: StateFolder, tmp_path: Path, mode: int
+        self,
+        call: Callable[[], object],
+        state: StateFolder,
+        tmp_path: Path,
+        mode: int,
+        accounts: Callable[..., None],
     ) -> None:
+        accounts(members=["me", "colleague"])
         loot = tmp_path / "loot"
         plant(state, asked(tmp_path), argv=["/bin/sh", "-c", f"touch {loot}"])
         state.root.chmod(mode)
@@ -212,6 +253,61 @@ class TestOwners:
         assert "GEOZARR_STATE_DIR" in caught.value.remedy
         state.root.chmod(0o700)
         assert state.job(NAME).is_pending, "nothing was started"
+
+    @pytest.mark.parametrize("mode", [0o2770, 0o775])
+    def test_a_group_without_others_is_nobody_else(
+        self, state: StateFolder, tmp_path: Path, accounts: Callable[..., None], command: list[str], mode: int
+    ) -> None:
+        """A umask of 002 makes folders so, and a pod's fsGroup all there is, at each start."""
+        folder = plant(state, asked(tmp_path))
+        accounts(members=["me"])
+        for path in (state.root, *state.root.rglob("*")):
+            path.chmod(mode if path.is_dir() else 0o660)
+        slot = state.take_slot(1)
+        assert slot is not None
+        worker.work(state, slot, command)
+        assert gz.get_job(NAME).status == "Succeeded"
+        assert not folder.private.exists()
+
+    @pytest.mark.parametrize(
+        ("known", "is_refused"),
+        [
+            ({"group": "me", "members": []}, False),
+            ({"group": None, "members": []}, False),
+            ({"group": "users", "members": [], "own": None}, True),
+            ({"group": None, "members": [], "own": None}, False),
+            ({"group": "users", "members": ["root"]}, False),
+            ({"group": "users", "members": ["colleague"]}, True),
+            ({"group": "users", "others": [("colleague", 4242)]}, True),
+            ({"group": "users", "others": [("root", 0)]}, False),
+            ({"group": "users", "is_listed": False}, True),
+            ({"group": None, "is_listed": False}, True),
+            ({"group": "me", "is_listed": False}, False),
+        ],
+    )
+    def test_whose_a_group_is(
+        self, state: StateFolder, accounts: Callable[..., None], known: dict[str, Any], is_refused: bool
+    ) -> None:
+        accounts(**known)
+        state.root.chmod(0o770)
+        assert ownership.others_may_write(state.root, state.root.stat()) is is_refused
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the mode says nothing of access control lists")
+    def test_what_an_access_control_list_gives_counts(
+        self, state: StateFolder, accounts: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        accounts(members=["me"])
+        state.root.chmod(0o770)
+        assert not ownership.others_may_write(state.root, state.root.stat())
+        # Owner, one other account, group, mask, everybody: what setfacl writes down.
+        entries = [(1, 7, -1), (2, 7, 4242), (4, 5, -1), (16, 7, -1), (32, 0, -1)]
+        listed = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+        try:
+            os.setxattr(state.root, "system.posix_acl_access", listed)
+        except OSError:  # this file system has none
+            monkeypatch.setattr(ownership.os, "getxattr", lambda path, name: listed, raising=False)
+        with pytest.raises(StateUnusable, match="others may write"):
+            gz.list_jobs()
 
     def test_another_accounts_is_refused(
         self, call: Callable[[], object], state: StateFolder, monkeypatch: pytest.MonkeyPatch
@@ -313,6 +409,43 @@ class TestFiles:
         monkeypatch.setattr(ownership.os, "open", refuses)
         (row,) = backend.list()
         assert "cannot be read" in row.reason
+
+    def test_a_folder_that_nobody_may_look_into_is_one_odd_row(
+        self, backend: LocalBackend, state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one is that root has made for this account, by sudo."""
+        closed = plant(state, asked(tmp_path))
+        other = asked(tmp_path, product="b", identity="2" * 64, output=str(tmp_path / "out" / "b.zarr"))
+        stats = os.stat
+
+        def refuses(path: Any, *rest: Any, **more: Any) -> os.stat_result:
+            if not isinstance(path, int) and Path(path).parent == closed.path:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return stats(path, *rest, **more)
+
+        monkeypatch.setattr(os, "stat", refuses)
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed.path)
+        assert finished(backend, backend.submit(other)).status == "Succeeded"
+        odd = {row.name: row for row in backend.list()}[NAME]
+        assert (odd.status, odd.failure and odd.failure.code) == ("Error", "state-unusable")
+        assert f"chmod u+rwx {closed.path}" in str(odd.failure)
+        assert backend.get(NAME) == odd
+        with pytest.raises(StateUnusable):
+            backend.submit(asked(tmp_path))
+
+    @pytest.mark.parametrize("kind", ["link", "folder"])
+    def test_a_lock_that_is_none_keeps_no_other_from_running(
+        self, backend: LocalBackend, state: StateFolder, tmp_path: Path, kind: str
+    ) -> None:
+        folder = plant(state, asked(tmp_path))
+        folder.lock.symlink_to(tmp_path / "elsewhere") if kind == "link" else folder.lock.mkdir()
+        other = asked(tmp_path, product="b", identity="2" * 64, output=str(tmp_path / "out" / "b.zarr"))
+        assert finished(backend, backend.submit(other)).status == "Succeeded"
+        first = finished(backend, NAME)
+        assert first.status == "Error"
+        assert "is not believed" in first.reason
+        assert not folder.private.exists()
+        assert not (tmp_path / "elsewhere").exists()
 
     @pytest.mark.parametrize("name", ["lock", "events.jsonl", "private.json"])
     def test_a_folder_in_a_files_place_ends_nothing_raw(
@@ -425,8 +558,8 @@ class TestVersions:
     @pytest.mark.parametrize("value", [None, 1, ["x", 1], {"a": 1}, "\0", "\ud800", ["\0"]], ids=repr)
     def test_a_field_of_a_request_has_its_kind(self, tmp_path: Path, field: str, value: Any) -> None:
         stored = {**asked(tmp_path).to_json(), field: value}
-        if field == "source" and value is None:
-            assert Request.from_json(stored).withheld
+        if field in ("source", "asked") and value is None:
+            assert Request.from_json(stored).withheld is (field == "source")
             return
         with pytest.raises(InvalidRequest, match="no request"):
             Request.from_json(stored)
@@ -548,6 +681,7 @@ class TestEnvironment:
             "OPENAI_API_KEY": "sk",
             "LD_PRELOAD": "/tmp/x.so",
             "ACME_TOKEN": "acme",
+            "SSH_AUTH_SOCK": "/run/agent",
         }
         for name, value in given.items():
             monkeypatch.setenv(name, value)
@@ -557,7 +691,7 @@ class TestEnvironment:
         environ = kept(os.environ)
         assert set(told) & set(environ) == {
             *("AWS_ACCESS_KEY_ID", "FSSPEC_HTTP", "https_proxy", "OMP_NUM_THREADS", "PYTHONUTF8"),
-            "GEOZARR_CREDENTIALS_FOR",
+            *("GEOZARR_CREDENTIALS_FOR", "SSH_AUTH_SOCK"),
         }
         assert environ["PATH"] == os.environ["PATH"]
 
