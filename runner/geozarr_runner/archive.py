@@ -26,7 +26,7 @@ from typing import IO
 from geozarr_runner import folders
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageDenied, StorageFailed, StorageFull
 from geozarr_runner.events import Progress, human_bytes
-from geozarr_runner.keys import flaw
+from geozarr_runner.keys import LONGEST_PART, flaw
 from geozarr_runner.publish import Workspace, storage_errors
 from geozarr_runner.tree import Tree
 from geozarr_runner.upload import Output, is_address
@@ -114,6 +114,12 @@ def check_name(output: Output, *, if_exists: str) -> None:
     """
     check_place(str(output))
     path = archive_path(Path(str(output)))
+    if len(os.fsencode(checksum_path(path).name)) > LONGEST_PART:
+        raise InvalidRequest(
+            "the output's name is too long for its archive, and for the file with its checksum",
+            given=path.name[:200],
+            remedy="choose a shorter name, or leave archive out",
+        )
     is_ours = checksum_path(path).is_file()
     if os.path.lexists(path) and if_exists != "overwrite" and not (if_exists == "skip" and is_ours):
         raise OutputExists(
@@ -156,7 +162,7 @@ def pack(space: Workspace, progress: Progress) -> Archive:
             os.fsync(file.fileno())
         size = unfinished.stat().st_size
         line = unfinished.with_name("archive.sha256")
-        line.write_text(f"{sha256}  {path.name}\n", encoding="utf-8")
+        line.write_bytes(os.fsencode(f"{sha256}  {path.name}\n"))  # names of files can be bytes that are no text
         line.replace(checksum_path(path))
         unfinished.replace(path)
     return Archive(path, size, sha256)
