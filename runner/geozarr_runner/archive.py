@@ -76,16 +76,20 @@ def checksum_in(line: str) -> str | None:
 
 
 def existing(output: Path) -> Archive | None:
-    """Return an output's archive; None where there is none, or one of an output that had this name before."""
+    """Return an output's archive; None where there is none, or one of an output that had this name before.
+
+    Nor is it one that somebody else has put there: it belongs to whoever the output does, or to this account.
+    """
     path = archive_path(output)
     try:
         with os.fdopen(folders.regular(checksum_path(path)), encoding="utf-8", errors="replace") as file:
-            sha256 = checksum_in(file.read(LONGEST_LINE))
-        found = path.lstat()
-        made = (output / "zarr.json").stat().st_mtime_ns
+            sha256, owners = checksum_in(file.read(LONGEST_LINE)), {os.fstat(file.fileno()).st_uid}
+        found, root = path.lstat(), (output / "zarr.json").stat()
     except (OSError, StorageDenied):
         return None
-    if sha256 is None or not stat.S_ISREG(found.st_mode) or found.st_mtime_ns < made:
+    if sha256 is None or not stat.S_ISREG(found.st_mode) or found.st_mtime_ns < root.st_mtime_ns:
+        return None
+    if not owners | {found.st_uid} <= {root.st_uid, os.geteuid()}:
         return None
     return Archive(path, found.st_size, sha256)
 

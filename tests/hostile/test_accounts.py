@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import pwd
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +18,9 @@ import pytest
 import geozarr_nb as gz
 from geozarr_nb.backends.folder import StateFolder
 from geozarr_nb.doctor import doctor
-from geozarr_nb.errors import InvalidRequest, StateUnusable, StorageDenied
-from geozarr_runner import folders, publish
+from geozarr_nb.download import download
+from geozarr_nb.errors import ArchiveMissing, InvalidRequest, StateUnusable, StorageDenied
+from geozarr_runner import archive, folders, publish
 from geozarr_runner.addresses import expanded, local_path
 from geozarr_runner.credentials import _users
 from geozarr_runner.publish import claimed, discard_leftovers, output_path, retired, workspace
@@ -137,6 +140,42 @@ def test_an_old_output_that_cannot_be_removed_is_not_moved(
     assert (output / "a" / "zarr.json").exists()
     assert (tmp_path / "out.zarr.stac.json").read_text() == "{}"
     assert sorted(os.listdir(tmp_path)) == ["out.zarr", "out.zarr.stac.json"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("whose", ["the output", "the archive", "the checksum"])
+def test_an_archive_that_somebody_else_has_put_there(
+    whose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.zarr"
+    write_store(output, {"zarr.json": ROOT})
+    os.utime(output / "zarr.json", (0, 0))
+    path = archive.archive_path(output)
+    path.write_bytes(b"evil")
+    line = archive.checksum_path(path)
+    line.write_text(f"{hashlib.sha256(b'evil').hexdigest()}  {path.name}\n")
+    assert archive.existing(output) is not None
+    belongs_to_another(
+        {"the output": output / "zarr.json", "the archive": path, "the checksum": line}[whose], monkeypatch
+    )
+    if whose == "the output":  # this account may pack what others have made
+        assert archive.existing(output) is not None
+        return
+    assert archive.existing(output) is None
+    job: Any = SimpleNamespace(name="a", status="Succeeded", output=str(output), reason="")
+    with pytest.raises(ArchiveMissing):
+        download(job, tmp_path / "got.tar.gz", progress=False)
+
+
+def belongs_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inode, stat, fstat = path.stat().st_ino, os.stat, os.fstat
+
+    def said(found: os.stat_result) -> os.stat_result:
+        if found.st_ino != inode:
+            return found
+        return os.stat_result((*found[:4], 65534, *found[5:10]), {"st_mtime_ns": found.st_mtime_ns})
+
+    monkeypatch.setattr(os, "stat", lambda *given, **more: said(stat(*given, **more)))
+    monkeypatch.setattr(os, "fstat", lambda descriptor: said(fstat(descriptor)))
 
 
 # --- a process that was forked meanwhile -----------------------------------------------------------------------------
