@@ -30,7 +30,7 @@ from geozarr_nb.errors import ArchiveMissing, DownloadBroken, GeozarrError, Inva
 from geozarr_nb.result import location
 from geozarr_runner import folders
 from geozarr_runner.addresses import local_path, redact
-from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX, checksum_in
+from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX, checksum_in, existing
 from geozarr_runner.events import human_bytes
 from geozarr_runner.keys import folds, inside, refuse, refuse_clashes
 from geozarr_runner.publish import Workspace, claimed, is_store, publish, storage_errors
@@ -172,7 +172,8 @@ class _Archive(_Wanted):
         size, packed = _size_and_time(self._store) or (0, 0.0)
         _, made = _size_and_time(Store(f"{url}/{ROOT}")) or (0, 0.0)
         # One that is older is of another output, which had this name before: see `geozarr_runner.archive`.
-        if sha256 is None or packed == 0 or packed < made:
+        local = local_path(url)
+        if sha256 is None or packed == 0 or packed < made or (local is not None and existing(local) is None):
             raise ArchiveMissing(
                 "this job's output has no archive",
                 given=redact(f"{url}{SUFFIX}"),

@@ -335,7 +335,7 @@ class SetFile:
                 label, code, reason, remedy = (str(document.get(name, "")) for name in _WORDS)
                 refused = Refused(label, code, reason, remedy)
                 entries[number] = Job(backend, str(document["job"])) if "job" in document else refused
-            except (ValueError, TypeError, KeyError, RecursionError):
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                 continue  # the last line of a full disk, or another version's
         return [entries[number] for number in sorted(entries)]
 

@@ -19,6 +19,7 @@ import pwd
 import shlex
 import stat
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,8 +36,15 @@ def check_folder(path: Path) -> bool:
     Raises
     ------
     StateUnusable
-        It belongs to another account, others may write to it, or another account has linked it here.
+        It belongs to another account, others may write to it, or another account has linked it here; or this account
+        has no home, and it would lie wherever this runs.
     """
+    if not path.is_absolute():
+        raise StateUnusable(
+            "this account has no home folder, so the folder of jobs has no place",
+            given=path,
+            remedy=f"set HOME, or {ANOTHER}",
+        )
     try:
         found = path.lstat()
         if stat.S_ISLNK(found.st_mode):
@@ -176,6 +184,16 @@ def lock(descriptor: int, operation: int, path: Path) -> None:
             given=path,
             remedy=LOCAL,
         ) from error
+
+
+def unlock(descriptor: int) -> None:
+    """Close an open file that has a lock, or looked at one, and let it go.
+
+    A process that was forked meanwhile has the open file too, and would keep the lock for as long as it lives.
+    """
+    with suppress(OSError):  # it never had one
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _not_ours(path: Path, why: str) -> StateUnusable:

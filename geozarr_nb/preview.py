@@ -88,7 +88,7 @@ class Preview:
         """
         from PIL import Image
 
-        target = Path(path).expanduser()
+        target = Path(os.path.expanduser(path))  # noqa: PTH111  pathlib's raises where an account has no home
         kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(target.suffix.lower())
         if kind is None:
             raise InvalidRequest(

@@ -325,8 +325,10 @@ def open_source(source: Any, settings: Settings) -> Product:
 
 
 def _scratch(scratch: str | os.PathLike[str] | None, settings: Settings) -> str:
+    from geozarr_runner.addresses import expanded
+
     given = os.fspath(scratch) if scratch is not None else settings.scratch
-    return str(Path(given).expanduser().absolute()) if given else ""
+    return str(expanded(given)) if given else ""
 
 
 def _identity(source: str, output: str, groups: tuple[str, ...], *, packed: bool) -> str:

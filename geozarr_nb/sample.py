@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal, get_args
 
+from geozarr_runner.addresses import expanded
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageDenied, StorageFull
 from geozarr_runner.spelling import word
 
@@ -85,7 +86,7 @@ def sample_product(
     --------
     >>> store = sample_product("sample.zarr")  # doctest: +SKIP
     """
-    target = Path(path).expanduser().absolute()
+    target = expanded(path)
     if kind not in get_args(SampleKind.__value__):
         known = ", ".join(get_args(SampleKind.__value__))
         raise InvalidRequest("there is no sample of this kind", given=kind, remedy=f"choose one of: {known}")

@@ -58,6 +58,7 @@ from types import MappingProxyType
 from typing import Any
 
 from geozarr_nb.errors import InvalidRequest
+from geozarr_runner.addresses import expanded
 
 PARAMETERS = ("stac_url", "output_zarr", "groups", "validate_groups")
 TEMPLATE_PARAMETERS = (
@@ -185,16 +186,19 @@ class Settings:
 
 
 def default_state_dir() -> Path:
-    """Return the platform's folder for what programs remember."""
+    """Return the platform's folder for what programs remember; not an absolute path where an account has no home."""
     import platformdirs
 
-    return platformdirs.user_state_path("geozarr_nb", appauthor=False)
+    try:
+        return platformdirs.user_state_path("geozarr_nb", appauthor=False)
+    except RuntimeError:
+        return Path("~/.local/state/geozarr_nb")
 
 
 def params_path(environ: Mapping[str, str]) -> Path:
     """Return the params.json that counts."""
     if named := environ.get("GEOZARR_PARAMS"):
-        path = Path(named).expanduser().absolute()
+        path = expanded(named)
         if not path.is_file():
             raise InvalidRequest(
                 "there is no such file", given=f"GEOZARR_PARAMS={named}", remedy="unset GEOZARR_PARAMS, or correct it"
@@ -210,7 +214,7 @@ def params_path(environ: Mapping[str, str]) -> Path:
 
 
 def _here() -> Path:
-    return Path("params.json").absolute()
+    return expanded("params.json")
 
 
 def _shown(origin: str) -> str:
@@ -314,7 +318,7 @@ def _boolean(value: str, origin: str) -> bool:
 def _folder(value: str, origin: str) -> Path:
     if not value.strip():
         raise InvalidRequest(f"{origin} is empty", remedy=f"unset {origin}, or name a folder")
-    return Path(value).expanduser().absolute()
+    return expanded(value)
 
 
 def _count(value: str, origin: str) -> int:

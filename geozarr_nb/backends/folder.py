@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_nb.errors import GeozarrError, LaterVersion, StateUnusable
-from geozarr_nb.ownership import check_folder, lock, open_own, read_own
+from geozarr_nb.ownership import check_folder, lock, open_own, read_own, unlock
 
 ADDRESS = "-"  # tells the runner to read the address from its standard input: an argv can be seen by everyone
 SCHEMA_VERSION = 1
@@ -140,7 +140,7 @@ class JobFolder:
         else:
             return False
         finally:
-            os.close(descriptor)
+            unlock(descriptor)
 
     def hold(self) -> int:
         """Take its lock; returns the open file that has it. Only who looks whether it is held can be in the way."""
@@ -239,6 +239,7 @@ class StateFolder:
         StateUnusable
             They are there, and not this account's alone.
         """
+        check_folder(self.root)
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_folder(self.root)
         for folder in (self.jobs, self.slots, self.sets):
@@ -311,7 +312,7 @@ class StateFolder:
             lock(descriptor, fcntl.LOCK_EX, path)
             yield
         finally:
-            os.close(descriptor)
+            unlock(descriptor)
 
     def take_slot(self, count: int) -> int | None:
         """Take one of `count` slots; returns the open file that has it, or None when all are taken."""

@@ -431,7 +431,7 @@ class LocalBackend:
         # Not before others may go on: it can be gigabytes.
         for output, scratch in leftovers:
             # What cannot be removed now is found by the next run for the same output.
-            with suppress(OSError, StorageFailed):
+            with suppress(OSError, GeozarrError):
                 discard_leftovers(output_place(output), Path(scratch) if scratch else None)
 
 

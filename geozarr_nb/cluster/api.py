@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from ssl import VERIFY_X509_STRICT
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -545,9 +544,11 @@ def _client(configuration: Any) -> ApiClient:
 
 
 def _kubeconfig_exists() -> bool:
+    from geozarr_runner.addresses import expanded
+
     named = os.environ.get("KUBECONFIG")
     paths = named.split(os.pathsep) if named else ["~/.kube/config"]
-    return any(Path(path).expanduser().is_file() for path in paths if path)
+    return any(expanded(path).is_file() for path in paths if path)
 
 
 def connect(settings: Settings) -> Api:

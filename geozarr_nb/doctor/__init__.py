@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geozarr_nb.backends import NAMES
@@ -66,7 +65,7 @@ def doctor(
 
 def _machine(settings: Settings, output: str | os.PathLike[str] | None, estimate: Estimate | None) -> Iterator[Finding]:
     yield machine.check_memory(estimate)
-    yield from machine.check_space(settings, Path.cwd() if output is None else output, estimate)
+    yield from machine.check_space(settings, os.curdir if output is None else output, estimate)
 
 
 def _cluster(

@@ -17,7 +17,7 @@ from geozarr_nb.doctor.findings import Finding, Verdict
 from geozarr_nb.errors import StateUnusable
 from geozarr_nb.ownership import check_folder
 from geozarr_nb.settings import Settings
-from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.addresses import expanded, local_path, redact
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
 from geozarr_runner.machine import cores as usable_cores
@@ -198,17 +198,22 @@ def check_space(settings: Settings, output: str | os.PathLike[str], estimate: Es
         "state folder", settings.state_dir, SPACE_FOR_STATE, "jobs are kept here, so that they outlive a session"
     )
     given = os.fspath(output)
-    target = local_path(given)
+    try:
+        target = local_path(given)
+    except GeozarrError as error:
+        yield Finding("output folder", "problem", error.message, "the output is written there", error.remedy)
+        yield state
+        return
     if target is None:
         yield _store(given)
-        folder = scratch_folder(Path(settings.scratch).expanduser() if settings.scratch else None)
+        folder = scratch_folder(expanded(settings.scratch) if settings.scratch else None)
         why = "the narrowed input, and the output until it is uploaded, are kept here during a run"
         yield _folder("scratch folder", folder, needed + staging, why, lacking)
         yield state
         return
     # The output's own folder may already be there (if_exists="overwrite"); what is written goes beside it.
     folder = target if target.is_dir() and not (target / "zarr.json").exists() else target.parent
-    scratch = Path(settings.scratch).expanduser().absolute() if settings.scratch else folder
+    scratch = expanded(settings.scratch) if settings.scratch else folder
     together = scratch == folder
     yield _folder("output folder", folder, needed + (staging if together else 0), "the output is written here", lacking)
     if not together:

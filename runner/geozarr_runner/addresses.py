@@ -53,7 +53,26 @@ def local_path(url: str) -> Path | None:
         url = url.removeprefix("file://")
     elif "://" in url or "::" in url:
         return None
-    return Path(os.path.expanduser(url)).absolute()  # noqa: PTH111  pathlib's raises where there is no such home
+    return expanded(url)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a person's path as an absolute one; a home that nobody knows is a name like others, as in a shell.
+
+    Raises
+    ------
+    InvalidRequest
+        It is below a working directory that was removed.
+    """
+    found = Path(os.path.expanduser(path))  # noqa: PTH111  pathlib's raises where an account has no home
+    try:
+        return found.absolute()
+    except FileNotFoundError as error:
+        raise InvalidRequest(
+            "the folder that this runs in was removed, so a path that begins there leads nowhere",
+            given=printable(str(found)),
+            remedy="change to a folder that is there, or give a path that begins with /",
+        ) from error
 
 
 # --- who may name what -----------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from typing import IO
 from geozarr_runner import folders
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageDenied, StorageFailed, StorageFull
 from geozarr_runner.events import Progress, human_bytes
-from geozarr_runner.keys import flaw
+from geozarr_runner.keys import LONGEST_PART, flaw
 from geozarr_runner.publish import Workspace, storage_errors
 from geozarr_runner.tree import Tree
 from geozarr_runner.upload import Output, is_address
@@ -76,16 +76,20 @@ def checksum_in(line: str) -> str | None:
 
 
 def existing(output: Path) -> Archive | None:
-    """Return an output's archive; None where there is none, or one of an output that had this name before."""
+    """Return an output's archive; None where there is none, or one of an output that had this name before.
+
+    Nor is it one that somebody else has put there: it belongs to whoever the output does, or to this account.
+    """
     path = archive_path(output)
     try:
         with os.fdopen(folders.regular(checksum_path(path)), encoding="utf-8", errors="replace") as file:
-            sha256 = checksum_in(file.read(LONGEST_LINE))
-        found = path.lstat()
-        made = (output / "zarr.json").stat().st_mtime_ns
+            sha256, owners = checksum_in(file.read(LONGEST_LINE)), {os.fstat(file.fileno()).st_uid}
+        found, root = path.lstat(), (output / "zarr.json").stat()
     except (OSError, StorageDenied):
         return None
-    if sha256 is None or not stat.S_ISREG(found.st_mode) or found.st_mtime_ns < made:
+    if sha256 is None or not stat.S_ISREG(found.st_mode) or found.st_mtime_ns < root.st_mtime_ns:
+        return None
+    if not owners | {found.st_uid} <= {root.st_uid, os.geteuid()}:
         return None
     return Archive(path, found.st_size, sha256)
 
@@ -114,6 +118,12 @@ def check_name(output: Output, *, if_exists: str) -> None:
     """
     check_place(str(output))
     path = archive_path(Path(str(output)))
+    if len(os.fsencode(checksum_path(path).name)) > LONGEST_PART:
+        raise InvalidRequest(
+            "the output's name is too long for its archive, and for the file with its checksum",
+            given=path.name[:200],
+            remedy="choose a shorter name, or leave archive out",
+        )
     is_ours = checksum_path(path).is_file()
     if os.path.lexists(path) and if_exists != "overwrite" and not (if_exists == "skip" and is_ours):
         raise OutputExists(
@@ -156,7 +166,7 @@ def pack(space: Workspace, progress: Progress) -> Archive:
             os.fsync(file.fileno())
         size = unfinished.stat().st_size
         line = unfinished.with_name("archive.sha256")
-        line.write_text(f"{sha256}  {path.name}\n", encoding="utf-8")
+        line.write_bytes(os.fsencode(f"{sha256}  {path.name}\n"))  # names of files can be bytes that are no text
         line.replace(checksum_path(path))
         unfinished.replace(path)
     return Archive(path, size, sha256)

@@ -22,13 +22,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import fsspec
 from multidict import CIMultiDict
 from yarl import URL
 
+from geozarr_runner.addresses import expanded
 from geozarr_runner.errors import InvalidRequest
 
 VARIABLE = "GEOZARR_HTTP_CREDENTIALS"
@@ -209,7 +209,7 @@ def _checked(headers: Any) -> Headers:
 
 
 def _users() -> dict[str, tuple[str, str]]:
-    file = Path(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))  # noqa: PTH111  a pod may have no home
+    file = expanded(os.environ.get("NETRC") or "~/.netrc")
     try:
         hosts = netrc.netrc(file).hosts
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):  # aiohttp warns of one that cannot be read

@@ -200,6 +200,9 @@ def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], r
             given=output,
             remedy="choose another output",
         )
+    if request.if_exists == "overwrite":
+        with publish.storage_errors(output):
+            publish.check_replaceable(output)
     record = publish.provenance(output)
     return is_done(output, record, product, groups, request.if_exists, packed=request.packed)
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping
@@ -23,16 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner import folders
-from geozarr_runner.addresses import local_path, redact
+from geozarr_runner.addresses import expanded, local_path, redact
 from geozarr_runner.bounds import from_json, largest_document
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageDenied, StorageFailed
 from geozarr_runner.item import address_of
+from geozarr_runner.keys import LONGEST_KEY, LONGEST_PART
 from geozarr_runner.spelling import word
 from geozarr_runner.store import storage_failure
+from geozarr_runner.text import printable
 from geozarr_runner.tree import Tree
 
 PROVENANCE = "geozarr_runner"
 RECORD_VERSION = 1
+_LONGEST_BESIDE = ".log.jsonl"  # of what lies beside an output
+_OF_RUNS = (".partial", ".lock", ".old")  # with a dot before
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -97,11 +102,34 @@ def output_path(output: str | os.PathLike[str]) -> Path:
             remedy="write to a folder, out/product.zarr say, or to a bucket, s3://bucket/product.zarr",
         )
     path = Path(os.path.normpath(path))
-    if path.parent == path or path == local_path("~"):
+    if path.parent == path or path == expanded("~"):
         raise InvalidRequest(
             "this folder cannot be an output", given=text, remedy=f"name one below it: {word(str(path / 'out.zarr'))}"
         )
+    if (wrong := _flaw(path)) is not None:
+        raise InvalidRequest(
+            f"the output cannot have this name: {wrong}",
+            given=printable(text)[:200],
+            remedy="choose another one, out/product.zarr say",
+        )
     return path
+
+
+def _flaw(path: Path) -> str | None:
+    """Return why nothing can have a name, or no output can; None where one can."""
+    try:
+        longest = max(len(os.fsencode(part)) for part in path.parts)
+        name, whole = len(os.fsencode(path.name)), len(os.fsencode(path))
+    except UnicodeEncodeError:
+        return "it is no text"
+    if "\0" in str(path):
+        return "it has a NUL"
+    beside = len(_LONGEST_BESIDE)
+    if longest > LONGEST_PART or name + beside > LONGEST_PART or whole + beside >= LONGEST_KEY:
+        return "it is too long, or what lies beside it would be"
+    if any(part.startswith(".") and part.endswith(_OF_RUNS) for part in path.parts):
+        return "runs keep under such a name what is not finished, and remove it"
+    return None
 
 
 def inside(path: Path, folder: Path) -> Path:
@@ -183,6 +211,8 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
                 given=space.output,
                 remedy='choose another output, or if_exists="overwrite"',
             )
+        if taken:
+            check_replaceable(space.output)
         if taken or space.item.exists():
             # A run that is killed now leaves an output without an item, never with another's.
             item.unlink(missing_ok=True)
@@ -196,6 +226,25 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
         if space.item.exists():
             space.item.replace(item)
         _flush(space.output.parent)
+
+
+def check_replaceable(output: Path) -> None:
+    """See that this account may move an old output aside and remove it, as far as the system says so beforehand.
+
+    Raises
+    ------
+    StorageDenied
+    """
+    if output.is_symlink():  # only the link goes
+        return
+    above, found = output.parent.stat(), output.stat()
+    kept = above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, above.st_uid, found.st_uid)
+    if kept or not all(os.access(folder, os.W_OK | os.X_OK) for folder, _, _ in os.walk(output)):
+        raise StorageDenied(
+            "the old output could not be removed by this account, so it is not replaced",
+            given=output,
+            remedy="write elsewhere, or have whoever it belongs to remove it",
+        )
 
 
 @contextmanager
@@ -222,18 +271,22 @@ def discard_leftovers(output: str | os.PathLike[str], scratch: Path | None = Non
 
     Parameters
     ----------
-    scratch
-        The folder for intermediate files that the run was given, if it was.
+        scratch
+            The folder for intermediate files that the run was given, if it was.
 
     Returns
     -------
-    bool
-        False when a run is at work there: nothing was touched.
+        bool
+            False when a run is at work there: nothing was touched.
 
     Raises
     ------
-    StorageFailed
-        And its kinds: what has the name of leftovers is a link, or someone else's; they cannot be removed.
+        StorageFailed
+    <<<<<<< HEAD
+            And its kinds: what has the name of leftovers is a link, or someone else's; they cannot be removed.
+    =======
+            And its kinds: what has the name of leftovers is a link, or someone else's.
+    >>>>>>> att-local
     """
     path = output_path(output)
     if not path.parent.is_dir():
@@ -381,7 +434,10 @@ def _lock(output: Path) -> int | None:
 
 
 def _unlock(output: Path, descriptor: int) -> None:
-    output.with_name(f".{output.name}.lock").unlink(missing_ok=True)
+    with suppress(OSError):  # somebody else's in a sticky folder: it is free all the same
+        output.with_name(f".{output.name}.lock").unlink(missing_ok=True)
+    with suppress(OSError):  # the volume knows none; a process that was forked meanwhile would keep it
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 
