@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 
 # Those with which a person speaks to the tests themselves; `KUBECONFIG` names the cluster that they may use.
-OF_TESTS = ("GEOZARR_TEST_", "GEOZARR_CLUSTER_", "GEOZARR_IMAGE", "GEOZARR_NODE_ADDRESS", "GEOZARR_SCREENSHOTS")
+OF_TESTS = (
+    "GEOZARR_TEST_",
+    "GEOZARR_FUZZ_",
+    "GEOZARR_CLUSTER_",
+    "GEOZARR_IMAGE",
+    "GEOZARR_NODE_ADDRESS",
+    "GEOZARR_SCREENSHOTS",
+)
 OF_WHAT_IS_TESTED = ("ARGO_", "AWS_", "AZURE_", "DASK_", "FSSPEC_", "GEOZARR_", "GOOGLE_", "KUBERNETES_", "ZARR_")
 
 for name in [name for name in os.environ if name.startswith(OF_WHAT_IS_TESTED) and not name.startswith(OF_TESTS)]:

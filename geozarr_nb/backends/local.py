@@ -141,7 +141,10 @@ class LocalBackend:
         """See `Backend.list`."""
         with self._reading():
             places = self._places()
-            states = [self._look(name, places) for name in self._folders.names() if self._has(name)]
+            states = []
+            for name in self._folders.names():
+                with suppress(JobNotFound):  # a person removes folders while this looks at them
+                    states += [self._look(name, places)] if self._has(name) else []
         return sorted(states, key=lambda state: state.submitted)
 
     def events(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
@@ -446,7 +449,7 @@ class _Submission:
 
 def _odd(job: JobFolder, error: GeozarrError) -> JobState:
     """Return what can be said of a job whose folder cannot be used."""
-    found = (job.path if job.is_closed else job.ticket).lstat()
+    found = job.path.lstat() if job.is_closed else _looked_at(job, follow=False)
     return JobState(
         name=job.name,
         backend=LocalBackend.name,
@@ -460,12 +463,20 @@ def _odd(job: JobFolder, error: GeozarrError) -> JobState:
 
 def _stamp_of(job: JobFolder) -> _Stamp:
     """Return what tells the present ticket from those of earlier attempts."""
+    found = _looked_at(job)
+    return found.st_ino, found.st_mtime_ns
+
+
+def _looked_at(job: JobFolder, *, follow: bool = True) -> os.stat_result:
     try:
-        found = job.ticket.stat()
+        return job.ticket.stat(follow_symlinks=follow)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise JobNotFound(
+            "the job's folder was removed meanwhile", given=job.name, remedy="geozarr_nb.list_jobs() shows all jobs"
+        ) from error
     except PermissionError:
         job.check()
         raise
-    return found.st_ino, found.st_mtime_ns
 
 
 def _exit_of(job: JobFolder) -> dict[str, Any] | None:

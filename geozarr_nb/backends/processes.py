@@ -11,13 +11,21 @@ from contextlib import suppress
 import psutil
 
 from geozarr_nb.backends.folder import JobFolder
+from geozarr_nb.errors import StateUnusable
+from geozarr_runner.spelling import word
 
 GRACE = 10.0
 LOOK = 0.05
 
 
 def end_run(job: JobFolder) -> None:
-    """End a running job's processes, gently first."""
+    """End a running job's processes, gently first.
+
+    Raises
+    ------
+    StateUnusable
+        Something that is no run of the job's holds its lock, and goes on to hold it.
+    """
     deadline = time.monotonic() + GRACE
     asked = False
     family: set[psutil.Process] = set()  # grows: a child of a child is nobody's once the one between has ended
@@ -31,6 +39,12 @@ def end_run(job: JobFolder) -> None:
                 asked = True
         if time.monotonic() > deadline:
             _kill(family)
+        if time.monotonic() > deadline + GRACE and job.is_held and not job.exit.exists():
+            raise StateUnusable(
+                "something that cannot be ended from here holds the job's lock",
+                given=job.lock,
+                remedy=f"see what it is, and end it: fuser -v {word(str(job.lock))}",
+            )
         time.sleep(LOOK)
     _kill(family)
 

@@ -142,7 +142,8 @@ class Mount:
         """See `Files`."""
         place = self.local(path)
         try:
-            return _entry(place.name, place.stat(), is_folder=place.is_dir())
+            inside = self._inside(place)
+            return _entry(place.name, inside.stat(), is_folder=inside.is_dir())
         except PermissionError as error:
             raise _denied(place) from error
 
@@ -150,14 +151,28 @@ class Mount:
         """See `Files`."""
         place = self.local(path)
         try:
-            with os.scandir(place) as found:
+            with os.scandir(self._inside(place)) as found:
                 return [
                     _entry(one.name, one.stat(), is_folder=one.is_dir())
                     for one in found
-                    if one.is_dir() or one.is_file()
+                    # A path tells of a circle of links that it is neither.
+                    if (Path(one).is_dir() or Path(one).is_file()) and (not one.is_symlink() or self._holds(Path(one)))
                 ]
         except PermissionError as error:
             raise _denied(place) from error
+
+    def _inside(self, place: Path) -> Path:
+        """Return a place without links on it; what a link leads to elsewhere is nothing of the claim."""
+        if not self._holds(place):
+            raise ProductDenied(
+                "a link leads out of the claim; it is not followed",
+                given=place,
+                remedy="see who made it, and what it is for",
+            )
+        return place.resolve()
+
+    def _holds(self, place: Path) -> bool:
+        return place.resolve().is_relative_to(self.folder.resolve())
 
 
 def resolve(address: str, settings: Settings | None = None) -> str:

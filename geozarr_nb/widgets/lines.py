@@ -10,7 +10,7 @@ import geozarr_nb as gz
 from geozarr_runner.addresses import redact
 from geozarr_runner.spelling import word
 
-WHOLE_PRODUCT = "0"
+WHOLE_PRODUCT = "[]"  # where "0" would leave it to $ARGO_GROUPS of a pod
 CLAIM = "pvc://"
 MOUNT = "/data/"
 

@@ -48,12 +48,28 @@ _NAMES_A_SECRET = re.compile(r"sig|token|secret|passw|credential|key", re.IGNORE
 
 
 def local_path(url: str) -> Path | None:
-    """Return the path behind a local address (`file://` or none), or None."""
+    """Return the path behind a local address (`file://` or none), or None.
+
+    Raises
+    ------
+    InvalidRequest
+        No file can have this path, or the working directory, in which it begins, was removed.
+    """
     if url.startswith("file://"):
         url = url.removeprefix("file://")
     elif "://" in url or "::" in url:
         return None
-    return expanded(url)
+    try:
+        path = expanded(url)
+        if b"\0" in os.fsencode(path):
+            raise ValueError("it has a NUL")
+    except ValueError as error:
+        raise InvalidRequest(
+            "no file can have this path",
+            given=printable(redact(url))[:300],
+            remedy="give the path as the folder shows it",
+        ) from error
+    return path
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -159,6 +159,14 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
     if request.archive:
         archive.check_name(output, if_exists=request.if_exists)
     if not done:
+        scratch = upload.scratch_folder(request.scratch) if isinstance(output, RemoteOutput) else request.scratch
+        for place in (output, scratch):
+            if _is_cut_off(place):
+                raise InvalidRequest(
+                    "the converter takes ? and # in a path for the end of an address",
+                    given=place,
+                    remedy="choose an output and a scratch folder without them",
+                )
         _look_at_space(upload.scratch_folder(request.scratch) if isinstance(output, RemoteOutput) else output.parent)
     profile = profile_of(product)
     readable = _readable(product)
@@ -305,6 +313,11 @@ def _overlaps(source: str, output: RemoteOutput) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
+def _is_cut_off(place: object) -> bool:
+    """Return whether the converter would open another path than this one."""
+    return isinstance(place, Path) and bool({"?", "#"} & set(str(place)))
+
+
 def _readable(product: Product) -> bool:
     """Return whether the converter can open and convert the product as it stands; else it needs a mended view."""
     # It takes every other address for a path, and a signature for a part of the name. A password would be seen by
@@ -312,6 +325,8 @@ def _readable(product: Product) -> bool:
     # Credentials would go wherever its server redirects to.
     plain = product.url.startswith(CONVERTER_OPENS) and product.url == redact(product.url) and not product.store.is_told
     if product.store.local is None and not plain:
+        return False
+    if _is_cut_off(product.store.local):
         return False
     if product.consolidated and product.store.local is not None and not _says_the_same(product):
         return False

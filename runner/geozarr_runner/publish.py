@@ -276,17 +276,13 @@ def discard_leftovers(output: str | os.PathLike[str], scratch: Path | None = Non
 
     Returns
     -------
-        bool
-            False when a run is at work there: nothing was touched.
+    bool
+        False when a run is at work there: nothing was touched.
 
     Raises
     ------
-        StorageFailed
-    <<<<<<< HEAD
-            And its kinds: what has the name of leftovers is a link, or someone else's; they cannot be removed.
-    =======
-            And its kinds: what has the name of leftovers is a link, or someone else's.
-    >>>>>>> att-local
+    StorageFailed
+        And its kinds: what has the name of leftovers is a link, or someone else's; they cannot be removed.
     """
     path = output_path(output)
     if not path.parent.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -20,6 +21,9 @@ from tenacity import wait_none
 from benchmarks.server import ProductServer
 from geozarr_runner import convert, preflight, publish, stage, store
 from geozarr_runner.cli import main
+from geozarr_runner.errors import InvalidRequest
+from geozarr_runner.events import Reporter
+from geozarr_runner.preflight import Request
 from runner.tests.support import (
     R20M,
     R60M,
@@ -576,3 +580,19 @@ def test_progress_does_not_go_back_when_a_chunk_has_to_come_again(
     told = [event["done"] for event in done.of("progress") if event["stage"] == "stage"]
     assert told == sorted(told)
     assert told[-1] == next(event["total"] for event in done.of("progress"))
+
+
+@pytest.mark.parametrize("letter", ["?", "#"])
+def test_a_path_that_the_converter_would_cut_off(letter: str, terrain: Path, tmp_path: Path) -> None:
+    """It takes each of its paths for an address, and would write to `.out` beside the output."""
+    reporter = Reporter(io.StringIO())
+    for request in (
+        Request(terrain, tmp_path / f"out{letter}a.zarr"),
+        Request(terrain, tmp_path / "out.zarr", scratch=tmp_path / f"scratch{letter}"),
+    ):
+        with pytest.raises(InvalidRequest, match="end of an address"):
+            preflight.preflight(request, reporter)
+    odd = tmp_path / f"product{letter}a.zarr"
+    odd.symlink_to(terrain)
+    assert not preflight.preflight(Request(terrain, tmp_path / "out.zarr"), reporter).narrowed
+    assert preflight.preflight(Request(odd, tmp_path / "out.zarr"), reporter).narrowed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -388,6 +389,13 @@ def everything_below(folder: Path) -> set[str]:
 def around(tmp_path: Path) -> Path:
     """A folder in which nothing but the product and a view of it may appear."""
     return tmp_path
+
+
+def test_how_many_are_tried_is_left_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"GEOZARR_FUZZ_EXAMPLES": "7", "GEOZARR_IF_EXISTS": "skip"})
+    runpy.run_path(str(Path(__file__).parents[2] / "conftest.py"))
+    assert os.environ["GEOZARR_FUZZ_EXAMPLES"] == "7"
+    assert "GEOZARR_IF_EXISTS" not in os.environ
 
 
 @pytest.mark.timeout(0 if EXAMPLES > 1000 else 300)

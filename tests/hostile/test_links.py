@@ -321,6 +321,19 @@ def test_what_leads_outside_or_never_ends_is_refused(key: str, tree: Path) -> No
         assert caught.value.remedy
 
 
+def test_what_a_mounted_claim_tells_of_stays_inside(tree: Path) -> None:
+    claim = Mount(tree)
+    assert claim.entry("c/0.0").size == len(b"other")
+    assert {entry.name for entry in claim.entries("a")} == {"0.0", "0.1"}
+    assert {entry.name for entry in claim.entries("")} == {"a", "b", "c"}
+    for path in ("a/out", "d", "d/.ssh/id", "up", "up/home", "null"):
+        with pytest.raises(ProductDenied):
+            claim.entry(path)
+    for path in ("d", "d/.ssh", "up"):
+        with pytest.raises(ProductDenied):
+            claim.entries(path)
+
+
 def test_what_becomes_a_link_once_it_was_looked_at(tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Tree(tree)
     find = found.find

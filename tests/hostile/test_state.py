@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import stat
 import struct
 import sys
@@ -19,12 +20,12 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb import ownership
-from geozarr_nb.backends import worker
+from geozarr_nb.backends import processes, worker
 from geozarr_nb.backends.base import JobState
 from geozarr_nb.backends.environ import kept
 from geozarr_nb.backends.folder import JobFolder, StateFolder, Ticket
 from geozarr_nb.backends.local import LocalBackend
-from geozarr_nb.errors import GeozarrError, InvalidRequest, LaterVersion, StateUnusable
+from geozarr_nb.errors import GeozarrError, InvalidRequest, JobNotFound, LaterVersion, StateUnusable
 from geozarr_nb.job import Job
 from geozarr_nb.jobset import SetFile
 from geozarr_nb.request import Request
@@ -661,6 +662,39 @@ def test_whatever_the_files_hold_it_ends_in_our_errors_alone(
     ):
         with suppress(GeozarrError):
             act()
+
+
+def test_a_job_that_is_removed_while_it_is_looked_at(
+    backend: LocalBackend, state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = plant(state, asked(tmp_path))
+    has = backend._has
+
+    def removed_once_it_was_found(name: str) -> bool:
+        found = has(name)
+        shutil.rmtree(folder.path, ignore_errors=True)
+        return found
+
+    monkeypatch.setattr(backend, "_has", removed_once_it_was_found)
+    assert backend.list() == []
+    plant(state, asked(tmp_path))
+    with pytest.raises(JobNotFound):
+        backend.get(folder.name)
+
+
+def test_a_lock_that_somebody_else_holds_is_not_waited_for_without_end(
+    state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "GRACE", 0.0)
+    folder = plant(state, asked(tmp_path))
+    held = folder.hold()
+    try:
+        with pytest.raises(StateUnusable) as caught:
+            processes.end_run(folder)
+        assert str(folder.lock) in caught.value.remedy
+    finally:
+        os.close(held)
+    processes.end_run(folder)
 
 
 class TestEnvironment:

@@ -12,7 +12,8 @@ import yaml
 
 from geozarr_nb.backends.workflow import input_secret
 from geozarr_nb.settings import Settings
-from geozarr_runner.cli import _parser
+from geozarr_nb.widgets.lines import WHOLE_PRODUCT
+from geozarr_runner.cli import _groups, _parser
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
@@ -129,6 +130,18 @@ def test_there_is_one_groups_and_no_shell(container: dict[str, Any]) -> None:
     assert len([argument for argument in arguments if argument.startswith("--groups")]) == 1
     assert arguments[-3] == "--"
     assert not re.search(r"\b(bash|sh|source|script)\b", json.dumps([container["command"], arguments]))
+
+
+def test_no_groups_are_the_whole_product_whatever_a_pod_has(
+    container: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the form's command gives them, `groups=[]`: neither Argo's expression nor Kubernetes changes that."""
+    arguments = [
+        re.sub(r"\{\{=.*workflow\.parameters\.groups.*\}\}", WHOLE_PRODUCT, argument) for argument in container["args"]
+    ]
+    options = _parser().parse_args([filled(argument) for argument in arguments])
+    monkeypatch.setenv("ARGO_GROUPS", "a")
+    assert _groups(options.groups) == ()
 
 
 @pytest.mark.parametrize("name", FREE)
