@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from geozarr_nb.cluster.volume import SCHEME, neighbours, resolve
+from geozarr_runner import crs
 from geozarr_runner.addresses import redact
 from geozarr_runner.errors import InvalidRequest, ProductBroken
 from geozarr_runner.events import human_bytes
@@ -135,6 +136,10 @@ class Output:
         group = self._groups[path]
         if not self.groups[path]:
             return xr.Dataset(attrs=group.attrs.asdict())
+        if (wrong := crs.flaw(group.attrs.asdict())) is not None:
+            raise ProductBroken(
+                f"a group cannot be opened: {wrong}", given=f"{self.address}{path}", remedy=CONVERT_AGAIN
+            )
         with _trusted_no_further(f"{self.address}{path}"):
             store = xr.backends.ZarrStore(
                 group,
@@ -414,8 +419,9 @@ def _check(array: zarr.Array[Any], name: str, place: str) -> None:
     read = array.nbytes if index else 0
     if index or "since" in str(array.attrs.get("units", "")):
         read = max(read, chunk)
-    wrong = None
-    if not all(_is_number(array.attrs.get(name, 0)) for name in ("scale_factor", "add_offset")):
+    if (wrong := crs.flaw(array.attrs)) is not None:
+        wrong = f"{wrong}, which .rio.crs would open"
+    elif not all(_is_number(array.attrs.get(name, 0)) for name in ("scale_factor", "add_offset")):
         wrong = "its scale_factor and add_offset are no numbers"
     elif math.prod(objects) > MOST_OBJECTS or max(objects, default=0) > MOST_ALONG_A_DIMENSION:
         wrong = f"it says that it has {' x '.join(map(str, objects))} chunks"

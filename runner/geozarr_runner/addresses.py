@@ -185,6 +185,36 @@ def named(href: str, base: str | None) -> str:
     return address
 
 
+def check_redirect(address: str, start: str) -> None:
+    """Refuse what a server redirects to, where no document from there may name it.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    if (wrong := _unfit_host(address, start)) is not None:
+        raise _led_astray(wrong, address, start)
+
+
+def check_number(host: str, number: str) -> None:
+    """Refuse a name that stands for the number where a cloud tells its machines who they are.
+
+    Raises
+    ------
+    InvalidRequest
+    """
+    if (wrong := _unfit_host(f"https://[{number}]" if ":" in number else f"https://{number}", None)) is not None:
+        raise _led_astray(wrong, number, host)
+
+
+def _led_astray(why: str, where: str, start: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"it leads to where nothing is read: {why}",
+        given=f"{printable(redact(where))[:300]} (from {printable(redact(start))[:300]})",
+        remedy="tell whoever publishes it; if you trust it, give that address yourself",
+    )
+
+
 def said_place(href: str | None) -> str | None:
     """Return where a document in memory says that it lies; None where it does not say.
 

@@ -11,6 +11,8 @@ from geozarr_runner.errors import InvalidRequest, ProductBroken
 VARIABLE = "GEOZARR_MAX_METADATA"
 LARGEST_DOCUMENT = 100_000_000
 LARGEST_OBJECT = 1 << 31  # what a codec can decode at once; larger objects are read in parts
+LARGEST_UNCOUNTED = 10_000_000
+BYTES_OF_A_VALUE = 10  # at least, on average: one of three bytes takes eighty in memory
 SECONDS_FOR_A_DOCUMENT = 300.0  # with all tries; what comes drop by drop is given up
 # How files begin that are given in a product's place.
 _SIGNATURES = {
@@ -93,8 +95,13 @@ def from_json(text: bytes | str) -> Any:
     Raises
     ------
     ValueError
-        It is no JSON, or nested too deeply to be read; nothing else is raised.
+        It is no JSON, nested too deeply to be read, or of more values than fit into memory; nothing else is raised.
     """
+    if len(text) > LARGEST_UNCOUNTED:
+        marks = map(text.count, ("[", "{", ",")) if isinstance(text, str) else map(text.count, (b"[", b"{", b","))
+        most = largest_document() // BYTES_OF_A_VALUE
+        if sum(marks) > most:
+            raise ValueError(f"it has more than {most:,} values")
     try:
         return json.loads(text)
     except RecursionError:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.addresses import redact
 from geozarr_runner.bounds import from_json
+from geozarr_runner.crs import flaw
 from geozarr_runner.errors import GeozarrError
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _box_of(result: Product) -> tuple[float, ...] | None:
     boxes = []
     for attributes in result.parents.values():
         box, crs = attributes.get("spatial:bbox"), attributes.get("proj:code") or attributes.get("proj:wkt2")
-        if isinstance(box, list) and len(box) == 4 and isinstance(crs, str):
+        if isinstance(box, list) and len(box) == 4 and isinstance(crs, str) and flaw(attributes) is None:
             from rasterio.errors import RasterioError
             from rasterio.warp import transform_bounds
 

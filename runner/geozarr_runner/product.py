@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from geozarr_runner import html, metadata
+from geozarr_runner import crs, html, metadata
 from geozarr_runner.addresses import local_path, named, redact, said_place
 from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable
@@ -61,7 +61,7 @@ class Array:
     metadata
         The metadata document as it is stored: `.zarray` (Zarr v2) or `zarr.json` (v3).
     unusable
-        Why its values cannot be read; empty where they can.
+        Why its values, or where they lie, cannot be read; empty where they can.
     """
 
     path: str
@@ -193,8 +193,9 @@ class Group:
 
     @property
     def unusable(self) -> str:
-        """Why one of its arrays cannot be read; empty where all can."""
-        return next((f"{array.name}: {array.unusable}" for array in self.arrays if array.unusable), "")
+        """Why one of its arrays cannot be read, or where it lies; empty where all can."""
+        of_arrays = (f"{array.name}: {array.unusable}" for array in self.arrays if array.unusable)
+        return next(of_arrays, crs.flaw(self.attributes) or "")
 
 
 @dataclass(frozen=True)
@@ -660,7 +661,8 @@ def _array(path: str, node: Mapping[str, Any], url: str, known: dict[str, metada
             given=redact(url),
             remedy=TELL_PUBLISHER,
         ) from error
-    return Array(path, parsed.shape, parsed.chunks, parsed.dtype, dims, attributes, document, parsed.unusable)
+    unusable = parsed.unusable or crs.flaw(attributes) or ""
+    return Array(path, parsed.shape, parsed.chunks, parsed.dtype, dims, attributes, document, unusable)
 
 
 def _kind(attributes: Mapping[str, Any], groups: Mapping[str, Group]) -> str:

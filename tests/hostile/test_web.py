@@ -1,0 +1,95 @@
+"""Web servers that lead away, or whose pages are more than they seem."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+import geozarr_nb as gz
+from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken
+from geozarr_runner import web
+from geozarr_runner.bounds import from_json
+from geozarr_runner.product import open_product
+from geozarr_runner.store import Store
+from tests.hostile.support import bounded
+from tests.hostile.web_server import WebServer, endless, redirect
+
+GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'
+CLOUD = ("169.254.169.254", "[::ffff:169.254.169.254]", "2852039166", "[fd00:ec2::254]", "metadata.google.internal")
+
+
+@pytest.mark.parametrize("host", CLOUD)
+@pytest.mark.parametrize("path", ["p.zarr/zarr.json", "p.zarr/.zmetadata", "i.json"])
+def test_a_redirect_leads_to_no_cloud(host: str, path: str) -> None:
+    with WebServer({"/" + path: redirect(f"http://{host}/latest/{path}")}) as server:
+        with pytest.raises(InvalidRequest, match="leads to where nothing is read"):
+            gz.inspect(f"{server.url}/{path.removesuffix('/zarr.json').removesuffix('/.zmetadata')}")
+        assert {one.path for one in server.asked} <= {"/" + path, "/p.zarr/.zmetadata"}
+
+
+def test_nor_does_one_of_a_chunk() -> None:
+    with WebServer({"/p.zarr/a/c/0": redirect("http://169.254.169.254/latest")}) as server:
+        store = Store(f"{server.url}/p.zarr")
+        with pytest.raises(InvalidRequest, match="leads to where nothing is read"):
+            store.sizes(["a/c/0"])
+
+
+def test_a_name_that_stands_for_it_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(host: str, port: Any, *_: Any, **__: Any) -> list[Any]:
+        number = "127.0.0.1" if host == "person.example" else "169.254.169.254"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (number, int(port)))]
+
+    with WebServer({"/p.zarr/zarr.json": b"[]"}) as server:
+        port = server.url.rpartition(":")[2]
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        item = {"id": "a", "type": "Feature", "assets": {"data": {"href": f"http://evil.example:{port}/p.zarr"}}}
+        with pytest.raises(InvalidRequest, match="leads to where nothing is read"):
+            open_product(item)
+        assert not server.asked
+        with pytest.raises(ProductBroken):
+            open_product(f"http://person.example:{port}/p.zarr")
+        assert server.asked
+
+
+def test_a_redirect_on_one_host_is_followed() -> None:
+    root = json.dumps({**json.loads(GROUP), "consolidated_metadata": {"metadata": {}}}).encode()
+    with WebServer({"/p.zarr/zarr.json": redirect("/q.zarr/zarr.json"), "/q.zarr/zarr.json": root}) as server:
+        assert not open_product(f"{server.url}/p.zarr").groups
+
+
+PAGES: dict[str, Any] = {
+    "tags that do not end": (200, {"Content-Type": "text/html"}, b"<a " * 400_000),
+    "an encoding that takes for ever": (
+        200,
+        {"Content-Type": "text/html; charset=punycode"},
+        b"a" * 100 + b"-" + b"z" * 3_000_000,
+    ),
+    "no end, and no type": endless(b"<a href='x'>" * 100_000),
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_that_lists_a_folder_is_bounded(page: str) -> None:
+    with WebServer({"/p.zarr/zarr.json": GROUP, "/p.zarr": PAGES[page], "/p.zarr/": PAGES[page]}) as server:
+        ended = bounded("-m", "geozarr_nb", "inspect", f"{server.url}/p.zarr", seconds=30, megabytes=700)
+        ended.refused("product-broken" if page == "no end, and no type" else "product-unreachable")
+
+
+def test_a_page_lists_so_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "MOST_LINKS", 10)
+    for number, ends in ((10, "ProductUnreachable"), (11, "ProductBroken")):
+        page = (200, {"Content-Type": "text/html"}, b"".join(b'<a href="%d">' % each for each in range(number)))
+        with WebServer({"/p.zarr/zarr.json": GROUP, "/p.zarr": page}) as server, pytest.raises(GeozarrError) as raised:
+            open_product(f"{server.url}/p.zarr")
+        assert type(raised.value).__name__ == ends
+
+
+@pytest.mark.parametrize("value", ["[],", "{},", "[[]],"])
+def test_a_document_of_many_values_is_refused_before_it_is_read(value: str) -> None:
+    text = f'{{"a": [{value * (33_000_000 // (len(value) - 1))}0]}}'
+    for form in (text, text.encode()):
+        with pytest.raises(ValueError, match="more than 10,000,000 values"):
+            from_json(form)
