@@ -55,6 +55,7 @@ from geozarr_nb.errors import (
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
 from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX
+from geozarr_runner.bounds import LARGEST_DOCUMENT
 from geozarr_runner.events import LATER, Event
 from geozarr_runner.memory import memory_needed
 from geozarr_runner.product import Product
@@ -222,7 +223,7 @@ class ArgoBackend:
         if earlier is not None and earlier.is_held:
             self._end_held(earlier.name)
         workflow = self._create(request, manifest(request, job, number, self._settings, memory), template)
-        while self._has_ended(made := Attempt(workflow)):
+        while self._has_ended(made := Attempt.of(workflow)):
             # That was another process's, and is over already: it was not what is asked for now.
             if made.is_held:
                 self._end_held(made.name)
@@ -244,7 +245,7 @@ class ArgoBackend:
         except ClusterObjectExists:
             # Another process was faster, or our own first try arrived though its answer did not.
             workflow = self._api.get(WORKFLOWS, name)
-            found = Attempt(workflow)
+            found = Attempt.of(workflow)
             waits = is_signed(request) and found.is_held and not self._has_ended(found)
             return self._send_address(request, workflow) if waits else workflow
         if not is_signed(request):
@@ -453,7 +454,7 @@ class ArgoBackend:
         with self._mutex:
             known = self._read.get(uid)
             if known is None or known[0] != version:
-                known = self._read[uid] = (version, Attempt(thing, seen))
+                known = self._read[uid] = (version, Attempt.of(thing, seen))
             return known[1]
 
     def _existing(self, name: str) -> Attempt:
@@ -477,7 +478,7 @@ class ArgoBackend:
     def _attempt(self, name: str, number: int) -> Attempt:
         latest = self._existing(name)
         thing = self._workflows.get(workflow_name(latest.job, number))
-        return latest if thing is None else Attempt(thing, self._seen().get(thing["metadata"]["uid"], ()))
+        return latest if thing is None else Attempt.of(thing, self._seen().get(thing["metadata"]["uid"], ()))
 
     def _since(self, name: str, cursor: Cursor | None) -> tuple[Attempt, Sequence[Event], Cursor]:
         number = self._existing(name).number if cursor is None else cursor.attempt
@@ -512,16 +513,17 @@ class ArgoBackend:
             return False  # then the run looks again, and makes it if it is not there
         return packed >= made
 
-    def _read_file(self, address: str) -> bytes | None:
+    def _read_file(self, address: str, start: int = 0) -> bytes | None:
         parsed = Address.parse(address)
         try:
-            return files_of(parsed, self._settings).read(parsed.path)
+            return files_of(parsed, self._settings).read(parsed.path, start)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def _read_log(self, address: str) -> bytes | None:
         if not is_address(address):
-            return self._read_file(address)
+            # The end of it has the last run; whoever writes to the claim may have made a file of any size of it.
+            return self._read_file(address, -LARGEST_DOCUMENT)
         try:
             return read_beside(RemoteOutput(address.removesuffix(LOG)), LOG)
         except StorageFailed:
@@ -539,7 +541,7 @@ class ArgoBackend:
         deadline = time.monotonic() + SECONDS_FOR_THE_CONTROLLER
         while time.monotonic() < deadline:
             thing = self._api.find(WORKFLOWS, workflow)
-            if thing is None or self._has_ended(Attempt(thing)):
+            if thing is None or self._has_ended(Attempt.of(thing)):
                 if thing is not None:
                     self._workflows.put(thing)
                 return

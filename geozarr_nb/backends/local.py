@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -399,10 +399,12 @@ class LocalBackend:
 
     # Keeping out of each other's way
 
-    def _reading(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         """Keep others from putting a new attempt in the place of an old one meanwhile."""
         # There is nothing to keep from where nothing was ever submitted, and reading makes no folders.
-        return self._dispatching() if self._folders.root.is_dir() else nullcontext()
+        with self._storing(), self._dispatching() if self._folders.root.is_dir() else nullcontext():
+            yield
 
     @contextmanager
     def _storing(self) -> Iterator[None]:

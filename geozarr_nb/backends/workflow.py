@@ -37,6 +37,8 @@ ENDED: Object = {"spec": {"shutdown": "Terminate", "suspend": None}}  # what is 
 MAIN = "main"  # the container that converts
 MOUNT = "/data"  # where the template mounts the claim
 WHOLE_PRODUCT = "0"
+NO_JOB = "the Workflow holds what no job of this package does, and cannot be understood"
+_NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 FINISHED = ("Succeeded", "Failed", "Error")
 
 
@@ -245,6 +247,18 @@ class Attempt:
     thing: Object
     seen: Sequence[Object] = ()
 
+    @classmethod
+    def of(cls, thing: Object, seen: Sequence[Object] = ()) -> Attempt:
+        """Read a Workflow of anybody's; one that cannot be understood is one that failed, and says so."""
+        read = cls(thing, seen)
+        try:
+            # All that is worked out of what its maker may have written.
+            _ = read.request, read.pods, read.submitted, read.finished, read.memory_needed, read.is_shut_down
+        except _NOT_UNDERSTOOD:
+            told = {name: value for name, value in thing["metadata"].items() if name != "annotations"}
+            return cls({"metadata": told, "status": {"phase": "Error", "message": NO_JOB}})
+        return read
+
     @property
     def name(self) -> str:
         """Name of the Workflow."""
@@ -425,4 +439,5 @@ def _request_of(parameters: Mapping[str, str]) -> Request:
 
 
 def _time(text: Any) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    found = datetime.fromisoformat(text) if text else None
+    return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def write_outcome(path: Path, event: Mapping[str, Any]) -> None:
     OSError
     """
     document = {name: _short(value) for name, value in event.items()}
-    path.write_text(json.dumps(document, default=str), encoding="utf-8")
+    _write(path, json.dumps(document, default=str))
 
 
 def write_last_words(path: Path, event: Mapping[str, Any]) -> None:
@@ -33,7 +34,14 @@ def write_last_words(path: Path, event: Mapping[str, Any]) -> None:
     """
     if event["type"] == "error":
         text = printable(" ".join(f"[{event['code']}] {event['message']}".split()))
-        path.write_text(text[:LONGEST_MESSAGE], encoding="utf-8", errors="replace")
+        _write(path, text[:LONGEST_MESSAGE])
+
+
+def _write(path: Path, text: str) -> None:
+    # A run that has ended does not wait for whoever reads a FIFO: no signal would end it any more.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+        file.write(text)
 
 
 def _short(value: Any) -> Any:

@@ -17,14 +17,16 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.backends.folder import StateFolder
+from geozarr_nb.backends.local import LocalBackend
 from geozarr_nb.doctor import doctor
 from geozarr_nb.download import download
-from geozarr_nb.errors import ArchiveMissing, InvalidRequest, StateUnusable, StorageDenied
+from geozarr_nb.errors import ArchiveMissing, InvalidRequest, StateUnusable, StorageDenied, StorageFailed
 from geozarr_runner import archive, folders, publish
 from geozarr_runner.addresses import expanded, local_path
 from geozarr_runner.credentials import _users
 from geozarr_runner.publish import claimed, discard_leftovers, output_path, retired, workspace
 from runner.tests.support import write_store
+from tests.hostile.support import bounded
 
 ROOT = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
@@ -62,6 +64,16 @@ def test_it_has_no_folder_of_jobs_until_one_is_named(
         state.create()
     assert "GEOZARR_STATE_DIR" in refused.value.remedy
     assert os.listdir(tmp_path) == ["p.zarr"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("name", ["file/state", "file", "n" * 300])
+def test_a_folder_of_jobs_that_cannot_be_one(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    backend = LocalBackend(tmp_path / name)
+    for call in (backend.list, lambda: backend.get("a"), lambda: backend.cancel("a")):
+        with pytest.raises(StorageFailed) as told:
+            call()
+        assert "GEOZARR_STATE_DIR" in told.value.remedy
 
 
 @pytest.mark.parametrize("name", ["~nobody-of-this-name/p.zarr", "~$draft.zarr", "~"])
@@ -176,6 +188,14 @@ def belongs_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "stat", lambda *given, **more: said(stat(*given, **more)))
     monkeypatch.setattr(os, "fstat", lambda descriptor: said(fstat(descriptor)))
+
+
+@pytest.mark.parametrize("option", ["--outcome", "--termination-log"])
+def test_a_run_that_has_ended_waits_for_nobody(option: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    gone = tmp_path / "absent.zarr"
+    said = bounded("-m", "geozarr_runner", "convert", gone, tmp_path / "out.zarr", option, tmp_path / "fifo", "--json")
+    assert (said.code, "product-not-found" in said.stdout) == (3, True)
 
 
 # --- a process that was forked meanwhile -----------------------------------------------------------------------------
