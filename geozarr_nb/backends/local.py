@@ -273,12 +273,15 @@ class LocalBackend:
         try:
             return self._state(name, places)
         except (InvalidRequest, StateUnusable) as error:
-            return _odd(self._folders.job(name), error)
+            job = self._folders.job(name)
+            with _there(job):
+                return _odd(job, error)
 
     def _state(self, name: str, places: Mapping[str, int] | None = None) -> JobState:
         """Return a job's state; why it waits is said where the places of those that wait are given."""
         job = self._folders.job(name)
-        stamp = _stamp_of(job)
+        with _there(job):
+            stamp = _stamp_of(job)
         remembered = self._finished.get(name)
         if remembered is not None and remembered[0] == stamp:
             return remembered[1]
@@ -321,7 +324,8 @@ class LocalBackend:
 
     def _submission(self, name: str) -> _Submission:
         job = self._folders.job(name)
-        stamp = _stamp_of(job)
+        with _there(job):
+            stamp = _stamp_of(job)
         known = self._submissions.get(name)
         if known is None or known.stamp != stamp:
             job.check()
@@ -446,7 +450,7 @@ class _Submission:
 
 def _odd(job: JobFolder, error: GeozarrError) -> JobState:
     """Return what can be said of a job whose folder cannot be used."""
-    found = _looked_at(job, follow=False)
+    found = job.ticket.lstat()
     return JobState(
         name=job.name,
         backend=LocalBackend.name,
@@ -460,13 +464,15 @@ def _odd(job: JobFolder, error: GeozarrError) -> JobState:
 
 def _stamp_of(job: JobFolder) -> _Stamp:
     """Return what tells the present ticket from those of earlier attempts."""
-    found = _looked_at(job)
+    found = job.ticket.stat()
     return found.st_ino, found.st_mtime_ns
 
 
-def _looked_at(job: JobFolder, *, follow: bool = True) -> os.stat_result:
+@contextmanager
+def _there(job: JobFolder) -> Iterator[None]:
+    """Say of a job whose folder is removed while it is looked at that there is none."""
     try:
-        return job.ticket.stat(follow_symlinks=follow)
+        yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise JobNotFound(
             "the job's folder was removed meanwhile", given=job.name, remedy="geozarr_nb.list_jobs() shows all jobs"
