@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -43,7 +42,6 @@ from geozarr_runner.errors import (
     StorageFailed,
     StorageFull,
 )
-from geozarr_runner.text import printable
 from geozarr_runner.tree import Tree
 
 ATTEMPTS = 5
@@ -79,10 +77,6 @@ class Store:
         self._asked = self.url if asked is None else asked
         self.local = local_path(self.url)
         self._query = ""
-        if self.local is not None and not _can_be(self.local):
-            raise InvalidRequest(
-                "no file can have this path", given=printable(redact(self.url))[:300], remedy="give it as it is shown"
-            )
         if self.local is None:
             try:
                 parts = urlsplit(self.url)
@@ -451,13 +445,6 @@ def storage_failure(error: BaseException, path: object = None) -> StorageFailed 
             f"cannot be written: {os.strerror(error.errno).lower()}", given=given, remedy="choose another path"
         )
     return None
-
-
-def _can_be(path: Path) -> bool:
-    try:
-        return b"\0" not in os.fsencode(path)
-    except UnicodeEncodeError:
-        return False
 
 
 def not_found(url: str) -> ProductNotFound:
