@@ -273,15 +273,12 @@ class LocalBackend:
         try:
             return self._state(name, places)
         except (InvalidRequest, StateUnusable) as error:
-            job = self._folders.job(name)
-            with _there(job):
-                return _odd(job, error)
+            return _odd(self._folders.job(name), error)
 
     def _state(self, name: str, places: Mapping[str, int] | None = None) -> JobState:
         """Return a job's state; why it waits is said where the places of those that wait are given."""
         job = self._folders.job(name)
-        with _there(job):
-            stamp = _stamp_of(job)
+        stamp = _stamp_of(job)
         remembered = self._finished.get(name)
         if remembered is not None and remembered[0] == stamp:
             return remembered[1]
@@ -324,8 +321,7 @@ class LocalBackend:
 
     def _submission(self, name: str) -> _Submission:
         job = self._folders.job(name)
-        with _there(job):
-            stamp = _stamp_of(job)
+        stamp = _stamp_of(job)
         known = self._submissions.get(name)
         if known is None or known.stamp != stamp:
             job.check()
@@ -450,7 +446,7 @@ class _Submission:
 
 def _odd(job: JobFolder, error: GeozarrError) -> JobState:
     """Return what can be said of a job whose folder cannot be used."""
-    found = job.ticket.lstat()
+    found = _looked_at(job, follow=False)
     return JobState(
         name=job.name,
         backend=LocalBackend.name,
@@ -464,15 +460,13 @@ def _odd(job: JobFolder, error: GeozarrError) -> JobState:
 
 def _stamp_of(job: JobFolder) -> _Stamp:
     """Return what tells the present ticket from those of earlier attempts."""
-    found = job.ticket.stat()
+    found = _looked_at(job)
     return found.st_ino, found.st_mtime_ns
 
 
-@contextmanager
-def _there(job: JobFolder) -> Iterator[None]:
-    """Say of a job whose folder is removed while it is looked at that there is none."""
+def _looked_at(job: JobFolder, *, follow: bool = True) -> os.stat_result:
     try:
-        yield
+        return job.ticket.stat(follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise JobNotFound(
             "the job's folder was removed meanwhile", given=job.name, remedy="geozarr_nb.list_jobs() shows all jobs"

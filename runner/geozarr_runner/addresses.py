@@ -10,6 +10,7 @@ import ipaddress
 import os
 import posixpath
 import re
+import shlex
 import socket
 import unicodedata
 from collections.abc import Iterable
@@ -48,12 +49,34 @@ _NAMES_A_SECRET = re.compile(r"sig|token|secret|passw|credential|key", re.IGNORE
 
 
 def local_path(url: str) -> Path | None:
-    """Return the path behind a local address (`file://` or none), or None."""
+    """Return the path behind a local address (`file://` or none), or None.
+
+    Raises
+    ------
+    InvalidRequest
+        No file can have this path, or it begins in the home folder of an account that there is not.
+    """
     if url.startswith("file://"):
         url = url.removeprefix("file://")
     elif "://" in url or "::" in url:
         return None
-    return Path(url).expanduser().absolute()
+    try:
+        path = Path(url).expanduser().absolute()
+        if b"\0" in os.fsencode(path):
+            raise ValueError("it has a NUL")
+    except RuntimeError as error:
+        raise InvalidRequest(
+            "this begins in a home folder that cannot be found",
+            given=printable(redact(url))[:300],
+            remedy=f"give the whole path; what is itself called so is {shlex.quote(printable(f'./{url}')[:300])}",
+        ) from error
+    except ValueError as error:
+        raise InvalidRequest(
+            "no file can have this path",
+            given=printable(redact(url))[:300],
+            remedy="give the path as the folder shows it",
+        ) from error
+    return path
 
 
 # --- who may name what -----------------------------------------------------------------------------------------------

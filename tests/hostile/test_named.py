@@ -594,6 +594,22 @@ def test_what_lies_where_is_read_from_nothing_odd() -> None:
         open_product(an_item("a.zarr", links=[{"rel": "self", "href": "ftp://h.example/a.json"}]))
 
 
+@pytest.mark.parametrize(
+    "name", ["~nobody-has-this/x.zarr", "~a\0b/x.zarr", "a\0b.zarr", "/tmp/\ud800.zarr", "file://a\0b"]
+)
+def test_what_is_no_path_is_refused_as_every_other_name_is(name: str, private: Path) -> None:
+    for call in (
+        lambda: gz.inspect(name),
+        lambda: gz.open(name),
+        lambda: gz.convert(private, name),
+        lambda: open_product(an_item(name)),
+    ):
+        with pytest.raises(GeozarrError) as caught:
+            call()
+        assert caught.value.code == "invalid-request", caught.value
+        assert caught.value.remedy
+
+
 @pytest.mark.parametrize("href", ["[x", "//[x", "http://[x/a", "http://h:port/a", "http://\u2100x/"])
 @pytest.mark.parametrize("base", [WEB, "/data/items/a.json", None])
 def test_a_name_that_cannot_be_joined(href: str, base: str | None) -> None:
