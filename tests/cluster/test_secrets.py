@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,36 @@ def test_a_token_is_not_shown_when_the_run_fails(place: ClusterPlace, sample: Pa
     assert (job.status, job.state.failure and job.state.failure.code) == ("Failed", "product-denied")
     assert len(place.tries("a")) == 1
     see_no_trace(place, job)
+
+
+@pytest.fixture
+def guarded(sample: Path) -> Iterator[ProductServer]:
+    """A server that shows the sample to whoever brings the token in a header."""
+    with ProductServer(sample.parent, host=node_address(), token=TOKEN) as server:
+        yield server
+
+
+def test_credentials_of_a_host_come_from_the_jobs_secret(
+    place: ClusterPlace, sample: Path, guarded: ProductServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"headers": {"Authorization": f"Bearer {TOKEN}"}}
+    for name, host in (("right", guarded.url), ("wrong", "https://elsewhere.example")):
+        variables = {"GEOZARR_HTTP_CREDENTIALS": json.dumps({host: headers})}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": variables}
+        place.namespace.apply(secret)
+    # Here it is looked at too, before a pod is asked for.
+    monkeypatch.setenv("GEOZARR_HTTP_CREDENTIALS", json.dumps({guarded.url: headers}))
+    product = f"{guarded.url}/{sample.name}"
+    monkeypatch.setenv("GEOZARR_CREDENTIALS", "right")
+    told = gz.submit(product, place.output("told"), groups=[GROUP])
+    monkeypatch.setenv("GEOZARR_CREDENTIALS", "wrong")
+    untold = gz.submit(product, place.output("untold"), groups=[GROUP])
+    told.wait(timeout=90).raise_for_status()
+    untold.wait(timeout=90)
+    assert (untold.status, untold.state.failure and untold.state.failure.code) == ("Failed", "product-denied")
+    # The Secrets stay: they are nobody's but who made them.
+    see_no_trace(place, told)
+    place.namespace.kubectl("delete", "secret", "right", "wrong")
 
 
 def secrets_of(place: ClusterPlace) -> str:
