@@ -5,6 +5,10 @@ The stages are the modules, in the order in which the data passes them: `product
 compares the output with the input, `publish` gives it its name.
 """
 
-from importlib.metadata import version
 
-__version__ = version("geozarr-runner")
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version  # which a worker that waits for a run has no use for
+
+    return version("geozarr-runner")

@@ -36,6 +36,7 @@ def test_the_worker_needs_the_standard_library_only() -> None:
     code = f"import geozarr_nb.backends.worker, sys; print(*{ours})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "geozarr_runner.errors geozarr_runner.text\n", "which needs the standard library only, too"
+    assert "email" not in loaded, "which importlib.metadata brings, for nothing"
 
 
 @pytest.mark.parametrize("name", geozarr_nb.__all__)
