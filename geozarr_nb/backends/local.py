@@ -313,8 +313,9 @@ class LocalBackend:
         )
         if exit_["code"] is None or exit_["code"] < 0:
             self._leave_over(submission.request)
-        self._finished[name] = (stamp, state)
-        self._digests.pop(name, None)
+        if is_there(job.exit):
+            self._finished[name] = (stamp, state)
+            self._digests.pop(name, None)
         return state
 
     def _submission(self, name: str) -> _Submission:
@@ -341,11 +342,14 @@ class LocalBackend:
     def _settle(self, job: JobFolder) -> dict[str, Any]:
         """Write down the end of a job whose worker and run were killed, so that everyone sees the same."""
         with self._dispatching():
-            if read_json(job.exit) is None:
-                with self._storing():
-                    write_json(job.exit, worker.ended(None, lost=True))
-                    job.private.unlink(missing_ok=True)
-        return _needed(_exit_of(job), job.exit)
+            if (known := _exit_of(job)) is not None:
+                return known
+            lost = worker.ended(None, lost=True)
+            # On a full disk, which may be what ended it, a later look writes it down.
+            with suppress(StorageFailed), self._storing():
+                job.private.unlink(missing_ok=True)
+                write_json(job.exit, lost)
+        return _exit_in(lost, job.exit)
 
     def _read(self, name: str, file: str, cursor: Cursor | None) -> tuple[Sequence[Event], Cursor]:
         job = self._folders.job(name)
@@ -471,9 +475,11 @@ def _stamp_of(job: JobFolder) -> _Stamp:
 def _exit_of(job: JobFolder) -> dict[str, Any] | None:
     """Return how a job ended, with its time; None where it has not."""
     document = read_json(job.exit)
-    if document is None:
-        return None
-    with understood(job.exit):
+    return None if document is None else _exit_in(document, job.exit)
+
+
+def _exit_in(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    with understood(path):
         code = document["code"]
         words = [str(word) for word in document.get("last_words", ())]
         return {

@@ -164,3 +164,17 @@ def test_who_waits_for_a_lock_gets_it(state: StateFolder) -> None:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(other)
+
+
+def test_a_job_that_a_full_disk_has_ended_is_shown_and_written_down_later(
+    state: StateFolder, backend: LocalBackend, request_: Request
+) -> None:
+    job = state.job(backend.submit(request_))
+    write_json(job.claim, {"started": worker.now(), "pid": None})  # and nobody holds its lock
+    with room(1):
+        [row] = backend.list()
+        assert row.status == "Error"
+        assert backend.get(job.name).status == "Error"
+    assert not job.exit.exists()
+    assert [found.status for found in backend.list()] == ["Error"]
+    assert job.exit.exists()
