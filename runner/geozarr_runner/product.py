@@ -92,16 +92,6 @@ class Array:
             return 0
 
     @property
-    def is_blosc(self) -> bool:
-        """True where each stored object is one Blosc frame, whose header says how long it is."""
-        if self.metadata.get("zarr_format") == 2:
-            codec, name = self.metadata.get("compressor"), "id"
-        else:
-            codecs = self.metadata.get("codecs")
-            codec, name = codecs[-1] if isinstance(codecs, list) and codecs else None, "name"
-        return isinstance(codec, Mapping) and codec.get(name) == "blosc"
-
-    @property
     def grid(self) -> tuple[int, ...]:
         """Number of stored objects along each dimension."""
         return tuple(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
