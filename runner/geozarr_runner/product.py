@@ -315,9 +315,10 @@ class Product:
         )
         if len(self.groups) > ROWS_SHOWN:
             lines.append(f"    ... and {len(self.groups) - ROWS_SHOWN} more: product.groups has them all")
-        lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable()]
+        lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable]
         return "\n".join(lines)
 
+    @cached_property
     def _unusable(self) -> list[str]:
         found = [f"{group.path}: {group.unusable}" for group in self.groups.values() if group.unusable]
         more = [f"and {len(found) - UNUSABLE_SHOWN} groups more"] if len(found) > UNUSABLE_SHOWN else []
@@ -332,7 +333,7 @@ class Product:
         facts = {"address": redact(self.url), "taken": self.when, "groups": str(len(groups))}
         return html.block(
             f"{self.kind}: {self.name}",
-            html.facts({**facts, "cannot be converted": "; ".join(self._unusable())}),
+            html.facts({**facts, "cannot be converted": "; ".join(self._unusable)}),
             html.table(("group", "pixels", size, "variables"), rows),
             more if len(groups) > ROWS_SHOWN else "",
         )
