@@ -30,7 +30,7 @@ MOST_BLOCKS = 1_000_000  # an honest frame of the largest chunks has some ten th
 SLACK = 16_000_000
 # A text has no size of its own, so an array does not say how much it has room for.
 TEXT = 256_000_000
-PIECE = 1_000_000
+PIECE = 16_000_000  # bytes that come out at once: zlib copies all that is left for each of them
 LZMA_MEMORY = 512_000_000
 ABSENT = 2**64 - 1  # in a shard's index: this inner chunk was not written
 MOST_IN_A_SHARD = 1_000_000

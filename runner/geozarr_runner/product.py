@@ -92,16 +92,6 @@ class Array:
             return 0
 
     @property
-    def is_blosc(self) -> bool:
-        """True where each stored object is one Blosc frame, whose header says how long it is."""
-        if self.metadata.get("zarr_format") == 2:
-            codec, name = self.metadata.get("compressor"), "id"
-        else:
-            codecs = self.metadata.get("codecs")
-            codec, name = codecs[-1] if isinstance(codecs, list) and codecs else None, "name"
-        return isinstance(codec, Mapping) and codec.get(name) == "blosc"
-
-    @property
     def grid(self) -> tuple[int, ...]:
         """Number of stored objects along each dimension."""
         return tuple(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
@@ -326,9 +316,10 @@ class Product:
         )
         if len(self.groups) > ROWS_SHOWN:
             lines.append(f"    ... and {len(self.groups) - ROWS_SHOWN} more: product.groups has them all")
-        lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable()]
+        lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable]
         return "\n".join(lines)
 
+    @cached_property
     def _unusable(self) -> list[str]:
         found = [f"{group.path}: {group.unusable}" for group in self.groups.values() if group.unusable]
         more = [f"and {len(found) - UNUSABLE_SHOWN} groups more"] if len(found) > UNUSABLE_SHOWN else []
@@ -343,7 +334,7 @@ class Product:
         facts = {"address": redact(self.url), "taken": self.when, "groups": str(len(groups))}
         return html.block(
             f"{self.kind}: {self.name}",
-            html.facts({**facts, "cannot be converted": "; ".join(self._unusable())}),
+            html.facts({**facts, "cannot be converted": "; ".join(self._unusable)}),
             html.table(("group", "pixels", size, "variables"), rows),
             more if len(groups) > ROWS_SHOWN else "",
         )
