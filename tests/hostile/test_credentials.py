@@ -16,7 +16,7 @@ import pystac
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb.backends.local import _arguments
+from geozarr_nb.backends.worker import arguments
 from geozarr_nb.backends.workflow import manifest
 from geozarr_nb.errors import InvalidRequest, ProductDenied
 from geozarr_nb.request import Request
@@ -167,7 +167,7 @@ def test_an_item_in_memory_leads_them_nowhere(other: WebServer, monkeypatch: pyt
         assert found.store.sizes(["a/data/0.0"])
         request = Request.of(found, "s3://bucket/out.zarr", groups=["/a"], settings=Settings())
         assert request.asked == ""
-        assert "--asked=" in _arguments(Request.from_json(request.to_json()), _Folder())  # type: ignore[arg-type]
+        assert "--asked=" in arguments(Request.from_json(request.to_json()), _Folder())  # type: ignore[arg-type]
         values = {
             one["name"]: one["value"]
             for one in manifest(request, "j", 1, Settings(), 1)["spec"]["arguments"]["parameters"]
