@@ -78,8 +78,12 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InvalidRequest
-        It is below a working directory that was removed.
+        It has a NUL, or is below a working directory that was removed.
     """
+    if "\0" in os.fspath(path):
+        raise InvalidRequest(
+            "no path has a NUL in it", given=printable(os.fspath(path))[:200], remedy="correct the path"
+        )
     found = Path(os.path.expanduser(path))  # noqa: PTH111  pathlib's raises where an account has no home
     try:
         return found.absolute()

@@ -122,8 +122,6 @@ def _flaw(path: Path) -> str | None:
         name, whole = len(os.fsencode(path.name)), len(os.fsencode(path))
     except UnicodeEncodeError:
         return "it is no text"
-    if "\0" in str(path):
-        return "it has a NUL"
     beside = len(_LONGEST_BESIDE)
     if longest > LONGEST_PART or name + beside > LONGEST_PART or whole + beside >= LONGEST_KEY:
         return "it is too long, or what lies beside it would be"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import geozarr_nb as gz
 from geozarr_nb.backends.folder import StateFolder
 from geozarr_nb.backends.local import LocalBackend
 from geozarr_nb.request import Request as Asked
@@ -19,7 +20,6 @@ from geozarr_runner.publish import output_path, publish, workspace
 from runner.tests.support import write_store, write_terrain
 
 REFUSED = [
-    "a\0b.zarr",
     "\ud800.zarr",
     "n" * 246,
     "é" * 123,
@@ -36,6 +36,12 @@ REFUSED = [
 def test_a_name_that_cannot_be_one(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="cannot have this name"):
         output_path(f"{tmp_path}/{name}")
+
+
+def test_a_nul_is_in_no_path(tmp_path: Path) -> None:
+    for call in (gz.open, gz.inspect, gz.preview, output_path):
+        with pytest.raises(InvalidRequest, match="NUL"):
+            call(f"{tmp_path}/a\0b.zarr")
 
 
 @pytest.mark.parametrize("name", ["-rf", "a\nb.zarr", "a b'\"`$HOME.zarr", "e\u0301.zarr", "\udc80.zarr", "n" * 241])
