@@ -110,7 +110,7 @@ def parse(line: str) -> Event | None:
 def _is_whole(kind: str, fields: Mapping[str, Any]) -> bool:
     """Return whether an event has the fields that its readers count on: logs may be made by anybody."""
     needed = _NEEDED.get(kind, {})
-    if kind == "stage" and fields.get("state") == "finished":
+    if kind == "stage" and (fields.get("state") == "finished" or fields.get("seconds") is not None):
         needed = {**needed, "seconds": _NUMBER}
     if not all(_fits(fields.get(name), types) for name, types in needed.items()):
         return False
