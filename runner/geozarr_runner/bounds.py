@@ -14,6 +14,7 @@ LARGEST_OBJECT = 1 << 31  # what a codec can decode at once; larger objects are 
 LARGEST_UNCOUNTED = 10_000_000
 BYTES_OF_A_VALUE = 10  # at least, on average: one of three bytes takes eighty in memory
 SECONDS_FOR_A_DOCUMENT = 300.0  # with all tries; what comes drop by drop is given up
+SLOWEST = 1000  # bytes a second of one connection: who sends less has no wish to come to an end
 # How files begin that are given in a product's place.
 _SIGNATURES = {
     b"<!doctype html": "an HTML page",
@@ -51,6 +52,11 @@ def largest_document() -> int:
             f"{VARIABLE} is no number of bytes above 0", given=text[:50], remedy=f"{VARIABLE}={LARGEST_DOCUMENT}, say"
         )
     return int(text)
+
+
+def seconds_for(size: int) -> float:
+    """Return how long one request for a stored object of some bytes may take."""
+    return SECONDS_FOR_A_DOCUMENT + size / SLOWEST
 
 
 def is_document(path: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fsspec.callbacks import Callback
 
-from geozarr_runner.bounds import LARGEST_OBJECT
+from geozarr_runner.bounds import LARGEST_OBJECT, seconds_for
 from geozarr_runner.errors import ProductBroken
 from geozarr_runner.store import Store, in_bounds
 
@@ -91,7 +91,7 @@ async def _whole(
         return came
 
     try:
-        return await store.retried(fetch, key)
+        return await store.retried(fetch, key, seconds_for(most if size is None else size))
     finally:
         arriving.unlink(missing_ok=True)
 
@@ -115,7 +115,7 @@ def _pieces(
             return block
 
         try:
-            block = await store.retried(fetch, key)
+            block = await store.retried(fetch, key, seconds_for(end - start))
             with arriving.open("r+b") as file:
                 _write(file.fileno(), block, start)
         except BaseException:

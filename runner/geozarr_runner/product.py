@@ -25,7 +25,7 @@ import numpy as np
 
 from geozarr_runner import crs, html, metadata
 from geozarr_runner.addresses import local_path, named, redact, said_place
-from geozarr_runner.bounds import from_json
+from geozarr_runner.bounds import from_json, seconds_for
 from geozarr_runner.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable
 from geozarr_runner.events import human_bytes
 from geozarr_runner.keys import flaw
@@ -613,7 +613,7 @@ def _distant_names(store: Store, path: str) -> set[str]:
         return entries
 
     start = f"{folder.partition('?')[0].rstrip('/')}/"
-    listed = [str(entry).rstrip("/") for entry in store.run(store.retried(listing, path))]
+    listed = [str(entry).rstrip("/") for entry in store.run(store.retried(listing, path, seconds_for(0)))]
     return {entry.removeprefix(start) for entry in listed if entry.startswith(start)}
 
 

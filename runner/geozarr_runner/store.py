@@ -285,7 +285,7 @@ class Store:
                 size = answer.get("size")
                 return key, size if size is None or size >= 0 else None
 
-            return await self.retried(info, key)
+            return await self.retried(info, key, bounds.seconds_for(0))
 
         for part in batched(keys, ASKED_AT_ONCE):
             answers = self.run(in_bounds([partial(one, key) for key in part], progress))
@@ -326,7 +326,7 @@ class Store:
                 answer.raise_for_status()
                 return bool(answer.status == 206)  # one that does not sends the whole, which is left unread
 
-        return self.run(self.retried(ask, key))
+        return self.run(self.retried(ask, key, bounds.seconds_for(0)))
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -363,8 +363,16 @@ class Store:
                 ended.wait(SECONDS_TO_END)
             raise
 
-    async def retried[T](self, call: Callable[[], Coroutine[Any, Any, T]], key: str) -> T:
-        """Return what a request gives, tried again while that may help; `key` names the object in errors."""
+    async def retried[T](self, call: Callable[[], Coroutine[Any, Any, T]], key: str, seconds: float | None = None) -> T:
+        """Return what a request gives, tried again while that may help.
+
+        Parameters
+        ----------
+        key
+            Names the object in errors.
+        seconds
+            How long one try may take: a server that sends something now and then is never silent.
+        """
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception(_may_get_better),
@@ -373,7 +381,9 @@ class Store:
                 reraise=True,
             ):
                 with attempt:
-                    return await call()
+                    if seconds is None:
+                        return await call()
+                    return await _in_time(call, seconds)
         except GeozarrError:
             raise
         except Exception as error:
@@ -508,6 +518,16 @@ def _close_session(filesystem: Any) -> None:
 def _lists_sizes(filesystem: Any) -> bool:
     protocols = filesystem.protocol if isinstance(filesystem.protocol, tuple | list) else (filesystem.protocol,)
     return not {"http", "https"} & set(protocols)
+
+
+async def _in_time[T](call: Callable[[], Coroutine[Any, Any, T]], seconds: float) -> T:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await call()
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise ConnectionError(f"it did not come to its end within {seconds:g} s") from error
 
 
 async def in_bounds[T](

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
+from functools import partial
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken
-from geozarr_runner import web
+from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable
+from geozarr_runner import bounds, web
 from geozarr_runner.bounds import from_json
+from geozarr_runner.download import download
 from geozarr_runner.product import open_product
 from geozarr_runner.store import Store
 from tests.hostile.support import bounded
@@ -85,6 +89,35 @@ def test_a_page_lists_so_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
         with WebServer({"/p.zarr/zarr.json": GROUP, "/p.zarr": page}) as server, pytest.raises(GeozarrError) as raised:
             open_product(f"{server.url}/p.zarr")
         assert type(raised.value).__name__ == ends
+
+
+def now_and_then(server: WebServer, body: bytes = b"") -> Any:
+    """Return an answer that begins, and never ends, without being silent."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if body:
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+        while not server.ended:
+            handler.wfile.write(body or b"HTTP/1.1 100 Continue\r\n\r\n")
+            handler.wfile.flush()
+
+    return answer
+
+
+@pytest.mark.parametrize("body", [b"", b"x"])
+def test_a_stored_object_that_never_ends_is_given_up(
+    body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "attempts", 1)
+    monkeypatch.setattr(bounds, "SECONDS_FOR_A_DOCUMENT", 0.3)
+    monkeypatch.setattr(bounds, "SLOWEST", 10**12)
+    with WebServer() as server:
+        server.replies["/p.zarr/a"] = now_and_then(server, body)
+        store = Store(f"{server.url}/p.zarr")
+        ask = partial(download, store, {"a": tmp_path / "a"}, {"a": None}, lambda count: None)
+        with pytest.raises(ProductUnreachable, match="did not come to its end"):
+            _ = ask() if body else store.sizes(["a"])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("value", ["[],", "{},", "[[]],"])
