@@ -6,6 +6,7 @@ in a pod of the cluster, is found in that pod's own volumes.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -135,6 +136,10 @@ class Mount:
                 size = os.fstat(file.fileno()).st_size
                 file.seek(max(size + start, 0) if start < 0 else start)
                 return file.read(-1 if stop is None else max(min(stop, size) - start, 0))
+        except FileNotFoundError as error:
+            if place.is_dir():  # which `Tree` opens as little
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place)) from error
+            raise
         except PermissionError as error:
             raise _denied(place) from error
 
