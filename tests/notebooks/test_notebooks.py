@@ -42,7 +42,9 @@ def run(path: Path, scratch: Path, settings: dict[str, str]) -> None:
     environ |= {"TMPDIR": str(scratch / "tmp"), "GEOZARR_STATE_DIR": str(scratch / "state"), **settings}
     options = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", SANITISE]
     limits = [f"--nbval-cell-timeout={SECONDS_A_CELL}", "-p", "no:cacheprovider", "-p", "no:timeout", "-q"]
-    command = [sys.executable, "-m", "pytest", *options, *limits, "--rootdir", path.parent, "-c", os.devnull, path]
+    command = [sys.executable, "-m", "pytest", *options, *limits, "--rootdir", path.parent, "-c", os.devnull]
+    # A conftest of the repository would take the settings away again.
+    command += ["--confcutdir", path.parent, path]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert f"{len(code_cells(read(path)))} passed" in done.stdout
