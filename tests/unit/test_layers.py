@@ -28,7 +28,19 @@ LAYERS: tuple[frozenset[str], ...] = (
 )
 WIDGETS_MAY_USE = frozenset({"", "job", "jobset", "rate", "widgets"})
 BACKEND_DETAILS = frozenset(
-    {"argo", "digest", "environ", "folder", "local", "outcome", "processes", "reasons", "runlog", "worker", "workflow"}
+    {
+        "argo",
+        "digest",
+        "environ",
+        "folder",
+        "local",
+        "outcome",
+        "processes",
+        "reasons",
+        "runlog",
+        "worker",
+        "workflow",
+    }
 )
 
 
