@@ -139,6 +139,9 @@ class Watch:
             self._heard()
             thing = change["object"]
             self._version = thing["metadata"]["resourceVersion"]
+            known = self._objects.get(_name(thing))
+            if known is not None and _version(thing) < _version(known):
+                return  # said of what a caller has changed meanwhile, and put here: that is told later
             match change["type"]:
                 case "ADDED" | "MODIFIED":
                     self._keep(thing)

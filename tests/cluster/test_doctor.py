@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from tests.cluster.support import Namespace
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
-QUICK = 2.0
 
 
 @pytest.fixture
@@ -26,14 +24,11 @@ def settings(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> dict[str,
 
 
 def test_a_healthy_cluster(settings: dict[str, str]) -> None:
-    start = time.monotonic()
     diagnosis = gz.doctor()
-    seconds = time.monotonic() - start
     assert diagnosis.ok, diagnosis
     # The tests' own template asks for less than the repository's.
     differing = [each.name for each in diagnosis.findings if each.verdict != "ok"]
     assert differing in ([], ["template"]), diagnosis
-    assert seconds < QUICK
 
 
 def test_in_a_shell(settings: dict[str, str]) -> None:

@@ -213,6 +213,20 @@ class TestWatch:
         watch.put(thing("b", 13))
         assert self.names(watch) == {"a": "12", "b": "13"}
 
+    def test_what_was_put_is_not_taken_back_by_what_is_told_late(self, api: Api, server: ApiServer) -> None:
+        is_put, is_told = threading.Event(), threading.Event()
+        late = [change("MODIFIED", thing("a", 12)), change("DELETED", thing("b", 13)), change("ADDED", thing("c", 14))]
+        server.on(LIST, listing(10, thing("a", 9), thing("b", 8)))
+        server.on(WATCH, watching([], then=is_put.wait), watching(late), watching([], then=is_told.wait))
+        watch = Watch(api, WORKFLOWS, LABELS)
+        watch.objects()
+        watch.put(thing("a", 20))
+        watch.put(thing("b", 21))  # made anew
+        is_put.set()
+        until(lambda: "c" in self.names(watch))
+        is_told.set()
+        assert self.names(watch) == {"a": "20", "b": "21", "c": "14"}
+
     def test_silence_is_told_and_ends(self, api: Api, server: ApiServer) -> None:
         back = threading.Event()
         server.on(LIST, listing(10, thing("a", 9)))
