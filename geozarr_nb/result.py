@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geozarr_nb.cluster.volume import SCHEME, neighbours, resolve
 from geozarr_runner import crs
 from geozarr_runner.addresses import redact
+from geozarr_runner.bounds import LARGEST_OBJECT, MOST_OBJECTS
 from geozarr_runner.errors import InvalidRequest, ProductBroken
 from geozarr_runner.events import human_bytes
 from geozarr_runner.spelling import literal
@@ -42,9 +43,7 @@ RASTER_DIMENSIONS = 2
 METADATA = ("zarr.json", ".zmetadata", ".zgroup")
 # What others wrote says how large it is; nothing that it says is believed beyond these.
 MOST_NODES = 20_000
-MOST_OBJECTS = 10_000_000
 MOST_ALONG_A_DIMENSION = 1_000_000
-LARGEST_CHUNK = 2**31  # bytes; Blosc makes none that is larger
 MOST_READ_AT_ONCE = 100_000_000  # bytes of an array that is read when its group is opened
 CONVERT_AGAIN = "convert it again, with if_exists='overwrite'"
 
@@ -425,7 +424,7 @@ def _check(array: zarr.Array[Any], name: str, place: str) -> None:
         wrong = "its scale_factor and add_offset are no numbers"
     elif math.prod(objects) > MOST_OBJECTS or max(objects, default=0) > MOST_ALONG_A_DIMENSION:
         wrong = f"it says that it has {' x '.join(map(str, objects))} chunks"
-    elif chunk > LARGEST_CHUNK:
+    elif chunk > LARGEST_OBJECT:
         wrong = f"it says that each of its chunks has {human_bytes(chunk)}"
     elif read > MOST_READ_AT_ONCE:
         wrong = f"it is read when it is opened, and says that it has {human_bytes(read)}"

@@ -10,6 +10,7 @@ from geozarr_runner.errors import InvalidRequest, ProductBroken
 
 VARIABLE = "GEOZARR_MAX_METADATA"
 LARGEST_DOCUMENT = 100_000_000
+MOST_OBJECTS = 10_000_000  # of an array, or of all that is converted at once
 LARGEST_OBJECT = 1 << 31  # what a codec can decode at once; larger objects are read in parts
 LARGEST_UNCOUNTED = 10_000_000
 BYTES_OF_A_VALUE = 10  # at least, on average: one of three bytes takes eighty in memory

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from itertools import batched
 
 from geozarr_runner import html
+from geozarr_runner.bounds import MOST_OBJECTS
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.events import human_bytes
 from geozarr_runner.groups import report
 from geozarr_runner.layout import NOT_COPIED, Written, written
 from geozarr_runner.memory import memory_needed
-from geozarr_runner.metadata import MOST_OBJECTS, figure
+from geozarr_runner.metadata import figure
 from geozarr_runner.product import Array, Product
 from geozarr_runner.profiles import check_packed, profile_of
 from geozarr_runner.store import ASKED_AT_ONCE, Store

@@ -15,10 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from geozarr_runner.bounds import LARGEST_OBJECT
+from geozarr_runner.bounds import LARGEST_OBJECT, MOST_OBJECTS
 from geozarr_runner.keys import flaw
 
-MOST_OBJECTS = 10_000_000
 MOST_BYTES = 2**63 - 1
 MOST_DIMENSIONS = 64  # numpy's own bound
 LARGEST_VALUE = 1_000_000  # bytes of one value

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from geozarr_runner import product as product_module
+from geozarr_runner.bounds import MOST_OBJECTS
 from geozarr_runner.errors import GroupsMissing, InvalidRequest, ProductBroken
 from geozarr_runner.estimate import FEW, estimate
 from geozarr_runner.events import Reporter
 from geozarr_runner.groups import report
-from geozarr_runner.metadata import MOST_OBJECTS
 from geozarr_runner.preflight import Plan, Request, preflight
 from geozarr_runner.product import LOOKED_AT, Array, Product, open_product
 from geozarr_runner.stage import make_view
