@@ -139,16 +139,18 @@ class Watch:
             self._heard()
             thing = change["object"]
             self._version = thing["metadata"]["resourceVersion"]
-            known = self._objects.get(_name(thing))
-            if known is not None and _version(thing) < _version(known):
-                return  # said of what a caller has changed meanwhile, and put here: that is told later
             match change["type"]:
-                case "ADDED" | "MODIFIED":
+                case "ADDED" | "MODIFIED" if not self._is_outdated(thing):
                     self._keep(thing)
-                case "DELETED":
+                case "DELETED" if not self._is_outdated(thing):
                     if self._objects.pop(_name(thing), None) is not None:
                         self._count += 1
                         self._changed.notify_all()
+
+    def _is_outdated(self, thing: Object) -> bool:
+        """Return whether a caller has put what became of an object since."""
+        known = self._objects.get(_name(thing))
+        return known is not None and _version(thing) < _version(known)
 
     def _keep(self, thing: Object) -> None:
         self._objects[_name(thing)] = thing

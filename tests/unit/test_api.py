@@ -215,9 +215,15 @@ class TestWatch:
 
     def test_what_was_put_is_not_taken_back_by_what_is_told_late(self, api: Api, server: ApiServer) -> None:
         is_put, is_told = threading.Event(), threading.Event()
-        late = [change("MODIFIED", thing("a", 12)), change("DELETED", thing("b", 13)), change("ADDED", thing("c", 14))]
+        late = [change("MODIFIED", thing("a", 12)), change("DELETED", thing("b", 13))]
+        bookmark = change("BOOKMARK", {"metadata": {"resourceVersion": "14"}})  # it has no name
         server.on(LIST, listing(10, thing("a", 9), thing("b", 8)))
-        server.on(WATCH, watching([], then=is_put.wait), watching(late), watching([], then=is_told.wait))
+        server.on(
+            WATCH,
+            watching([], then=is_put.wait),
+            watching([*late, bookmark, change("ADDED", thing("c", 15))]),
+            watching([], then=is_told.wait),
+        )
         watch = Watch(api, WORKFLOWS, LABELS)
         watch.objects()
         watch.put(thing("a", 20))
@@ -225,7 +231,7 @@ class TestWatch:
         is_put.set()
         until(lambda: "c" in self.names(watch))
         is_told.set()
-        assert self.names(watch) == {"a": "20", "b": "21", "c": "14"}
+        assert self.names(watch) == {"a": "20", "b": "21", "c": "15"}
 
     def test_silence_is_told_and_ends(self, api: Api, server: ApiServer) -> None:
         back = threading.Event()
