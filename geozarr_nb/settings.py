@@ -58,7 +58,6 @@ from types import MappingProxyType
 from typing import Any
 
 from geozarr_nb.errors import InvalidRequest
-from geozarr_runner.addresses import expanded
 
 PARAMETERS = ("stac_url", "output_zarr", "groups", "validate_groups")
 TEMPLATE_PARAMETERS = (
@@ -198,6 +197,8 @@ def default_state_dir() -> Path:
 def params_path(environ: Mapping[str, str]) -> Path:
     """Return the params.json that counts."""
     if named := environ.get("GEOZARR_PARAMS"):
+        from geozarr_runner.addresses import expanded
+
         path = expanded(named)
         if not path.is_file():
             raise InvalidRequest(
@@ -214,6 +215,8 @@ def params_path(environ: Mapping[str, str]) -> Path:
 
 
 def _here() -> Path:
+    from geozarr_runner.addresses import expanded
+
     return expanded("params.json")
 
 
@@ -318,6 +321,8 @@ def _boolean(value: str, origin: str) -> bool:
 def _folder(value: str, origin: str) -> Path:
     if not value.strip():
         raise InvalidRequest(f"{origin} is empty", remedy=f"unset {origin}, or name a folder")
+    from geozarr_runner.addresses import expanded
+
     return expanded(value)
 
 

@@ -53,23 +53,13 @@ def local_path(url: str) -> Path | None:
     Raises
     ------
     InvalidRequest
-        No file can have this path, or the working directory, in which it begins, was removed.
+        As `expanded`.
     """
     if url.startswith("file://"):
         url = url.removeprefix("file://")
     elif "://" in url or "::" in url:
         return None
-    try:
-        path = expanded(url)
-        if b"\0" in os.fsencode(path):
-            raise ValueError("it has a NUL")
-    except ValueError as error:
-        raise InvalidRequest(
-            "no file can have this path",
-            given=printable(redact(url))[:300],
-            remedy="give the path as the folder shows it",
-        ) from error
-    return path
+    return expanded(url)
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -78,12 +68,20 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InvalidRequest
-        It has a NUL, or is below a working directory that was removed.
+        It has a NUL or is no text, or is below a working directory that was removed.
     """
     if "\0" in os.fspath(path):
         raise InvalidRequest(
             "no path has a NUL in it", given=printable(os.fspath(path))[:200], remedy="correct the path"
         )
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            "a file cannot have this name: it is no text",
+            given=printable(os.fspath(path))[:200],
+            remedy="correct the path",
+        ) from error
     found = Path(os.path.expanduser(path))  # noqa: PTH111  pathlib's raises where an account has no home
     try:
         return found.absolute()

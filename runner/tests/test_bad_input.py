@@ -346,7 +346,7 @@ def a_folder_where_nobody_can_write(at: Scene) -> Arguments:
     return [at.product, "/proc/self/out.zarr"]
 
 
-@case("storage-failed", 6, "too long")
+@case("invalid-request", 2, "too long")
 def a_name_too_long(at: Scene) -> Arguments:
     return [at.product, at.folder / ("a" * 300) / "out.zarr"]
 

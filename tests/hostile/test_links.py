@@ -420,7 +420,7 @@ def test_what_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         open_product(tmp_path / "dem.zarr")
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/p.zarr", "a\0b"])
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/p.zarr"])
 def test_what_cannot_be_a_path_is_not_there(name: str) -> None:
     with pytest.raises(ProductNotFound):
         open_product(name)

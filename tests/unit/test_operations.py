@@ -59,7 +59,7 @@ def test_what_kubernetes_is_given_is_yaml() -> None:
         for block in re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
         for one in yaml.safe_load_all(block)
     ]
-    assert found == ["ResourceQuota", "LimitRange", "CronJob"]
+    assert found == ["ResourceQuota", "LimitRange", "CronJob", "ConfigMap"]
 
 
 def test_only_what_is_old_is_swept(tmp_path: Path) -> None:
