@@ -365,12 +365,13 @@ def interrupt_a_wait(shell: Shell, address: str) -> None:
 
 
 def test_submit_returns_at_once(shell: Shell) -> None:
-    said = shell.run("submit", shell.source, shell.output("later"), "--groups", GROUP).stdout
-    name = shell.job_of("/later.zarr", "Pending", "Running")
-    assert f"geozarr-nb wait {name}" in said
-    joined = shell.json("submit", shell.source, shell.output("later"), "--groups", GROUP)
-    assert joined["name"] == name, "the same request joins its job"
-    shell.run("cancel", name)
+    with shell.place.held_product() as address:  # a quick one would have ended before it can be joined
+        said = shell.run("submit", address, shell.output("later"), "--groups", GROUP).stdout
+        name = shell.job_of("/later.zarr", "Pending", "Running")
+        assert f"geozarr-nb wait {name}" in said
+        joined = shell.json("submit", address, shell.output("later"), "--groups", GROUP)
+        assert joined["name"] == name, "the same request joins its job"
+        shell.run("cancel", name)
 
 
 def test_table_in_a_terminal(shell: Shell, converted: str) -> None:
