@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+
+import pytest
 
 # Those with which a person speaks to the tests themselves; `KUBECONFIG` names the cluster that they may use.
 OF_TESTS = (
@@ -19,3 +23,12 @@ for name in [name for name in os.environ if name.startswith(OF_WHAT_IS_TESTED) a
     del os.environ[name]
 # Files in a home folder say the same as variables do. This comes before fsspec is imported, which then reads its own.
 os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "FSSPEC_CONFIG_DIR"), os.devnull)
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """Give back the process's signals, which the runner's `main` takes over."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -71,15 +70,6 @@ def good(s2: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def server(products: Path, s2: Path) -> Iterator[ProductServer]:
     with ProductServer(products) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def signal_handlers() -> Iterator[None]:
-    """`main` takes over the process's signals: give them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
