@@ -11,7 +11,6 @@ Here every group is opened for itself, and overviews take the place of the nativ
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import unicodedata
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geozarr_nb.cluster.volume import SCHEME, neighbours, resolve
 from geozarr_runner import crs
 from geozarr_runner.addresses import redact
-from geozarr_runner.bounds import LARGEST_OBJECT, MOST_OBJECTS
+from geozarr_runner.bounds import LARGEST_OBJECT, MOST_OBJECTS, from_json
 from geozarr_runner.errors import InvalidRequest, ProductBroken
 from geozarr_runner.events import human_bytes
 from geozarr_runner.spelling import literal
@@ -373,7 +372,7 @@ def _read_groups(url: str) -> dict[str, zarr.Group]:
 
 def _count_nodes(metadata: bytes, address: str) -> None:
     """Refuse a store with more groups and arrays than anybody would open at once."""
-    document = json.loads(metadata)
+    document = from_json(metadata)
     if not isinstance(document, dict):
         raise ValueError("it is no JSON object")
     listed = document.get("consolidated_metadata") if "zarr_format" in document else document

@@ -116,12 +116,9 @@ def output_path(output: str | os.PathLike[str]) -> Path:
 
 
 def _flaw(path: Path) -> str | None:
-    """Return why nothing can have a name, or no output can; None where one can."""
-    try:
-        longest = max(len(os.fsencode(part)) for part in path.parts)
-        name, whole = len(os.fsencode(path.name)), len(os.fsencode(path))
-    except UnicodeEncodeError:
-        return "it is no text"
+    """Return why no output can have a name; None where one can."""
+    longest = max(len(os.fsencode(part)) for part in path.parts)
+    name, whole = len(os.fsencode(path.name)), len(os.fsencode(path))
     beside = len(_LONGEST_BESIDE)
     if longest > LONGEST_PART or name + beside > LONGEST_PART or whole + beside >= LONGEST_KEY:
         return "it is too long, or what lies beside it would be"
