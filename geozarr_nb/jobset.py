@@ -217,8 +217,8 @@ class JobSet(Sequence[Job | Refused]):
     def cancel(self) -> JobSet:
         """End every job that has not finished; those that wait first, so that none takes another's place."""
         states = [(entry, state) for entry, state in self._states() if state is not None and not state.is_finished]
-        for entry, _ in sorted(states, key=lambda pair: pair[1].status != "Pending"):
-            self._backend.cancel(entry.name)
+        states.sort(key=lambda pair: pair[1].status != "Pending")
+        self._backend.cancel(*(entry.name for entry, _ in states))
         return self
 
     def _states(self) -> list[tuple[Job | Refused, JobState | None]]:

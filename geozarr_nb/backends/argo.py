@@ -168,29 +168,14 @@ class ArgoBackend:
         _, events, cursor = self._since(name, cursor)
         return events, cursor
 
-    def cancel(self, name: str) -> None:
-        """See `Backend.cancel`."""
-        attempt = self._existing(name)
-        if self._is_over(attempt):
-            return
-        self._workflows.put(self._api.patch(WORKFLOWS, attempt.name, ENDED))
-        deadline = time.monotonic() + SECONDS_TO_END
-        helped = False
-        while pods := self._running_pods(attempt.name):
-            now = time.monotonic()
-            if now > deadline:
-                raise ClusterError(
-                    f"{name} is being ended, and its pod still runs after {SECONDS_TO_END:.0f} s",
-                    given=", ".join(pods),
-                    remedy=f"kubectl -n {self._api.namespace} delete pod {' '.join(pods)} --force",
-                )
-            if not helped and now > deadline - SECONDS_TO_END + SECONDS_FOR_THE_CONTROLLER:
-                # The controller is away, or slow: a pod that is deleted is asked to end in the same way.
-                for pod in pods:
-                    self._api.delete(PODS, pod)
-                helped = True
-            time.sleep(0.3)
-        self._until_ended(attempt.name)
+    def cancel(self, *names: str) -> None:
+        """See `Backend.cancel`; all are told to end before the first is waited for."""
+        attempts = [attempt for attempt in map(self._existing, names) if not self._is_over(attempt)]
+        for attempt in attempts:
+            self._workflows.put(self._api.patch(WORKFLOWS, attempt.name, ENDED))
+        start = time.monotonic()
+        for attempt in attempts:
+            self._until_ended(attempt, start)
 
     def retry(self, name: str, request: Request | None = None) -> None:
         """See `Backend.retry`."""
@@ -536,16 +521,37 @@ class ArgoBackend:
         running = (pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"))
         return [str(pod["metadata"]["name"]) for pod in running]
 
-    def _until_ended(self, workflow: str) -> None:
-        """Wait until the controller has taken note; without one, what never began has ended all the same."""
-        deadline = time.monotonic() + SECONDS_FOR_THE_CONTROLLER
-        while time.monotonic() < deadline:
-            thing = self._api.find(WORKFLOWS, workflow)
-            if thing is None or self._has_ended(Attempt.of(thing)):
+    def _until_ended(self, attempt: Attempt, start: float) -> None:
+        """Wait until no pod of it runs and the controller has taken note, which may be about to make one.
+
+        Without a controller what never began has ended all the same.
+
+        Parameters
+        ----------
+        start
+            When it was told to end, by the monotonic clock.
+        """
+        helped = False
+        while True:
+            pods, waited = self._running_pods(attempt.name), time.monotonic() - start
+            thing = self._api.find(WORKFLOWS, attempt.name)
+            noted = thing is None or Attempt.of(thing).has_ended
+            if not pods and (noted or waited > SECONDS_FOR_THE_CONTROLLER):
                 if thing is not None:
                     self._workflows.put(thing)
                 return
-            time.sleep(0.2)
+            if waited > SECONDS_TO_END:
+                raise ClusterError(
+                    f"{attempt.job} is being ended, and its pod still runs after {SECONDS_TO_END:.0f} s",
+                    given=", ".join(pods),
+                    remedy=f"kubectl -n {self._api.namespace} delete pod {' '.join(pods)} --force",
+                )
+            if pods and not helped and waited > SECONDS_FOR_THE_CONTROLLER:
+                # The controller is away, or slow: a pod that is deleted is asked to end in the same way.
+                for pod in pods:
+                    self._api.delete(PODS, pod)
+                helped = True
+            time.sleep(0.3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,8 +226,8 @@ class Backend(Protocol):
     def log(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
         """Return the same as `events` with the converter's own lines (type "log") among them."""
 
-    def cancel(self, name: str) -> None:
-        """End a job and everything it started; returns when nothing of it runs any more.
+    def cancel(self, *names: str) -> None:
+        """End jobs and everything they started; returns when nothing of them runs any more.
 
         A job that waits never starts. What was half-written is removed. For a job that has finished nothing happens.
 

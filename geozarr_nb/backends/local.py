@@ -155,8 +155,12 @@ class LocalBackend:
         """See `Backend.log`."""
         return self._read(name, "log.jsonl", cursor)
 
-    def cancel(self, name: str) -> None:
+    def cancel(self, *names: str) -> None:
         """See `Backend.cancel`."""
+        for name in names:
+            self._cancel(name)
+
+    def _cancel(self, name: str) -> None:
         job = self._folders.job(name)
         with self._reading():
             state = self._state(self._existing(name))

@@ -28,6 +28,7 @@ class MemoryCluster:
         self.objects[TEMPLATES] = {"geozarr-convert": manifests.template()}
         self.objects[CLAIMS] = {"geozarr-pvc": {"metadata": {"name": "geozarr-pvc"}}}
         self._changes: dict[Kind, queue.Queue[Object | None]] = {WORKFLOWS: queue.Queue(), PODS: queue.Queue()}
+        self.has_controller = True
         self._version = 0
         self._made = 0
 
@@ -62,6 +63,8 @@ class MemoryCluster:
     def patch(self, kind: Kind, name: str, change: Object) -> Object:
         with self._asked(f"patch {kind.plural}"):
             thing = _merged(self._there(kind, name), change)
+            if self.has_controller and thing["spec"].get("shutdown"):
+                thing.setdefault("status", {})["phase"] = "Failed"
             self._keep(kind, thing, "MODIFIED")
         return deepcopy(thing)
 

@@ -12,7 +12,7 @@ from geozarr_nb.backends import argo
 from geozarr_nb.backends.argo import ArgoBackend
 from geozarr_nb.backends.reasons import Reasons
 from geozarr_nb.backends.workflow import input_secret
-from geozarr_nb.cluster.api import SECRETS, TEMPLATES, WORKFLOWS
+from geozarr_nb.cluster.api import PODS, SECRETS, TEMPLATES, WORKFLOWS
 from geozarr_nb.errors import ClusterDenied, ClusterRefused, ClusterUnreachable, InvalidRequest
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
@@ -218,7 +218,35 @@ def test_what_was_left_behind_is_ended_by_the_next_attempt(
     assert (state.attempt, state.status) == (2, "Pending")
 
 
-def test_what_waits_for_its_address_can_be_cancelled(cluster: MemoryCluster, backend: ArgoBackend) -> None:
+def test_several_are_told_to_end_before_one_is_waited_for(cluster: MemoryCluster, backend: ArgoBackend) -> None:
+    names = [backend.submit(request(number)) for number in range(3)]
+    cluster.asked.clear()
+    backend.cancel(*names)
+    assert cluster.asked[:3] == ["patch workflows"] * 3
+    assert {backend.get(name).reason for name in names} == {"it was cancelled"}
+
+
+def test_a_pod_that_the_controller_was_about_to_make_is_waited_for(
+    cluster: MemoryCluster, backend: ArgoBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argo, "SECONDS_FOR_THE_CONTROLLER", 0.5)
+    cluster.has_controller = False
+    name = backend.submit(request())
+    pod = {
+        "metadata": {"name": f"{name}-pod", "labels": {"workflows.argoproj.io/workflow": name}, "resourceVersion": "1"},
+        "status": {"phase": "Pending"},
+    }
+    cluster.faults["patch workflows"] = lambda: cluster.objects[PODS].update({f"{name}-pod": pod})
+    backend.cancel(name)
+    assert cluster.objects[PODS] == {}
+    assert "delete pods" in cluster.asked
+
+
+def test_what_waits_for_its_address_can_be_cancelled(
+    cluster: MemoryCluster, backend: ArgoBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(argo, "SECONDS_FOR_THE_CONTROLLER", 0.5)
+    cluster.has_controller = False
     name = left_behind(cluster, backend)
     backend.cancel(name)
     spec = cluster.objects[WORKFLOWS][name]["spec"]
