@@ -62,7 +62,7 @@ def test_any_other(terrain: Path, texts: Path) -> None:
 
 def test_options_come_last() -> None:
     call = Call(("/a",), ("--flag",))
-    assert build_argv("c", "i", "o", call, dask_cluster=True, verbose=True) == [
+    assert build_argv("c", "i", "o", call, {"dask_cluster": True, "verbose": True, "archive": True}) == [
         *("c", "convert", "i", "o", "--groups", "/a", "--flag", "--dask-cluster", "--verbose")
     ]
     assert build_argv("c", "i", "o", Call(())) == ["c", "convert", "i", "o"]
