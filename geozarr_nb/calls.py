@@ -19,7 +19,7 @@ from geozarr_nb.jobset import JobSet, Refused, SetFile, label_of
 from geozarr_nb.pods import JOB_ARGUMENTS, PODS, JobArguments
 from geozarr_nb.request import Request, check_groups, open_source, request_for
 from geozarr_nb.settings import Settings
-from geozarr_runner.spec import ARGUMENTS, Arguments, Groups, ResultOptions, refuse_unknown, signed
+from geozarr_runner.spec import ARGUMENTS, RESULT, Arguments, Groups, ResultOptions, refuse_unknown, signed
 
 if TYPE_CHECKING:
     import pystac
@@ -107,6 +107,7 @@ def estimate(source: Source | None = None, groups: Groups | None = None, **optio
     """
     from geozarr_runner.estimate import estimate as estimate_product
 
+    refuse_unknown(options, RESULT, "geozarr_nb.estimate")
     settings = Settings.load()
     wanted = settings.groups if groups is None else groups
     return estimate_product(open_source(source, settings), wanted, **options)
