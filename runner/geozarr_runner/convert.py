@@ -61,7 +61,7 @@ def build_argv(
     argv = [converter, call.command, source, output]
     if call.groups:
         argv += ["--groups", *call.groups]
-    return [*argv, *call.flags, *converter_flags(options)]
+    return [*argv, *call.flags, *converter_flags(options, call.lacks)]
 
 
 class Converters:

@@ -21,7 +21,7 @@ from geozarr_runner.groups import GroupReport, report
 from geozarr_runner.names import output_name
 from geozarr_runner.product import Product, open_product
 from geozarr_runner.profiles import Call, check_options, profile_of
-from geozarr_runner.spec import RESULT, Request, of_result
+from geozarr_runner.spec import RESULT, Request, of_result, passed_on
 from geozarr_runner.text import printable
 from geozarr_runner.upload import Output, RemoteOutput, output_place
 
@@ -141,6 +141,10 @@ def preflight(
         reporter.warning("group-dropped", f"{lost} is left out: {why}", f"choose {' or '.join(near)}" if near else "")
     for sentence in found.warnings:
         reporter.warning("no-effect", sentence)
+    call = profile_of(product).call(product, found.found, options)
+    for option in passed_on(options):
+        if option.converter in call.lacks:
+            reporter.warning("no-effect", f"{option.name} has no effect: the converter has it not for this product")
     done = _look_at_output(output, product, found.found, request)
     if options["archive"]:
         archive.check_name(output, if_exists=options["if_exists"])
@@ -160,14 +164,13 @@ def preflight(
         _look_at_space(
             upload.scratch_folder(request.scratch_folder) if isinstance(output, RemoteOutput) else output.parent
         )
-    profile = profile_of(product)
     readable = _readable(product)
     return Plan(
         product=product,
         output=output,
         groups=found.found,
         report=found,
-        call=profile.call(product, found.found, options),
+        call=call,
         # The converter downloads a stored chunk once for each of its own chunks that touches it: staged, it comes once.
         narrowed=bool(found.found) or product.store.local is None or not readable,
         readable=readable,

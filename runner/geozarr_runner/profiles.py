@@ -32,11 +32,14 @@ class Call:
         Further options, as they are typed.
     command
         The one of its commands that does it.
+    lacks
+        Options of the converter that have no effect there.
     """
 
     groups: tuple[str, ...]
     flags: tuple[str, ...] = ()
     command: str = "convert"
+    lacks: tuple[str, ...] = ()
 
 
 class Profile(Protocol):
@@ -135,7 +138,8 @@ class Sentinel2(Generic):
         """Choose the layout. For the whole product the groups only count if the converter does not recognise it."""
         if options.get("packed"):
             # In this command's own default chunks, 256 pixels wide, it takes five times as long.
-            return Call((), ("--spatial-chunk", str(SPATIAL_CHUNK), "--keep-scale-offset"), "convert-s2-optimized")
+            flags = ("--spatial-chunk", str(SPATIAL_CHUNK), "--keep-scale-offset")
+            return Call((), flags, "convert-s2-optimized", lacks=("--max-retries",))
         return Call(tuple(groups), GENERIC_LAYOUT) if groups else Call(self._fit(product))
 
 
@@ -152,7 +156,7 @@ class Olci(Generic):
 
     def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> Call:
         """Let the converter recognise it."""
-        return Call(())
+        return Call((), lacks=("--max-retries",))
 
 
 class Sentinel1Grd(Generic):

@@ -14,7 +14,7 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -221,6 +221,15 @@ class Options(ResultOptions, total=False):
             assumed=False,
             parameter=True,
             converter="--verbose",
+        ),
+    ]
+    max_retries: Annotated[
+        int,
+        Option(
+            help="how often the converter tries again to read or write",
+            default=3,
+            assumed=3,
+            converter="--max-retries",
         ),
     ]
     scratch: Annotated[
@@ -551,14 +560,28 @@ def _split(groups: Groups | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def converter_flags(options: Mapping[str, Any]) -> list[str]:
-    """Return the options of the converter's command line that get a value as it is."""
+def converter_flags(options: Mapping[str, Any], lacks: Sequence[str] = ()) -> list[str]:
+    """Return what is only passed on, as the converter's command line has it.
+
+    Parameters
+    ----------
+    lacks
+        Options that this command of the converter does not have.
+    """
     flags = []
-    for name, option in OPTIONS.items():
-        value = options.get(name, option.assumed)
-        if option.converter and value != option.assumed:
-            flags += [option.converter] if option.is_truth else [option.converter, str(value)]
+    for option in passed_on(options):
+        if option.converter not in lacks:
+            flags += [option.converter] if option.is_truth else [option.converter, str(options[option.name])]
     return flags
+
+
+def passed_on(options: Mapping[str, Any]) -> list[Option]:
+    """Return the options that are only passed on to the converter and are not as it has them without."""
+    return [
+        option
+        for name, option in OPTIONS.items()
+        if option.converter and options.get(name, option.assumed) != option.assumed
+    ]
 
 
 # --- as parameters of a workflow -------------------------------------------------------------------------------------
