@@ -119,7 +119,7 @@ class ArgoBackend:
 
     def check(self, request: Request, product: Product) -> bool:
         """See `Backend.check`."""
-        memory = memory_needed(product, request.groups)
+        memory = memory_needed(product, request.groups, request.options)
         with self._mutex:
             _keep(self._memory, request.identity, memory, ESTIMATES_KEPT)
         manifest(request, request.name, 1, self._settings, 0)  # refuses what the pods could not read

@@ -22,7 +22,8 @@ from typing import IO, Any, Self, cast
 
 from geozarr_runner.credentials import without
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, ConverterMissing, StorageDenied, StorageFull
-from geozarr_runner.profiles import NO_OPTIONS, Call
+from geozarr_runner.layout import NO_OPTIONS
+from geozarr_runner.profiles import Call
 from geozarr_runner.spec import converter_flags
 
 COMMAND = "eopf-geozarr"

@@ -116,7 +116,7 @@ def estimate(product: Product, groups: Groups | None = None, **options: Unpack[R
         notes.append(f"the store does not tell the size of {untold} of {requests} objects")
     download = sum(one.size for one in found.values()) if untold < requests or not requests else None
     stored = {path: one.size for path, one in found.items() if not one.untold}
-    expected = written(product, chosen.found)
+    expected = written(product, chosen.found, wished)
     if expected is None:
         output = _of_warped(product, chosen.found, stored)
         notes.append("the size of the output depends on where the scene lies")
@@ -133,7 +133,7 @@ def estimate(product: Product, groups: Groups | None = None, **options: Unpack[R
         requests=requests,
         output_bytes=in_integers if wished["packed"] and in_integers is not None else output,
         packed_bytes=in_integers,
-        memory_bytes=memory_needed(product, chosen.found),
+        memory_bytes=memory_needed(product, chosen.found, wished),
         staging_bytes=staging,
         exact=not untold,
         notes=tuple(notes),

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 from geozarr_runner.events import human_bytes
@@ -264,6 +265,10 @@ def _flaw(packing: _Packing, content: Bytes, itemsize: int) -> str | None:
     if length > len(content):
         return f"it is cut off: it has {len(content)} bytes, and its index alone has {length}"
     start = len(content) - length if shard.at_end else 0
+    if shard.checksum:
+        said = int.from_bytes(content[start + 16 * shard.count : start + length], "little")
+        if said != google_crc32c.value(bytes(content[start : start + 16 * shard.count])):
+            return "it is cut off, or its index is damaged: the index has another checksum"
     index = np.frombuffer(content[start : start + 16 * shard.count], dtype="<u8").reshape(-1, 2)
     for offset, size in index.tolist():
         if (offset, size) == (ABSENT, ABSENT):

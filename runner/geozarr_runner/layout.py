@@ -8,12 +8,15 @@ total from here and the estimate its sizes; verification reads what was really w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from geozarr_runner.product import Array, Group, Product
 
+NO_OPTIONS: Mapping[str, Any] = {}
 SPATIAL_CHUNK = 4096
+WEB_CHUNK = 512
 SMALLEST_OVERVIEW = 256
 REFLECTANCE = "/measurements/reflectance"
 COARSER_THAN_60M = (120, 360, 720)
@@ -24,7 +27,8 @@ NOT_COPIED = ("/quality/l1c_quicklook", "/quality/l2a_quicklook")
 class Written:
     """One array that will be written: its size and that of its stored objects, in pixels.
 
-    `averaged` is the number of values that it is computed from anew, where these are not its own.
+    `averaged` is the number of values that it is computed from anew, where these are not its own. `is_shard` is true
+    where an object holds many small chunks.
     """
 
     shape: tuple[int, ...]
@@ -32,6 +36,7 @@ class Written:
     overview: bool
     source: Array
     averaged: int = 0
+    is_shard: bool = False
 
     @property
     def objects(self) -> int:
@@ -49,21 +54,26 @@ class Written:
         return math.prod(self.shape)
 
 
-def written(product: Product, groups: Sequence[str]) -> list[Written] | None:
+def written(product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> list[Written] | None:
     """Return the data arrays of the output; None where only the converter knows (warped, or chunked by a library).
 
     Parameters
     ----------
     groups
         The chosen ones; empty for the whole product.
+    options
+        Those of the request that determine the result.
     """
+    is_sharded = options.get("chunks") == "web"
     if product.kind in ("Sentinel-1 GRD", "Sentinel-3 OLCI"):
         return None
     if groups:
-        return [array for path in groups for array in _generic(product.groups[path])]
-    if product.kind.startswith("Sentinel-2"):
-        return list(_flat_sentinel2(product))
-    return None
+        arrays = [array for path in groups for array in _generic(product.groups[path], is_sharded=is_sharded)]
+    elif product.kind.startswith("Sentinel-2"):
+        arrays = list(_flat_sentinel2(product, is_sharded=is_sharded))
+    else:
+        return None
+    return [replace(array, is_shard=is_sharded) for array in arrays]
 
 
 def overview_shapes(height: int, width: int) -> Iterator[tuple[int, int]]:
@@ -74,31 +84,37 @@ def overview_shapes(height: int, width: int) -> Iterator[tuple[int, int]]:
         factor *= 2
 
 
-def _generic(group: Group) -> Iterator[Written]:
+def _generic(group: Group, *, is_sharded: bool) -> Iterator[Written]:
+    stored = _sharded if is_sharded else _aligned
     for array in group.variables:
         *bands, height, width = array.shape
-        yield Written(array.shape, _aligned(array.shape), False, array)
+        yield Written(array.shape, stored(array.shape), False, array)
         for shape in overview_shapes(height, width):
-            yield Written((*bands, *shape), _aligned((*bands, *shape)), True, array)
+            yield Written((*bands, *shape), stored((*bands, *shape)), True, array)
 
 
-def _aligned(shape: tuple[int, ...]) -> tuple[int, ...]:
-    edge = min(_divisor(shape[-1]), _divisor(shape[-2]))
+def _aligned(shape: tuple[int, ...], largest: int = SPATIAL_CHUNK) -> tuple[int, ...]:
+    edge = min(_divisor(shape[-1], largest), _divisor(shape[-2], largest))
     return (*(1 for _ in shape[:-2]), min(edge, shape[-2]), min(edge, shape[-1]))
 
 
-def _divisor(size: int) -> int:
+def _sharded(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a shard: all bands, and as many whole chunks as lie in each direction."""
+    *bands, height, width = zip(shape, _aligned(shape, WEB_CHUNK), strict=True)
+    return (*(size for size, _ in bands), *(size // chunk * chunk for size, chunk in (height, width)))
+
+
+def _divisor(size: int, largest: int) -> int:
     """Return the largest divisor not above the chunk size, if there is one above half of it."""
-    if size <= SPATIAL_CHUNK:
+    if size <= largest:
         return size
-    return next(
-        (edge for edge in range(SPATIAL_CHUNK, int(SPATIAL_CHUNK * 0.51), -1) if size % edge == 0), SPATIAL_CHUNK
-    )
+    return next((edge for edge in range(largest, int(largest * 0.51), -1) if size % edge == 0), largest)
 
 
-def _flat_sentinel2(product: Product) -> Iterator[Written]:
+def _flat_sentinel2(product: Product, *, is_sharded: bool) -> Iterator[Written]:
     def chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(min(size, SPATIAL_CHUNK) for size in shape)
+        # Each array is one shard.
+        return shape if is_sharded else tuple(min(size, SPATIAL_CHUNK) for size in shape)
 
     for path, group in product.groups.items():
         if path.startswith(NOT_COPIED):

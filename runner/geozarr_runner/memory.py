@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from geozarr_runner.layout import Written, written
+from geozarr_runner.layout import NO_OPTIONS, Written, written
 from geozarr_runner.product import Array, Product
 
 # The converter's own interpreter and libraries.
@@ -14,23 +15,32 @@ CONVERTER = 450_000_000
 READ_AT_ONCE = 128 * 2**20
 # Where the converter holds chunks, and not whole variables anyway, larger ones are read in parts all the same.
 LARGEST_READ = 2 * READ_AT_ONCE
+# For each pixel of an array that is one shard: the converter encodes it as a whole.
+BYTES_OF_A_SHARD, BYTES_OF_A_PACKED_SHARD = 32, 44
 THREADS = 2  # with which the whole of it was measured
 
 
-def memory_needed(product: Product, groups: Iterable[str]) -> int:
+def memory_needed(product: Product, groups: Iterable[str], options: Mapping[str, Any] = NO_OPTIONS) -> int:
     """Return the peak memory of one converter for these groups, in bytes; no groups are the whole product.
 
     Groups that the product does not have do not count.
     """
     chosen = tuple(path for path in groups if path in product.groups)
-    expected = written(product, chosen)
+    expected = written(product, chosen, options)
     if expected is None:  # a warp holds source and target of one variable
         paths = chosen or tuple(product.groups)
         return CONVERTER + 8 * max((array.nbytes for path in paths for array in product.groups[path].arrays), default=0)
-    return _memory(expected, chosen, THREADS, _largest_read(expected, chosen))
+    return _memory(expected, chosen, THREADS, _largest_read(expected, chosen), options)
 
 
-def memory_of_part(product: Product, groups: Sequence[str], threads: int = 1, *, read: int = READ_AT_ONCE) -> int:
+def memory_of_part(
+    product: Product,
+    groups: Sequence[str],
+    threads: int = 1,
+    *,
+    read: int = READ_AT_ONCE,
+    options: Mapping[str, Any] = NO_OPTIONS,
+) -> int:
     """Return the peak memory of a converter that runs beside others.
 
     Each thread holds chunks of its own of the flat layout; chosen groups are held as whole variables with any number.
@@ -40,8 +50,12 @@ def memory_of_part(product: Product, groups: Sequence[str], threads: int = 1, *,
     read
         Bytes that dask may read at once.
     """
-    expected = written(product, groups)
-    return memory_needed(product, groups) if expected is None else _memory(expected, groups, threads, read)
+    expected = written(product, groups, options)
+    return (
+        memory_needed(product, groups, options)
+        if expected is None
+        else _memory(expected, groups, threads, read, options)
+    )
 
 
 def worth_reading(product: Product, groups: Sequence[str]) -> int | None:
@@ -50,10 +64,14 @@ def worth_reading(product: Product, groups: Sequence[str]) -> int | None:
     return largest if largest > READ_AT_ONCE else None
 
 
-def _memory(expected: Sequence[Written], groups: Sequence[str], threads: int, read: int) -> int:
+def _memory(
+    expected: Sequence[Written], groups: Sequence[str], threads: int, read: int, options: Mapping[str, Any]
+) -> int:
     if groups:  # whole variables as float64, while it makes their overviews
         return CONVERTER + 6 * 8 * max((array.pixels for array in expected), default=0)
     chunk = max((math.prod(array.chunks[-2:]) for array in expected), default=0)  # several of float32
+    if any(array.is_shard for array in expected):  # one array after the other, each whole
+        return CONVERTER + (BYTES_OF_A_PACKED_SHARD if options.get("packed") else BYTES_OF_A_SHARD) * chunk
     return CONVERTER + threads * (9 * 4 * chunk + 3 * (read - READ_AT_ONCE))
 
 

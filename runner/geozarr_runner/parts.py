@@ -54,7 +54,7 @@ def split(plan: Plan, *, cores: int, memory: int | None) -> list[list[Array]]:
     memory
         Bytes that all of them may use together; None where nobody knows.
     """
-    expected = written(plan.product, plan.groups)
+    expected = written(plan.product, plan.groups, plan.options)
     if not expected:
         return []
     weights = {_unit(plan, array): 0 for array in needed(plan.product, plan.groups) if not _is_coordinate(plan, array)}
@@ -64,7 +64,7 @@ def split(plan: Plan, *, cores: int, memory: int | None) -> list[list[Array]]:
     busy = cores // (CORES_OF_GENERIC if plan.groups else CORES_OF_FLAT)
     count = min(busy, len(seeds), sum(one.pixels for one in expected) // PIXELS_WORTH_A_CONVERTER)
     if memory is not None:
-        count = min(count, memory // memory_of_part(plan.product, plan.groups))
+        count = min(count, memory // memory_of_part(plan.product, plan.groups, options=plan.options))
     if count < 2:
         return []
     parts = _balanced(weights, [[] for _ in range(count)] if plan.groups else seeds[:count])
@@ -76,7 +76,7 @@ def threads(plan: Plan, count: int, *, cores: int, memory: int | None) -> int:
     fitting = (
         number
         for number in range(cores // count, 1, -1)
-        if memory is None or count * memory_of_part(plan.product, plan.groups, number) <= memory
+        if memory is None or count * memory_of_part(plan.product, plan.groups, number, options=plan.options) <= memory
     )
     return next(fitting, 1)
 

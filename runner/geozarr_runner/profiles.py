@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from geozarr_runner.errors import InvalidRequest
-from geozarr_runner.layout import SPATIAL_CHUNK
+from geozarr_runner.layout import NO_OPTIONS, SPATIAL_CHUNK, WEB_CHUNK
 from geozarr_runner.product import Group, Product
 from geozarr_runner.spec import of_result
 
-NO_OPTIONS: Mapping[str, Any] = {}
 GENERIC_LAYOUT = ("--no-s2-optimized", "--no-s3-olci-optimized")
 
 
@@ -40,6 +39,11 @@ class Call:
     flags: tuple[str, ...] = ()
     command: str = "convert"
     lacks: tuple[str, ...] = ()
+
+
+def chunk_flags(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what makes the converter store its output as it is asked for."""
+    return ("--spatial-chunk", str(WEB_CHUNK), "--enable-sharding") if options.get("chunks") == "web" else ()
 
 
 class Profile(Protocol):
@@ -108,7 +112,7 @@ class Generic:
 
     def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> Call:
         """Name the chosen groups, or all that can become GeoZarr: the converter's own default names hardly exist."""
-        return Call(tuple(groups) or self._fit(product), GENERIC_LAYOUT)
+        return Call(tuple(groups) or self._fit(product), (*GENERIC_LAYOUT, *chunk_flags(options)))
 
     def without_effect(self, groups: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
         """Return a sentence for each option that will not do what its name says."""
@@ -138,9 +142,11 @@ class Sentinel2(Generic):
         """Choose the layout. For the whole product the groups only count if the converter does not recognise it."""
         if options.get("packed"):
             # In this command's own default chunks, 256 pixels wide, it takes five times as long.
-            flags = ("--spatial-chunk", str(SPATIAL_CHUNK), "--keep-scale-offset")
-            return Call((), flags, "convert-s2-optimized", lacks=("--max-retries",))
-        return Call(tuple(groups), GENERIC_LAYOUT) if groups else Call(self._fit(product))
+            chunks = chunk_flags(options) or ("--spatial-chunk", str(SPATIAL_CHUNK))
+            return Call((), (*chunks, "--keep-scale-offset"), "convert-s2-optimized", lacks=("--max-retries",))
+        if not groups:
+            return Call(self._fit(product), chunk_flags(options))
+        return Call(tuple(groups), (*GENERIC_LAYOUT, *chunk_flags(options)))
 
 
 class Olci(Generic):
@@ -151,8 +157,11 @@ class Olci(Generic):
         return None if group.path == "/measurements" else "of an OLCI product only /measurements becomes GeoZarr"
 
     def refuses(self, option: str, groups: Sequence[str]) -> str | None:
-        """Refuse `packed`: it needs no asking."""
-        return "of Sentinel-3 OLCI the converter keeps packed integers anyway" if option == "packed" else None
+        """Refuse `packed`, which needs no asking, and `chunks`."""
+        return {
+            "packed": "of Sentinel-3 OLCI the converter keeps packed integers anyway",
+            "chunks": "the converter has chunks of its own for Sentinel-3 OLCI, and none for the web",
+        }.get(option)
 
     def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> Call:
         """Let the converter recognise it."""
@@ -195,7 +204,7 @@ class Sentinel1Grd(Generic):
     def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> Call:
         """Name the groups relative to the polarisations."""
         names = dict.fromkeys(group[1:].partition("/")[2] for group in groups or self._fit(product))
-        return Call(tuple(names), ("--gcp-group", "conditions/gcp", *GENERIC_LAYOUT))
+        return Call(tuple(names), ("--gcp-group", "conditions/gcp", *GENERIC_LAYOUT, *chunk_flags(options)))
 
     def _polarisations(self, product: Product) -> tuple[str, ...]:
         return tuple(dict.fromkeys(path[1:].partition("/")[0] for path in product.groups))

@@ -287,7 +287,7 @@ class _Work:
             self._run_converters(plan, [(staged.url, plan.call)], [output])
 
     def _run_converters(self, plan: Plan, inputs: Sequence[tuple[str, Call]], outputs: Sequence[Path]) -> None:
-        expected = written(plan.product, plan.groups)
+        expected = written(plan.product, plan.groups, plan.options)
         # Coordinates are not counted beforehand: they are few, small, and the first things that are written.
         total = sum(array.objects for array in expected) if expected else None
         command = self.converters.command
@@ -310,6 +310,8 @@ class _Work:
             on_tick=tick,
         )
         tick()
+        if total is not None:  # what holds no data is stored in no object
+            progress(total, total, "chunks")
 
     def _inputs(self, plan: Plan, source: Path) -> Iterator[tuple[str, Call]]:
         """Yield what each converter reads, and what to tell it."""
@@ -339,7 +341,8 @@ def environment(plan: Plan, count: int) -> dict[str, str]:
         number = threads(plan, count, cores=cores, memory=memory)
         variables |= machine.threads(number)
     read = worth_reading(plan.product, plan.groups)
-    if read and (memory is None or count * memory_of_part(plan.product, plan.groups, number, read=read) <= memory):
+    needed = count * memory_of_part(plan.product, plan.groups, number, read=read or 0, options=plan.options)
+    if read and (memory is None or needed <= memory):
         variables |= machine.read_at_once(read)
     return variables
 

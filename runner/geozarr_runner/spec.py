@@ -48,6 +48,7 @@ _VOLATILE = re.compile(
 
 IfExists = Literal["error", "skip", "overwrite"]
 Groups = str | Iterable[str]
+Chunks = Literal["analysis", "web"]
 Folder = str | os.PathLike[str]
 
 
@@ -159,6 +160,18 @@ class ResultOptions(TypedDict, total=False):
             assumed=False,
             parameter=True,
             label="keep packed integers (a whole Sentinel-2 product)",
+        ),
+    ]
+
+    chunks: Annotated[
+        Chunks,
+        Option(
+            help="how the output is stored: analysis, in large chunks; web, in chunks of at most 512 pixels, many of "
+            "them in one object (a shard), so that a map reads little for a screen",
+            default="analysis",
+            assumed="analysis",
+            label="Stored for",
+            choices={"analysis": "analysis: large chunks", "web": "the web: small chunks in shards"},
         ),
     ]
 

@@ -22,7 +22,7 @@ from geozarr_runner.memory import (
 from geozarr_runner.preflight import Plan, preflight
 from geozarr_runner.product import Array, Product, open_product
 from geozarr_runner.run import environment, run
-from geozarr_runner.spec import Request
+from geozarr_runner.spec import Request, resolved
 from runner.tests.support import R20M, R60M, contents
 
 
@@ -63,6 +63,12 @@ def test_what_is_read_at_once_is_held_for_each_thread_of_the_flat_layout(s2: Pat
 @pytest.mark.parametrize(("edge", "measured"), [(1830, 1_757_000_000), (5490, 2_119_000_000)])
 def test_a_tile_takes_what_was_measured(edge: int, measured: int, s2: Path) -> None:
     assert 0.9 * measured < memory_needed(in_chunks_of(edge, open_product(s2)), ()) < 1.2 * measured
+
+
+@pytest.mark.parametrize(("packed", "measured"), [(False, 3_836_000_000), (True, 5_614_000_000)])
+def test_a_tile_in_shards_takes_what_was_measured(packed: bool, measured: int, s2: Path) -> None:
+    options = resolved({"chunks": "web", "packed": packed})
+    assert 0.9 * measured < memory_needed(in_chunks_of(1830, open_product(s2)), (), options) < 1.2 * measured
 
 
 def test_a_warp_holds_one_variable_and_dask_keeps_its_own_size(s1: Path) -> None:

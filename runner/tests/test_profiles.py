@@ -101,7 +101,9 @@ def test_every_argument_arrives_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("fixture", "packed", "is_passed"), [("s2", False, True), ("s2", True, False), ("s3", False, False)]
 )
-def test_an_option_that_is_passed_on(fixture: str, packed: bool, is_passed: bool, request: pytest.FixtureRequest, tmp_path: Path) -> None:  # fmt: skip
+def test_an_option_that_is_passed_on(
+    fixture: str, packed: bool, is_passed: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     source, said = request.getfixturevalue(fixture), io.StringIO()
     asked = Request.of(source, tmp_path / "out.zarr", groups=[], packed=packed, max_retries=7)
     plan = preflight(asked, Reporter(said))
