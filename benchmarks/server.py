@@ -8,7 +8,7 @@ In a test or a benchmark::
 
 In a process of its own, so that server and client do not share an interpreter::
 
-    python benchmarks/server.py ROOT --port 0 --latency 0.03 --bandwidth 25e6
+    python benchmarks/server.py ROOT --latency 0.03 --bandwidth 25e6
 
 which prints its URL, answers ``GET /-/counts`` with the counters as JSON and sets them to zero on ``POST /-/reset``.
 """
@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import copy
 import enum
-import html
 import re
 import signal
 import threading
@@ -33,7 +32,7 @@ from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -52,7 +51,6 @@ class Kind(enum.StrEnum):
     DATA = "data"  # 200 or 206 with an object's bytes
     HEAD = "head"  # any HEAD that was neither denied nor failed on purpose
     MISS = "miss"  # 404
-    LISTING = "listing"  # a folder's index, or the redirect to it
     DENIED = "denied"  # 401 or 403
     FAULT = "fault"  # a status asked for with `fail`
     OTHER = "other"  # 405 or 416
@@ -84,7 +82,7 @@ class Counts:
         Number of requests, of every kind.
     bytes
         Body bytes sent, of every kind.
-    data, head, miss, listing, denied, fault, other
+    data, head, miss, denied, fault, other
         Number of requests of one kind (see `Kind`); together they are `requests`.
     peak
         Most requests under way at one moment.
@@ -99,7 +97,6 @@ class Counts:
     data: int = 0
     head: int = 0
     miss: int = 0
-    listing: int = 0
     denied: int = 0
     fault: int = 0
     other: int = 0
@@ -260,13 +257,6 @@ def byte_range(header: str | None, size: int) -> range | None:
     return range(max(size - int(last), 0), size) if last else None
 
 
-def folder_index(folder: Path) -> str:
-    """Return a page with a relative link to each entry, folders with a slash at the end."""
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-    links = "\n".join(f'<li><a href="{quote(name)}">{html.escape(name)}</a></li>' for name in names)
-    return f"<!DOCTYPE html>\n<title>{html.escape(folder.name)}</title>\n<ul>\n{links}\n</ul>\n"
-
-
 @dataclass(frozen=True)
 class Site:
     """How a folder is served; `ProductServer` describes the settings.
@@ -278,7 +268,6 @@ class Site:
     root: Path
     latency: float
     bandwidth: float | None
-    index: bool
     token: str | None
     signature: str | None
     ledger: Ledger
@@ -317,8 +306,6 @@ class Site:
         target = self._locate(request.path)
         if target is not None and target.is_file():
             return await self._object(request, target)
-        if target is not None and target.is_dir() and self.index:
-            return self._listing(request, target)
         return self._short(request, Kind.MISS, HTTPStatus.NOT_FOUND)
 
     def _refusal(self, request: web.Request) -> HTTPStatus | None:
@@ -334,31 +321,16 @@ class Site:
         return None if ".." in parts or "\0" in path else self.root.joinpath(*parts)
 
     def _short(
-        self,
-        request: web.Request,
-        kind: Kind,
-        status: int,
-        *,
-        body: str | None = None,
-        headers: dict[str, str] | None = None,
+        self, request: web.Request, kind: Kind, status: int, *, headers: dict[str, str] | None = None
     ) -> web.Response:
-        """Answer with a body that is at hand; without one, with the status in words."""
-        if request.method == "HEAD" and kind in {Kind.MISS, Kind.LISTING}:
+        """Answer with no more than the status in words."""
+        if request.method == "HEAD" and kind is Kind.MISS:
             kind = Kind.HEAD
-        text = f"{status}\n" if body is None else body
+        text = f"{status}\n"
         self.ledger.enter(request.path, kind)
         if request.method != "HEAD":
-            self.ledger.sent(request.path, len(text.encode()))
-        return web.Response(
-            status=status, text=text, headers=headers, content_type="text/html" if body else "text/plain"
-        )
-
-    def _listing(self, request: web.Request, folder: Path) -> web.Response:
-        if not request.path.endswith("/"):
-            # Relative links only work below a path that ends with a slash.
-            location = quote(request.path) + "/" + (f"?{request.query_string}" if request.query_string else "")
-            return self._short(request, Kind.LISTING, HTTPStatus.MOVED_PERMANENTLY, headers={"Location": location})
-        return self._short(request, Kind.LISTING, HTTPStatus.OK, body=folder_index(folder))
+            self.ledger.sent(request.path, len(text))
+        return web.Response(status=status, text=text, headers=headers)
 
     async def _object(self, request: web.Request, file: Path) -> web.StreamResponse:
         facts = file.stat()
@@ -420,14 +392,10 @@ class ProductServer:
         Seconds before each answer begins.
     bandwidth
         Bytes a second on each connection; None for no limit.
-    index
-        Whether a folder is answered with an HTML page of links, as Python's own ``http.server`` does, or with 404.
     token
         Bearer token without which every request gets 401.
     signature
         Query, such as ``"sig=s3cret"``, without which every request gets 403. It may be part of a longer one.
-    port
-        Port to listen on; 0 for a free one.
     host
         Address to listen on; by default nobody but this machine gets an answer.
 
@@ -442,8 +410,8 @@ class ProductServer:
         There is no folder at `root`.
     ValueError
         `latency` is negative, or `bandwidth` is not more than zero.
-    OSError, OverflowError
-        From `start`: `port` is taken, or is not a port.
+    OSError
+        From `start`: this machine has no address `host`.
     """
 
     def __init__(
@@ -452,10 +420,8 @@ class ProductServer:
         *,
         latency: float = 0.0,
         bandwidth: float | None = None,
-        index: bool = False,
         token: str | None = None,
         signature: str | None = None,
-        port: int = 0,
         host: str = HOST,
     ) -> None:
         folder = Path(root).absolute()
@@ -466,10 +432,10 @@ class ProductServer:
         if bandwidth is not None and bandwidth <= 0:
             raise ValueError(f"bandwidth={bandwidth} lets nothing pass. Give bytes a second, such as 25e6, or None.")
         self.url = ""
-        self._address = (host, port)
+        self._host = host
         self._ledger = Ledger()
         self._faults = Faults()
-        self._site = Site(folder, latency, bandwidth, index, token, signature, self._ledger, self._faults)
+        self._site = Site(folder, latency, bandwidth, token, signature, self._ledger, self._faults)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -512,7 +478,7 @@ class ProductServer:
         self._thread.start()
         try:
             self.url = started.result()
-        except (OSError, OverflowError):
+        except OSError:
             self._join()
             raise
         return self
@@ -539,7 +505,7 @@ class ProductServer:
     def _run(self, started: Future[str]) -> None:
         try:
             asyncio.run(self._serve(started))
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             if started.done():
                 raise
             started.set_exception(error)
@@ -552,7 +518,7 @@ class ProductServer:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN)
         await runner.setup()
         try:
-            await web.TCPSite(runner, *self._address).start()
+            await web.TCPSite(runner, self._host, 0).start()
             host, port = runner.addresses[0][:2]
             started.set_result(f"http://{host}:{port}")
             await self._stopping.wait()
@@ -564,49 +530,16 @@ def main(argv: list[str] | None = None) -> int:
     """Serve a folder until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description="Serve a folder with latency, limited bandwidth and counters.")
     parser.add_argument("root", help="the folder")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
     parser.add_argument("--latency", type=float, default=0.0, metavar="S", help="seconds before each answer")
     parser.add_argument("--bandwidth", type=float, metavar="B", help="bytes a second on each connection")
-    parser.add_argument("--index", action="store_true", help="answer folders with a page of links")
-    parser.add_argument("--token", help="bearer token to require (401 without)")
-    parser.add_argument("--signature", metavar="QUERY", help="query to require, such as sig=s3cret (403 without)")
-    parser.add_argument(
-        "--fail",
-        nargs=3,
-        action="append",
-        default=[],
-        metavar=("PATH", "STATUS", "TIMES"),
-        help="answer PATH with STATUS, TIMES times (may be repeated)",
-    )
-    parser.add_argument(
-        "--truncate",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("PATH", "LENGTH"),
-        help="break the first body of PATH off after LENGTH bytes (may be repeated)",
-    )
     options = parser.parse_args(argv)
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before the thread starts, so that only sigwait gets them
     try:
-        server = ProductServer(
-            options.root,
-            latency=options.latency,
-            bandwidth=options.bandwidth,
-            index=options.index,
-            token=options.token,
-            signature=options.signature,
-            port=options.port,
-        )
-        for path, status, times in options.fail:
-            server.fail(path, int(status), int(times))
-        for path, length in options.truncate:
-            server.truncate(path, int(length))
-        with server:
+        with ProductServer(options.root, latency=options.latency, bandwidth=options.bandwidth) as server:
             print(server.url, flush=True)
             signal.sigwait(ends)
-    except (OSError, OverflowError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     return 0
 
