@@ -65,3 +65,11 @@ def test_a_conversion_is_replayed_only_for_the_same_product_and_options(tmp_path
     assert [convert("bad"), convert("bad")] == [(1, True), (1, False)]
     (tmp_path / "product" / "a").write_text("2")
     assert [convert("x"), convert("x")] == [(0, True), (0, False)]
+
+
+def test_what_is_said_to_start_a_run_is_there() -> None:
+    root = Path(__file__).parents[2]
+    lines = (root / "tests" / "runs.txt").read_text().splitlines()
+    assert lines == sorted(set(lines))
+    names = [(line.partition("::")[0], line.rpartition("::")[2]) for line in lines]
+    assert [(path, name) for path, name in names if f"def {name}(" not in (root / path).read_text()] == []
