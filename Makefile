@@ -1,5 +1,7 @@
 # make demo   environment, sample product, conversion, verified result, preview
-# make test   everything that can be tested here
+# make test   all tests; it installs what they need, and uses a browser and a cluster where there are
+# make test-fast  those that need no conversion, browser, cluster or documentation: a minute
+# make nightly    what takes hours: faults of a cluster, many random documents, benchmarks of full size
 # make lint   ruff, mypy --strict, import direction
 # make bench  our run against the bare converter, side by side
 # make setup  only the environment (.venv)
@@ -52,7 +54,7 @@ K3D_VERSION ?= v5.7.5
 # An address or a file.
 ARGO_MANIFEST ?= https://github.com/argoproj/argo-workflows/releases/download/$(ARGO_VERSION)/install.yaml
 
-.PHONY: help setup jupyter notebooks docs demo test lint bench lock clean
+.PHONY: help setup jupyter notebooks docs demo test test-fast nightly lint bench lock clean
 .PHONY: wheels chart check-version check-wheels release-notes publish push-chart supply licences sbom audit
 .PHONY: k3d build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
 help:
@@ -119,10 +121,21 @@ demo: setup
 
 # What breaks a cluster's parts on purpose comes last, and alone. With TEST_AGAIN=1 what failed is tried once more, by
 # itself, and told at the end.
-test: export TEST_AGAIN := $(TEST_AGAIN)
-test: setup
-	scripts/tests $(BIN)/python "not alone" "-n $(TEST_PROCESSES) --dist loadscope" $(PYTEST_OPTIONS)
-	@[ -z "$${GEOZARR_TEST_CLUSTER:-}" ] || scripts/tests $(BIN)/python alone "" $(PYTEST_OPTIONS) || [ $$? = 5 ] # 5: the options leave none
+test nightly: export TEST_AGAIN := $(TEST_AGAIN)
+test: jupyter supply
+	scripts/tests $(BIN)/python "not alone and not nightly" "-n $(TEST_PROCESSES) --dist loadscope" $(PYTEST_OPTIONS)
+	@[ -z "$${GEOZARR_TEST_CLUSTER:-}" ] || scripts/tests $(BIN)/python "alone and not nightly" "" $(PYTEST_OPTIONS) || [ $$? = 5 ] # 5: the options leave none
+
+FAST := not converter and not browser and not tutorial and not cluster and not docs and not supply and not nightly
+test-fast: export GEOZARR_TEST_FAST := 1
+test-fast: export GEOZARR_FUZZ_EXAMPLES := 30
+test-fast: setup
+	$(BIN)/python -m pytest -q -m "$(FAST)" -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_OPTIONS)
+
+nightly: jupyter supply
+	GEOZARR_FUZZ_EXAMPLES=10000 scripts/tests $(BIN)/python "not nightly" "-n $(TEST_PROCESSES)" tests/hostile/test_fuzz_metadata.py
+	@[ -z "$${GEOZARR_TEST_CLUSTER:-}" ] || scripts/tests $(BIN)/python nightly "" $(PYTEST_OPTIONS)
+	$(BIN)/python benchmarks/run.py --all --size 10980
 
 lint: setup
 	$(BIN)/ruff check .

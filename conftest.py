@@ -4,9 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.products import changed
+
+ROOT = Path(__file__).parent
+# Where every test has the mark, and fixtures that give it to whoever asks for them.
+MARKS = {
+    "tests/contract/": "converter",
+    "tests/unit/test_contributing.py": "docs",
+    "tests/unit/test_docs.py": "docs",
+    "tests/unit/test_image.py": "supply",
+    "tests/unit/test_release.py": "supply",
+    "tests/unit/test_supply.py": "supply",
+    "tests/unit/test_wheel.py": "supply",
+}
+CONVERTING = {"good", "outputs"}
+# Tests that start a run of the runner, or of the converter, by themselves; `guard` finds those that are not in it.
+RUNS = frozenset((ROOT / "tests" / "runs.txt").read_text().split())
 
 # Those with which a person speaks to the tests themselves; `KUBECONFIG` names the cluster that they may use.
 OF_TESTS = (
@@ -25,6 +44,17 @@ for name in [name for name in os.environ if name.startswith(OF_WHAT_IS_TESTED) a
 os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "FSSPEC_CONFIG_DIR"), os.devnull)
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give the folder of what all processes of this run read, and none changes; see `tests.products`."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    yield folder
+    if paths := [*changed(folder), *changed(folder / "products")]:
+        pytest.fail(f"a test has changed what others read: {paths}")
+
+
 @pytest.fixture(autouse=True)
 def signal_handlers() -> Iterator[None]:
     """Give back the process's signals, which the runner's `main` takes over."""
@@ -32,3 +62,40 @@ def signal_handlers() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test-fast` leaves out."""
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        for path, mark in MARKS.items():
+            if name.startswith(path):
+                item.add_marker(mark)
+        if name in RUNS or CONVERTING & set(getattr(item, "fixturenames", ())):
+            item.add_marker("converter")
+
+
+_started: list[str] = []
+
+
+def _see(event: str, arguments: tuple[object, ...]) -> None:
+    if event != "subprocess.Popen" or not isinstance(arguments[1], (list, tuple)):
+        return
+    words = [os.fsdecode(word) for word in arguments[1] if isinstance(word, (str, bytes, os.PathLike))]
+    command = " ".join(words)
+    if "tether.py" in command or "backends.worker" in command or ("geozarr_" in command and "convert" in words):
+        _started.append(command)
+
+
+if os.environ.get("GEOZARR_TEST_FAST") == "1":
+    sys.addaudithook(_see)
+
+
+@pytest.fixture(autouse=True)
+def guard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that starts a run and does not have the mark, where those that have it are left out."""
+    _started.clear()
+    yield
+    if _started:
+        name = request.node.nodeid.partition("[")[0]
+        pytest.fail(f"it starts a run, so that tests/runs.txt has to have the line {name} ({_started[0]})")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import geozarr_nb as gz
 from benchmarks.server import ProductServer
+from tests import products
 from tests.cluster.support import Namespace, fresh_namespace, missing_cluster, node_address
 
 INSTALLS_KERNELS = "make jupyter"
@@ -65,15 +65,15 @@ def namespace() -> Iterator[Namespace]:
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample(shared: Path) -> Path:
     """A Sentinel-2 product of 360 pixels."""
-    return Path(gz.sample_product(tmp_path_factory.mktemp("product") / "S2A_SAMPLE.zarr", size=360))
+    return products.sample(shared / "products", "S2A_SAMPLE.zarr", 360, "s2-l2a")
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that pods can read over HTTP: that of all temporary folders of this session."""
-    return tmp_path_factory.getbasetemp()
+def served(shared: Path) -> Path:
+    """The folder that pods can read over HTTP: that of all temporary folders of this run."""
+    return shared.parent
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from geozarr_nb.sample import sample_product
 from runner.tests.support import R10M, run, structure
 from runner.tests.test_run import CASES, GOLDEN, GOLDEN_CASES, Case
+from tests.products import sample
 
 SAMPLES = {"s2": ("s2-l2a", 540), "s1": ("s1-grd", 300), "s3": ("s3-olci", 240)}
 
@@ -19,9 +19,7 @@ SAMPLES = {"s2": ("s2-l2a", 540), "s1": ("s1-grd", 300), "s3": ("s3-olci", 240)}
 def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        products = {
-            name: sample_product(Path(folder) / f"{name}.zarr", size, kind) for name, (kind, size) in SAMPLES.items()
-        }
+        products = {name: sample(Path(folder), f"{name}.zarr", size, kind) for name, (kind, size) in SAMPLES.items()}
         for name, pixels in GOLDEN_CASES.items():
             case = CASES.get(name, Case("s2", (R10M,)))
             groups = ("--groups", *case.typed) if case.typed else ()

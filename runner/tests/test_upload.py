@@ -41,10 +41,11 @@ class Bucket:
     options: dict[str, Any]
     direct: dict[str, Any]
     scratch: Path
+    converter: dict[str, str]
 
     @property
     def env(self) -> dict[str, str]:
-        return {"FSSPEC_S3": json.dumps(self.options), "TMPDIR": str(self.scratch)}
+        return {"FSSPEC_S3": json.dumps(self.options), "TMPDIR": str(self.scratch), **self.converter}
 
     def address(self, key: str = "out/tile.zarr") -> str:
         return f"s3://{self.name}/{key}"
@@ -96,11 +97,15 @@ def server() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def bucket(
-    server: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    server: dict[str, Any],
+    replaying: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Bucket:
     name = f"b{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]}"
     (tmp_path / "scratch").mkdir()
-    made = Bucket(name, server, server, tmp_path / "scratch")
+    made = Bucket(name, server, server, tmp_path / "scratch", replaying)
     made.s3.mkdir(name)
     monkeypatch.setitem(fsspec.config.conf, "s3", server)
     monkeypatch.setenv("TMPDIR", str(made.scratch))

@@ -67,6 +67,7 @@ def written(place: ClusterPlace) -> list[Event]:
     return [event for event in events if event.type != "log"]
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 def test_api_server_killed_three_times(place: ClusterPlace, breaker: Breaker) -> None:
     job = submit_held(place)
@@ -119,6 +120,7 @@ def test_pod_deleted(place: ClusterPlace, grace: str) -> None:
     assert place.submit("a", if_exists="overwrite").wait(timeout=90).status == "Succeeded"
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 def test_kubelet_killed(place: ClusterPlace, breaker: Breaker) -> None:
     job = submit_held(place)

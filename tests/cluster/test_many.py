@@ -53,6 +53,7 @@ def trivial(place: ClusterPlace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cl
         yield replace(place, namespace=namespace)
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 def test_two_hundred_jobs(trivial: ClusterPlace, record_property: Callable[[str, object], None]) -> None:
     requests = [{"source": trivial.sample, "output": trivial.output(f"job-{number}")} for number in range(MANY)]

@@ -20,6 +20,7 @@ import zarr
 
 from geozarr_nb.sample import sample_product
 from geozarr_runner.tree_store import TreeStore
+from tests.products import made_once
 from tests.s3_server import s3_server
 
 type Options = dict[str, Any]
@@ -62,8 +63,13 @@ def _no_widgets_are_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
-    folder = tmp_path_factory.mktemp("outputs")
+def outputs(shared: Path) -> Outputs:
+    folder = made_once(shared, "outputs", _convert)
+    return Outputs(folder / "s2.zarr", *(folder / f"{name}.zarr" for name in ("chosen", "whole", "radar", "swath")))
+
+
+def _convert(folder: Path) -> None:
+    folder.mkdir()
     product = sample_product(folder / "s2.zarr", 480)
     narrowed = _narrowed(product, folder / "narrowed.zarr", ("r10m", "r60m"))
     radar = sample_product(folder / "s1.zarr", 400, kind="s1-grd")
@@ -82,7 +88,6 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Outputs:
     for run in runs:
         output, _ = run.communicate()
         assert run.returncode == 0, output[-2000:]
-    return made
 
 
 def _start(*arguments: str | Path) -> subprocess.Popen[str]:

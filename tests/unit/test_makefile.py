@@ -60,7 +60,8 @@ class Tools:
         # The environment of the tests' own stands for one that `make setup` made.
         self.venv = folder / "venv"
         (self.venv / "bin").mkdir(parents=True)
-        (self.venv / ".ready").touch()
+        for name in (".ready", ".jupyter", ".supply"):
+            (self.venv / name).touch()
 
     def put(self, name: str, script: str, folder: Path | None = None) -> None:
         """Make a tool of some lines of shell."""
