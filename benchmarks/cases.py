@@ -23,8 +23,9 @@ from benchmarks.results import Goal, Result, Row
 from geozarr_runner.estimate import needed
 from geozarr_runner.events import Reporter
 from geozarr_runner.layout import NOT_COPIED
-from geozarr_runner.preflight import Request, preflight
+from geozarr_runner.preflight import preflight
 from geozarr_runner.product import open_product
+from geozarr_runner.spec import Request
 from geozarr_runner.stage import make_view
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ def groups(bench: Bench) -> Result:
 def _view(bench: Bench, folder: Path, group: str) -> Path:
     """Make the view that a person would make to have nothing but a group converted."""
     product, narrowed = bench.product(), folder / f"{group.rpartition('/')[2]}.zarr"
-    plan = preflight(Request(product, folder / "none.zarr", groups=[group]), Reporter(io.StringIO()))
+    plan = preflight(Request.of(product, folder / "none.zarr", groups=[group]), Reporter(io.StringIO()))
     make_view(plan, needed(plan.product, plan.groups), product, narrowed)
     return narrowed
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 
+from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.errors import ExitCode
+from geozarr_runner.spec import ARGUMENTS, RESULT, add_options
 from geozarr_runner.spelling import truth
 
 Command = Callable[[argparse.Namespace], ExitCode | None]
@@ -55,9 +57,9 @@ def build_parser(commands: Mapping[str, Command], version: str) -> argparse.Argu
     estimate = add("estimate", "say what a conversion will cost", "estimate s2.zarr --groups 0")
     for command in (validate, estimate):
         _add_source(command)
-        _add_groups(command)
+        add_options(command, {"groups": ARGUMENTS["groups"]}, flags=True)
         _add_json(command)
-    _add_packed(estimate)
+    add_options(estimate, RESULT, flags=True)
 
     convert = add(
         "convert",
@@ -147,16 +149,6 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_groups(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--groups",
-        nargs="+",
-        action="extend",
-        metavar="G",
-        help="groups, also separated by commas; 0: the whole product (default: $GEOZARR_GROUPS, then params.json)",
-    )
-
-
 def _add_request(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     parser.add_argument(
@@ -165,44 +157,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         metavar="OUTPUT",
         help="the GeoZarr to write: a path, or s3://bucket/path (default: PRODUCT_geozarr.zarr here)",
     )
-    _add_groups(parser)
-    parser.add_argument(
-        "--validate-groups",
-        type=truth,
-        nargs="?",
-        const=True,
-        metavar="true|false",
-        help="true: a missing group ends the run; false: it is left out with a warning",
-    )
-    parser.add_argument(
-        "--if-exists",
-        choices=("error", "skip", "overwrite"),
-        default="error",
-        help="what to do when OUTPUT is there: refuse, keep it if it was made from the same request, or replace it "
-        "once the new one is verified",
-    )
-    parser.add_argument(
-        "--archive",
-        type=truth,
-        nargs="?",
-        const=True,
-        metavar="true|false",
-        help="pack the finished output as OUTPUT.tar.gz beside it too, with its checksum in .tar.gz.sha256",
-    )
-    _add_packed(parser)
-    parser.add_argument("--scratch", metavar="DIR", help="folder for intermediate files (default: beside OUTPUT)")
-    parser.add_argument("--image", metavar="I", help="the runner's image on a cluster (default: $GEOZARR_IMAGE)")
-    parser.add_argument(
-        "--memory", metavar="M", help="memory of the job's pod on a cluster: 12Gi (default: $GEOZARR_MEMORY)"
-    )
-    parser.add_argument("--cpu", metavar="N", help="cores kept for it: 2, or 500m (default: $GEOZARR_CPU)")
-    parser.add_argument(
-        "--time-limit",
-        metavar="SECONDS",
-        help="seconds that a try may take on a cluster (default: $GEOZARR_TIME_LIMIT)",
-    )
-    parser.add_argument("--dask-cluster", action="store_true", help="let the converter start dask workers")
-    parser.add_argument("--verbose", action="store_true", help="show the converter's own lines too")
+    add_options(parser, JOB_ARGUMENTS, flags=True)
     _add_backend(parser)
 
 
@@ -218,14 +173,6 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help="path or address of a converted store, or the name of its job")
     _add_backend(parser)
-
-
-def _add_packed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--packed",
-        action="store_true",
-        help="keep numbers that are stored as integers with a scale as they are, of a whole Sentinel-2 product",
-    )
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

@@ -9,16 +9,17 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from geozarr_nb.backends import open_backend
 from geozarr_nb.catalogue import expand
 from geozarr_nb.errors import GeozarrError, GroupsMissing, InvalidRequest, JobNotFound
 from geozarr_nb.job import Job
 from geozarr_nb.jobset import JobSet, Refused, SetFile, label_of
-from geozarr_nb.request import IfExists, Request, open_source
+from geozarr_nb.pods import JOB_ARGUMENTS, PODS, JobArguments
+from geozarr_nb.request import Request, check_groups, open_source, request_for
 from geozarr_nb.settings import Settings
+from geozarr_runner.spec import ARGUMENTS, RESULT, Arguments, Groups, ResultOptions, refuse_unknown, signed
 
 if TYPE_CHECKING:
     import pystac
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from geozarr_runner.product import Product
 
     Source = str | os.PathLike[str] | Mapping[str, Any] | pystac.Item | Product
-    Groups = str | Iterable[str]
 
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -85,7 +85,8 @@ def validate(source: Source | None = None, groups: Groups | None = None) -> Grou
     return report(open_source(source, settings), settings.groups if groups is None else groups)
 
 
-def estimate(source: Source | None = None, groups: Groups | None = None, *, packed: bool = False) -> Estimate:
+@signed(ResultOptions)
+def estimate(source: Source | None = None, groups: Groups | None = None, **options: Unpack[ResultOptions]) -> Estimate:
     """Say what converting these groups will cost: bytes to download and to write, requests, memory, scratch space.
 
     Asks the store for the size of each object that is needed, and reads no data.
@@ -94,40 +95,31 @@ def estimate(source: Source | None = None, groups: Groups | None = None, *, pack
     ----------
     source, groups
         As for `validate`.
-    packed
-        As for `submit`.
+    **options
+        Those that determine the result.
 
     Raises
     ------
     GroupsMissing
         None of the groups is in the product.
     ProductUnreachable, InvalidRequest
-        And their kinds, as for `inspect`; or it cannot be packed.
+        And their kinds, as for `inspect`; or it cannot have these options.
     """
     from geozarr_runner.estimate import estimate as estimate_product
 
+    refuse_unknown(options, RESULT, "geozarr_nb.estimate")
     settings = Settings.load()
     wanted = settings.groups if groups is None else groups
-    return estimate_product(open_source(source, settings), wanted, packed=packed)
+    return estimate_product(open_source(source, settings), wanted, **options)
 
 
+@signed(JobArguments)
 def submit(
     source: Source | None = None,
     output: str | os.PathLike[str] | None = None,
     *,
-    groups: Groups | None = None,
-    validate_groups: bool | None = None,
-    if_exists: IfExists = "error",
-    archive: bool | None = None,
-    packed: bool = False,
     backend: str | None = None,
-    dask_cluster: bool = False,
-    verbose: bool = False,
-    scratch: str | os.PathLike[str] | None = None,
-    image: str | None = None,
-    memory: str | None = None,
-    cpu: str | None = None,
-    time_limit: float | None = None,
+    **options: Unpack[JobArguments],
 ) -> Job:
     """Have a product converted, and return at once.
 
@@ -143,39 +135,10 @@ def submit(
         Path of the GeoZarr to write; `<product>_geozarr.zarr` in the working directory where neither it nor a setting
         says otherwise. On a cluster a path on the claim: `out/r20m.zarr`, or `pvc://claim/out/r20m.zarr`. Everywhere an
         address in an object store, `s3://bucket/r20m.zarr`; one that is replaced is gone while the new one is uploaded.
-    groups
-        As for `validate`. The output holds these groups and no others.
-    validate_groups
-        True: one missing group ends the run. False: it is left out, as long as one is left. None: the settings say.
-    if_exists
-        "error"; "skip" keeps an output that was made from the same request; "overwrite" replaces it once the new one
-        is verified.
-    archive
-        True: pack the finished output as `<output>.tar.gz` beside it too, with its SHA-256 in `.tar.gz.sha256`. On a
-        cluster it is also the artifact `geozarr` of the job's Workflow, where Argo has an artifact repository. None:
-        the settings say (no). A job that is joined, as it is there already, is not changed by it.
-    packed
-        True: numbers that are stored as integers with a scale and an offset stay so, of a whole Sentinel-2 product:
-        the output is less than half as large, and readers of the CF conventions see the same values (averages: rounded
-        to the scale's step). In levels coarser than 60 m, pixels without data have the reflectance 0 then: the
-        converter's doing. False: they become float32.
+    **options
+        Those of the conversion and of its job.
     backend
         Where it runs: "local" or "argo", a cluster with Argo Workflows; None: the settings say ("local").
-    dask_cluster
-        Let the converter start a Dask cluster.
-    verbose
-        Have all that the converter prints among the events too, not in the log only.
-    scratch
-        Folder for intermediate files; beside the output where neither it nor a setting says otherwise ($TMPDIR or
-        /var/tmp for one in an object store, all of which lies there until it is uploaded).
-    image
-        The runner's image, where jobs run in one; None: the settings say.
-    memory
-        Memory of a job's pod, "12Gi" say, where jobs run in one; None: the settings say.
-    cpu
-        Cores that are kept for a job's pod, "2" or "500m" say, where jobs run in one; None: the settings say.
-    time_limit
-        Seconds that a try may take, where jobs run in pods; None: the settings say.
 
     Raises
     ------
@@ -184,66 +147,40 @@ def submit(
     ProductUnreachable
         And its kinds, as for `inspect`.
     """
-    settings, place = _place(backend, image=image, memory=memory, cpu=cpu, time_limit=time_limit)
+    settings, place, arguments = _place(backend, options)
     product = open_source(source, settings)
-    request = Request.of(
-        product,
-        output,
-        groups=groups,
-        validate_groups=validate_groups,
-        if_exists=if_exists,
-        archive=archive,
-        packed=packed,
-        dask_cluster=dask_cluster,
-        verbose=verbose,
-        scratch=_scratch(place, scratch),
-        settings=settings,
-        locate=place.locate,
-        origins=settings.told(
-            _given(
-                stac_url=source,
-                output_zarr=output,
-                groups=groups,
-                validate_groups=validate_groups,
-                archive=archive,
-                backend=backend,
-                scratch=scratch,
-            )
-        ),
+    by_argument = _given(settings, stac_url=source, output_zarr=output, backend=backend, **options)
+    request = request_for(
+        product, output, settings=settings, locate=place.locate, origins=settings.told(by_argument), **arguments
     )
     try:
         earlier = place.get(request.name)
     except JobNotFound:
         earlier = None
     if earlier is None or earlier.is_finished:
-        done = _check(place, request, product, settings.origins["groups"] if groups is None else "")
+        done = _check(place, request, product, _origin_of_groups(settings, options))
         if done and earlier is not None and earlier.status == "Succeeded":
             return Job(place, request.name, request)
     return Job(place, place.submit(request), request)
 
 
+@signed(JobArguments)
 def check(
     source: Source | None = None,
     output: str | os.PathLike[str] | None = None,
     *,
-    groups: Groups | None = None,
-    validate_groups: bool | None = None,
-    if_exists: IfExists = "error",
-    archive: bool | None = None,
-    packed: bool = False,
     backend: str | None = None,
-    image: str | None = None,
-    memory: str | None = None,
-    cpu: str | None = None,
-    time_limit: float | None = None,
     look: bool = True,
+    **options: Unpack[JobArguments],
 ) -> Request:
     """Say whether a conversion could be submitted, and submit nothing.
 
     Parameters
     ----------
-    source, output, groups, validate_groups, if_exists, archive, packed, backend, image, memory, cpu, time_limit
+    source, output, backend
         As for `submit`.
+    **options
+        Those of the conversion and of its job.
     look
         Look at the place too: whether the output is there, whether it can be written, whether the cluster has what a
         job needs. False leaves out what takes more than this machine and the product's metadata.
@@ -258,45 +195,25 @@ def check(
     GeozarrError
         What `submit` would raise.
     """
-    settings, place = _place(backend, image=image, memory=memory, cpu=cpu, time_limit=time_limit)
+    settings, place, arguments = _place(backend, options)
     product = open_source(source, settings)
-    request = Request.of(
-        product,
-        output,
-        groups=groups,
-        validate_groups=validate_groups,
-        if_exists=if_exists,
-        archive=archive,
-        packed=packed,
-        settings=settings,
-        locate=place.locate,
-    )
+    request = request_for(product, output, settings=settings, locate=place.locate, **arguments)
     if look:
-        _check(place, request, product, settings.origins["groups"] if groups is None else "")
+        _check(place, request, product, _origin_of_groups(settings, options))
     else:
-        request.check_groups(product)
+        check_groups(request, product)
     return request
 
 
+@signed(JobArguments)
 def convert(
     source: Source | None = None,
     output: str | os.PathLike[str] | None = None,
     *,
-    groups: Groups | None = None,
-    validate_groups: bool | None = None,
-    if_exists: IfExists = "error",
-    archive: bool | None = None,
-    packed: bool = False,
     backend: str | None = None,
-    dask_cluster: bool = False,
-    verbose: bool = False,
-    scratch: str | os.PathLike[str] | None = None,
-    image: str | None = None,
-    memory: str | None = None,
-    cpu: str | None = None,
-    time_limit: float | None = None,
     progress: bool = True,
     poll_interval: float | None = None,
+    **options: Unpack[JobArguments],
 ) -> Job:
     """Convert a product, show how far it is, and return the job once the verified output is there.
 
@@ -304,10 +221,10 @@ def convert(
 
     Parameters
     ----------
-    source, output, groups, validate_groups, if_exists, archive, packed, backend, dask_cluster, verbose, scratch
+    source, output, backend
         As for `submit`.
-    image, memory, cpu, time_limit
-        As for `submit`.
+    **options
+        Those of the conversion and of its job.
     progress
         False shows nothing.
     poll_interval
@@ -320,23 +237,7 @@ def convert(
     GeozarrError
         The request was refused, as for `submit`.
     """
-    job = submit(
-        source,
-        output,
-        groups=groups,
-        validate_groups=validate_groups,
-        if_exists=if_exists,
-        archive=archive,
-        packed=packed,
-        backend=backend,
-        dask_cluster=dask_cluster,
-        verbose=verbose,
-        scratch=scratch,
-        image=image,
-        memory=memory,
-        cpu=cpu,
-        time_limit=time_limit,
-    )
+    job = submit(source, output, backend=backend, **options)
     if progress:
         from geozarr_nb.display import show
 
@@ -387,20 +288,14 @@ def watch_jobs(stop: threading.Event, backend: str | None = None) -> Iterator[Jo
     return open_backend(backend or settings.backend, settings).watch(stop)
 
 
+@signed(Arguments, if_exists="skip")
 def submit_many(
     requests: Iterable[Source | Mapping[str, Any]] | str | os.PathLike[str] | Mapping[str, Any] | pystac.Catalog,
     *,
-    groups: Groups | None = None,
-    validate_groups: bool | None = None,
-    if_exists: IfExists = "skip",
-    archive: bool | None = None,
-    packed: bool = False,
     backend: str | None = None,
-    dask_cluster: bool = False,
-    verbose: bool = False,
-    scratch: str | os.PathLike[str] | None = None,
     name: str | None = None,
     max_workers: int = 8,
+    **options: Unpack[Arguments],
 ) -> JobSet:
     """Submit many conversions, and return at once.
 
@@ -413,8 +308,8 @@ def submit_many(
     requests
         For each a source as for `inspect`, or a dict of `submit`'s arguments. Or a static STAC catalogue, collection
         or `ItemCollection`, as its address, path, dict or pystac object: all items of it and of its children.
-    groups, validate_groups, if_exists, archive, packed, dask_cluster, verbose, scratch
-        As for `submit`, for all requests that do not have their own.
+    **options
+        For all requests that do not have their own.
     backend
         As for `submit`.
     name
@@ -434,17 +329,12 @@ def submit_many(
     settings = Settings.load()
     backend = backend or settings.backend
     place = open_backend(backend, settings)
-    common = {
-        # Used once for each request, and an iterator can be used only once.
-        "groups": list(groups) if isinstance(groups, Iterable) and not isinstance(groups, str) else groups,
-        "validate_groups": validate_groups,
-        "if_exists": if_exists,
-        "archive": archive,
-        "packed": packed,
-        "dask_cluster": dask_cluster,
-        "verbose": verbose,
-        "scratch": scratch,
-    }
+    refuse_unknown(options, ARGUMENTS, "submit_many")
+    # The name of a set is made from the options that 0.1.0 had, and from those of its own.
+    common: dict[str, Any] = {name: one.default for name, one in ARGUMENTS.items() if one.parameter or one.of_machine}
+    common |= {"if_exists": "skip", **options}
+    if not isinstance(groups := common["groups"], str | None):  # an iterator can be used only once
+        common["groups"] = list(groups)
     requests = expand(requests, max_items=settings.max_items, max_catalogues=settings.max_catalogues)
     if isinstance(requests, str | Mapping) or not isinstance(requests, Iterable):
         raise InvalidRequest(
@@ -466,7 +356,7 @@ def submit_many(
             source = arguments.get("source")
             if arguments.get("if_exists") == "overwrite":
                 source = open_source(source, settings)
-                request = check(**{**_checked(arguments), "source": source}, backend=backend, look=False)
+                request = check(**{**arguments, "source": source}, backend=backend, look=False)
                 turns.wait(number)
                 claim(request)
                 turns.leave(number)
@@ -532,35 +422,41 @@ def get_job_set(name: str, backend: str | None = None) -> JobSet:
     return JobSet(place, _set_file(settings, name).read(place), name=name)
 
 
-def _place(backend: str | None, **of_pods: str | float | None) -> tuple[Settings, Backend]:
-    """Return the backend that is meant, and the settings with these arguments in them."""
-    given = {name: str(value) for name, value in of_pods.items() if value not in (None, "")}
-    settings = Settings.load().with_arguments(**given)
+def _place(backend: str | None, options: JobArguments) -> tuple[Settings, Backend, Arguments]:
+    """Return the settings, the backend that is meant, and the arguments of a request that it can do.
+
+    The settings have what is said of pods in them.
+    """
+    refuse_unknown(options, JOB_ARGUMENTS, "geozarr_nb.submit")
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    pods = {name: str(given.pop(name)) for name in PODS if given.get(name, "") != ""}
+    settings = Settings.load().with_arguments(**pods)
     place = open_backend(backend or settings.backend, settings)
-    if given and not place.uses_image:
+    if pods and not place.uses_image:
         raise InvalidRequest(
             f"a job of the backend {place.name!r} is a process of this machine, without a pod of its own",
-            given=", ".join(f"{name}={of_pods[name]!r}" for name in given),
-            remedy=f"leave {' and '.join(given)} out",
+            given=", ".join(f"{name}={value!r}" for name, value in options.items() if name in pods),
+            remedy=f"leave {' and '.join(pods)} out",
         )
-    return settings, place
+    if not place.uses_scratch:
+        if scratch := given.get("scratch"):
+            raise InvalidRequest(
+                f"a job of the backend {place.name!r} has a folder for intermediate files of its own",
+                given=f"scratch={os.fspath(scratch)!r}",
+                remedy="leave scratch out",
+            )
+        given["scratch"] = ""  # the setting is a folder of this machine
+    return settings, place, cast(Arguments, {name: value for name, value in given.items() if name in ARGUMENTS})
 
 
-def _given(**arguments: object) -> list[str]:
+def _given(settings: Settings, **arguments: object) -> list[str]:
     """Return the settings that an argument took the place of."""
-    return [name for name, value in arguments.items() if value is not None]
+    return [name for name, value in arguments.items() if value is not None and hasattr(settings, name)]
 
 
-def _scratch(place: Backend, scratch: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
-    if place.uses_scratch:
-        return scratch
-    if scratch:
-        raise InvalidRequest(
-            f"a job of the backend {place.name!r} has a folder for intermediate files of its own",
-            given=f"scratch={os.fspath(scratch)!r}",
-            remedy="leave scratch out",
-        )
-    return ""  # the setting is a folder of this machine
+def _origin_of_groups(settings: Settings, options: JobArguments) -> str:
+    """Return where the groups come from; empty where an argument named them."""
+    return settings.origins["groups"] if options.get("groups") is None else ""
 
 
 def _check(place: Backend, request: Request, product: Product, groups_from: str) -> bool:
@@ -584,19 +480,11 @@ def _arguments(request: Any) -> dict[str, Any]:
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
-    known = [name for name in signature(submit).parameters if name != "backend"]
-    unknown = [name for name in arguments if name not in known]
-    if unknown:
-        raise InvalidRequest(
-            f"submit has no argument {', '.join(unknown)}",
-            given=label_of(arguments),
-            remedy=f"known are {', '.join(known)}",
-        )
-
-
-def _checked(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the arguments of `submit` that `check` has too."""
-    return {name: value for name, value in arguments.items() if name in signature(check).parameters}
+    try:
+        refuse_unknown(arguments, ("source", "output", *JOB_ARGUMENTS), "submit")
+    except InvalidRequest as error:
+        error.given = label_of(arguments)
+        raise
 
 
 def _set_name(wanted: list[dict[str, Any]]) -> str:

@@ -10,7 +10,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.arguments import Command, build_parser
+from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted
+from geozarr_runner.spec import given
 from geozarr_runner.spelling import in_shell, word
 from geozarr_runner.text import CONVERTERS_LINE, printable, printable_json, printable_lines
 
@@ -62,7 +64,7 @@ def _inspect(options: argparse.Namespace) -> None:
 def _validate(options: argparse.Namespace) -> ExitCode:
     import geozarr_nb as gz
 
-    report = gz.validate(options.source, options.groups)
+    report = gz.validate(options.source, **given(options))
     _print_json(report.to_dict()) if options.json else print(report)
     return ExitCode.SUCCESS if report.ok else ExitCode.BAD_REQUEST
 
@@ -72,30 +74,14 @@ def _estimate(options: argparse.Namespace) -> None:
 
     import geozarr_nb as gz
 
-    estimate = gz.estimate(options.source, options.groups, packed=options.packed)
+    estimate = gz.estimate(options.source, **given(options))
     _print_json(asdict(estimate)) if options.json else print(estimate)
 
 
 def _submitted(options: argparse.Namespace) -> Job:
     import geozarr_nb as gz
 
-    return gz.submit(
-        options.source,
-        options.output,
-        groups=options.groups,
-        validate_groups=options.validate_groups,
-        if_exists=options.if_exists,
-        archive=options.archive,
-        packed=options.packed,
-        backend=options.backend,
-        dask_cluster=options.dask_cluster,
-        verbose=options.verbose,
-        scratch=options.scratch,
-        image=options.image,
-        memory=options.memory,
-        cpu=options.cpu,
-        time_limit=options.time_limit,
-    )
+    return gz.submit(options.source, options.output, backend=options.backend, **given(options, JOB_ARGUMENTS))
 
 
 def _submit(options: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -218,9 +217,10 @@ class Job:
                 remedy='to convert it again, submit it with if_exists="overwrite"',
             )
         request = self._request
-        if state.request.archive and state.request.if_exists == "error":
+        options = state.request.options
+        if options["archive"] and options["if_exists"] == "error":
             # What failed may be the archive alone: its output is there then, and not in the way.
-            request = replace(request or state.request, if_exists="skip")
+            request = (request or state.request).with_options(if_exists="skip")
         self._backend.retry(self.name, request)
         return self
 

@@ -1,7 +1,7 @@
 """What the pages take from elsewhere in the repository, so that they cannot say anything else than it does.
 
 `.. error-codes::` lists every error with its code, exit code and meaning, `.. exit-codes::` what a run ends with,
-`.. job-costs::` what jobs took in the benchmarks.
+`.. job-costs::` what jobs took in the benchmarks, `.. conversion-options::` every option of a conversion and its job.
 The tutorials are copied to where Sphinx looks for pages; their pictures are where they lie from there.
 """
 
@@ -20,7 +20,9 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import geozarr_nb.errors
+from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.errors import ExitCode, GeozarrError
+from geozarr_runner.spec import RESULT
 
 
 def errors() -> list[type[GeozarrError]]:
@@ -95,6 +97,22 @@ class ExitCodes(Table):
         return [(str(int(code)), [code.name], codes[code] or "") for code in ExitCode]
 
 
+class ConversionOptions(Table):
+    """Every option of a conversion and of its job, as the package declares it."""
+
+    head = ("option", "shell", "default", "part of the result", "meaning")
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return a row for each option."""
+        found = []
+        for name, option in JOB_ARGUMENTS.items():
+            default = "the settings'" if option.default is None else [repr(option.default)]
+            meaning = " ".join(filter(None, (f"{option.help[0].upper()}{option.help[1:]}.", option.more)))
+            is_result = "yes" if name in RESULT or name == "groups" else "no"
+            found.append(([name], [option.spelled], default, is_result, meaning))
+        return found
+
+
 class JobCosts(Table):
     """What a job takes, for each kind of product, as it was measured; what was not is left out."""
 
@@ -152,4 +170,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("error-codes", ErrorCodes)
     app.add_directive("exit-codes", ExitCodes)
     app.add_directive("job-costs", JobCosts)
+    app.add_directive("conversion-options", ConversionOptions)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -52,7 +52,7 @@ from geozarr_nb.errors import (
     OutputBusy,
     StorageFailed,
 )
-from geozarr_nb.request import Request
+from geozarr_nb.request import Request, check, check_groups, check_output
 from geozarr_nb.settings import Settings
 from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX
 from geozarr_runner.bounds import LARGEST_DOCUMENT
@@ -125,18 +125,18 @@ class ArgoBackend:
         manifest(request, request.name, 1, self._settings, 0)  # refuses what the pods could not read
         self._check_cluster(claim_of(request, self._settings))
         if is_address(request.output):
-            request.check_groups(product)
-            return request.check_output(product, _root_in_store(RemoteOutput(request.output)))
+            check_groups(request, product)
+            return check_output(request, product, _root_in_store(RemoteOutput(request.output)))
         address = Address.parse(request.output)
         mount = mount_of(address, self._settings)
         if mount is not None:
-            return request.check(product, path=mount.local(address.path))
-        request.check_groups(product)
+            return check(request, product, path=mount.local(address.path))
+        check_groups(request, product)
         try:
             root = self._read_file(f"{request.output}/zarr.json")
         except ClusterError:
             return False  # it cannot be looked at from here; the run itself will
-        return request.check_output(product, root) and (not request.archive or self._has_archive(address))
+        return check_output(request, product, root) and (not request.options["archive"] or self._has_archive(address))
 
     def submit(self, request: Request) -> str:
         """See `Backend.submit`."""
@@ -161,7 +161,7 @@ class ArgoBackend:
     def events(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
         """See `Backend.events`."""
         attempt, events, cursor = self._since(name, cursor)
-        return without_log(events, verbose=attempt.request.verbose), cursor
+        return without_log(events, verbose=bool(attempt.request.options["verbose"])), cursor
 
     def log(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
         """See `Backend.log`."""

@@ -43,7 +43,6 @@ from typing import Any
 from geozarr_nb.errors import GeozarrError, LaterVersion, StateUnusable
 from geozarr_nb.ownership import check_folder, lock, open_own, read_own, unlock
 
-ADDRESS = "-"  # tells the runner to read the address from its standard input: an argv can be seen by everyone
 SCHEMA_VERSION = 1
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _ATTEMPT_FILES = (

@@ -45,7 +45,7 @@ from geozarr_nb.errors import (
     StateUnusable,
     StorageFailed,
 )
-from geozarr_nb.request import Request
+from geozarr_nb.request import Request, check
 from geozarr_runner.addresses import secrets
 from geozarr_runner.events import Event
 from geozarr_runner.product import Product
@@ -113,7 +113,7 @@ class LocalBackend:
 
     def check(self, request: Request, product: Product) -> bool:
         """See `Backend.check`."""
-        return request.check(product)
+        return check(request, product)
 
     def submit(self, request: Request) -> str:
         """See `Backend.submit`."""
@@ -221,7 +221,7 @@ class LocalBackend:
             "order": time.time_ns(),
             "attempt": attempt,
             "submitted": worker.now(),
-            "argv": [*self._command, *worker.arguments(request, job)],
+            "argv": [*self._command, *worker.arguments(job)],
         }
         # The ticket comes last: its presence makes the job.
         documents = {job.request: request.to_json(), job.private: private, job.ticket: ticket}
@@ -423,7 +423,7 @@ class LocalBackend:
 
     def _leave_over(self, request: Request) -> None:
         """Have what a run may have left removed once others may go on."""
-        self._leftovers.add((request.output, request.scratch))
+        self._leftovers.add((request.output, str(request.options["scratch"])))
 
     @contextmanager
     def _dispatching(self) -> Iterator[None]:

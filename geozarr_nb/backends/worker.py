@@ -5,7 +5,7 @@
 It is started detached by whoever submits when a slot is free, inherits the open file SLOT that holds the slot, and
 needs the standard library only, so it starts at once and takes little memory for as long as a conversion runs.
 
-What it runs is COMMAND, the runner, with arguments that it makes from the job's request. A file of the state folder
+What it runs is COMMAND, the runner, which gets the job's request as a document. A file of the state folder
 chooses no program: of the argv that a ticket holds only the Python counts that the job was submitted with, where it is
 one of this account's or the system's, so that each job runs with what is installed beside its submitter.
 """
@@ -26,12 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
-from geozarr_nb.backends.folder import ADDRESS, JobFolder, StateFolder, Ticket, read_json, understood, write_json
-from geozarr_nb.errors import GeozarrError, InvalidRequest
+from geozarr_nb.backends.folder import JobFolder, StateFolder, Ticket, read_json, understood, write_json
+from geozarr_nb.errors import GeozarrError
 from geozarr_nb.ownership import open_own, others_may_write, read_own
 from geozarr_nb.request import Request
 
 RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
+SUBCOMMAND = "run"
 LAST_WORDS = 5
 _PYTHON = re.compile(r"python(3(\.\d+)?t?)?")
 _started: set[int] = set()  # workers of this process that it has not collected yet
@@ -112,11 +113,10 @@ def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -
                 return
             with understood(job.private):
                 environ = {str(name): str(value) for name, value in private["environ"].items()}
-                source, secrets = (
-                    str(private["source"]).encode(),
-                    [str(secret) for secret in private.get("secrets", ())],
-                )
-            argv = [*runner_of(ticket, command), *arguments(Request.from_json(document), job)]
+                source = str(private["source"])
+                secrets = [str(secret) for secret in private.get("secrets", ())]
+            Request.from_json(document)  # what is none is never run
+            argv = [*runner_of(ticket, command), *arguments(job)]
             streams = [
                 opened.enter_context(os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab"))
                 for path in (job.events, job.errors)
@@ -140,7 +140,7 @@ def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -
     write_json(job.claim, {"started": now(), "pid": process.pid})
     job.private.unlink(missing_ok=True)
     with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as stdin:  # it may have ended before it asked
-        stdin.write(source)
+        stdin.write(json.dumps({**document, "source": source}).encode())
     if job.cancel.exists():  # it came between the claim and the process number, so nobody could send the signal
         os.killpg(process.pid, signal.SIGTERM)
     code = process.wait()
@@ -160,8 +160,8 @@ def _give_up(job: JobFolder, error: Exception) -> None:
 
 def runner_of(ticket: Ticket, command: Sequence[str]) -> Sequence[str]:
     """Return the command of the runner for a job: the worker's own, with the Python that the job was submitted with."""
-    if tuple(command) != RUNNER or ticket.argv[1 : len(RUNNER)] != RUNNER[1:]:
-        return command
+    if tuple(command) != RUNNER or ticket.argv[1 : len(RUNNER) + 1] != (*RUNNER[1:], SUBCOMMAND):
+        return command  # the runner of an earlier version takes no document
     python = Path(ticket.argv[0])
     try:
         found = python.stat()
@@ -172,39 +172,9 @@ def runner_of(ticket: Ticket, command: Sequence[str]) -> Sequence[str]:
     return (str(python), *RUNNER[1:]) if is_one and is_ours else command
 
 
-def arguments(request: Request, job: JobFolder) -> list[str]:
-    """Return the runner's arguments for a request; the address is handed over on its standard input.
-
-    Raises
-    ------
-    InvalidRequest
-        A value of the request would be taken for an option.
-    """
-    values = (request.output, *request.groups, request.identity, request.scratch, request.item)
-    if odd := [value for value in values if value.startswith("-")]:
-        raise InvalidRequest("the request holds an option of the command line", given=odd[0], remedy="submit it again")
-    if not (request.output.startswith("/") or "://" in request.output):
-        raise InvalidRequest("the request's output has no full name", given=request.output, remedy="submit it again")
-    found = ["convert", ADDRESS, request.output]
-    if request.groups:
-        found += ["--groups", *request.groups]
-    found += ["--validate-groups", "true" if request.validate_groups else "false"]
-    found += ["--if-exists", request.if_exists, "--identity", request.identity]
-    if request.scratch:
-        found += ["--scratch", request.scratch]
-    if request.archive:
-        found.append("--archive")
-    if request.packed:
-        found.append("--packed")
-    if request.item:
-        found += ["--derived-from", request.item]
-    if request.asked is not None:
-        found.append(f"--asked={request.asked}")
-    if request.dask_cluster:
-        found.append("--dask-cluster")
-    if request.verbose:
-        found.append("--verbose")
-    return [*found, "--log", str(job.log), "--json"]
+def arguments(job: JobFolder) -> list[str]:
+    """Return the runner's arguments; the request is handed over on its standard input, with the full address."""
+    return [SUBCOMMAND, "--log", str(job.log), "--json"]
 
 
 def ended(code: int | None, **more: Any) -> dict[str, Any]:

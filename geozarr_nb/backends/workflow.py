@@ -23,6 +23,7 @@ from geozarr_runner.addresses import redact
 from geozarr_runner.bounds import from_json
 from geozarr_runner.events import Event, parse
 from geozarr_runner.names import output_name
+from geozarr_runner.spec import from_parameters, normalise, parameters
 from geozarr_runner.spelling import literal, word
 from geozarr_runner.upload import RemoteOutput, is_address
 
@@ -36,7 +37,6 @@ RELEASED: Object = {"metadata": {"annotations": {AWAITS: None}}, "spec": {"suspe
 ENDED: Object = {"spec": {"shutdown": "Terminate", "suspend": None}}  # what is suspended would never end
 MAIN = "main"  # the container that converts
 MOUNT = "/data"  # where the template mounts the claim
-WHOLE_PRODUCT = "0"
 NO_JOB = "the Workflow holds what no job of this package does, and cannot be understood"
 _NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 FINISHED = ("Succeeded", "Failed", "Error")
@@ -115,26 +115,13 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         "pvc_name": claim,
         "stac_url": _seen_by_pods(request.shown, claim),
         "output_zarr": request.output if is_address(request.output) else Address.parse(request.output).path,
-        "groups": ",".join(request.groups) or WHOLE_PRODUCT,
-        "validate_groups": _word(request.validate_groups),
-        "if_exists": request.if_exists,
+        **parameters(request.groups, request.options),
         "identity": request.identity,
-        "archive": _word(request.archive),
-        "packed": _word(request.packed),
         # It also says that the address is not the person's own, and gets no credentials that name no host.
         "derived_from": request.item or ("" if request.asked is None else request.shown),
         "credentials": settings.credentials,
-        "dask_cluster": _word(request.dask_cluster),
-        "verbose": _word(request.verbose),
+        **of_pods(settings),
     }
-    if settings.image:
-        values["image"] = settings.image
-    if settings.memory:
-        values["memory"] = values["memory_limit"] = settings.memory
-    if settings.cpu:
-        values["cpu"] = settings.cpu
-    if settings.time_limit:
-        values["time_limit"] = str(ceil(settings.time_limit))  # 0 would end it at once
     annotations = {REQUEST: json.dumps(request.to_json()), MEMORY: str(memory_needed)}
     spec: Object = {
         "workflowTemplateRef": {"name": settings.template},
@@ -159,6 +146,18 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         },
         "spec": spec,
     }
+
+
+def of_pods(settings: Settings) -> dict[str, str]:
+    """Return the parameters that say what a job's pod may use; none where the template's own hold."""
+    values = {
+        "image": settings.image,
+        "memory": settings.memory,
+        "memory_limit": settings.memory,
+        "cpu": settings.cpu,
+        "time_limit": str(ceil(settings.time_limit)),  # 0 would end it at once
+    }
+    return {name: value for name, value in values.items() if value not in ("", "0")}
 
 
 def claim_of(request: Request, settings: Settings) -> str:
@@ -203,10 +202,6 @@ def _seen_by_pods(source: str, claim: str) -> str:
             'or convert it here: backend="local"',
         )
     return source
-
-
-def _word(value: bool) -> str:
-    return "true" if value else "false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,15 +407,12 @@ def _retry_number(node: Object) -> int:
     return int(found[1]) if found else 0
 
 
-def _request_of(parameters: Mapping[str, str]) -> Request:
-    from geozarr_runner.groups import normalise
-
-    source = parameters.get("stac_url", "")
-    claim = parameters.get("pvc_name", "")
-    path = parameters.get("output_zarr", "").removeprefix(f"{MOUNT}/")
+def _request_of(values: Mapping[str, str]) -> Request:
+    source = values.get("stac_url", "")
+    claim = values.get("pvc_name", "")
+    path = values.get("output_zarr", "").removeprefix(f"{MOUNT}/")
     name = redact(source).rstrip("/").rpartition("/")[2]
     product = name.removesuffix(".zarr").removesuffix(".json") or "product"
-    groups = parameters.get("groups", "")
     if source.startswith(f"{MOUNT}/"):
         source = f"{SCHEME}{claim}/{source.removeprefix(f'{MOUNT}/')}"
     request = Request(
@@ -428,14 +420,11 @@ def _request_of(parameters: Mapping[str, str]) -> Request:
         shown=redact(source),
         product=product,
         output=path if is_address(path) else f"{SCHEME}{claim}/{path or output_name(product)}",
-        groups=() if groups.strip() in ("", WHOLE_PRODUCT) else normalise(groups),
-        validate_groups=parameters.get("validate_groups") == "true",
-        if_exists="overwrite" if parameters.get("if_exists") == "overwrite" else "error",
-        archive=parameters.get("archive") == "true",
-        packed=parameters.get("packed") == "true",
-        identity=parameters.get("identity", ""),
+        groups=normalise(values.get("groups")),
+        options=from_parameters(values),
+        identity=values.get("identity", ""),
     )
-    return request if request.identity else replace(request, identity=request.derived_identity)
+    return request if request.identity else request.identified()
 
 
 def _time(text: Any) -> datetime | None:

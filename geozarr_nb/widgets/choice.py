@@ -14,7 +14,7 @@ import geozarr_nb as gz
 from geozarr_nb.widgets.background import SEEN, Worker, sentence
 from geozarr_runner.addresses import redact
 from geozarr_runner.events import human_bytes
-from geozarr_runner.groups import normalise
+from geozarr_runner.spec import normalise
 
 SECONDS_AFTER_A_TICK = 0.4
 # Measured on two cores: the start of the converter, what it writes, and a remote product over one good line.

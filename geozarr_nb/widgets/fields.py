@@ -9,6 +9,7 @@ import ipywidgets
 
 from geozarr_nb.widgets.choice import Choice
 from geozarr_nb.widgets.panel import WIDE, change
+from geozarr_runner.spec import Option
 
 
 def text_field(label: str, placeholder: str, tooltip: str, *, wide: bool = False) -> ipywidgets.Text:
@@ -25,6 +26,17 @@ def menu(label: str, options: Iterable[Any], tooltip: str) -> ipywidgets.Dropdow
 def tick(text: str, tooltip: str) -> ipywidgets.Checkbox:
     """Return a box to tick, as wide as its text."""
     return ipywidgets.Checkbox(description=text, tooltip=tooltip, indent=False, layout=ipywidgets.Layout(width="auto"))
+
+
+def option_field(option: Option) -> ipywidgets.DOMWidget:
+    """Return the field of an option, as its type wants it."""
+    tooltip = f"{option.help[0].upper()}{option.help[1:]}"
+    if option.is_truth:
+        return tick(option.label, tooltip)
+    if option.values:
+        named = ((option.choices.get(value, value), value) for value in option.values)
+        return menu(option.label, named, tooltip)
+    return text_field(option.label, "", tooltip)
 
 
 def product_field(choice: Choice) -> ipywidgets.Text:

@@ -11,22 +11,17 @@ import ipywidgets
 import traitlets
 
 import geozarr_nb as gz
+from geozarr_nb.pods import PODS
 from geozarr_nb.widgets.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.choice import Choice
-from geozarr_nb.widgets.fields import menu, product_field, text_field, tick, whole_product
+from geozarr_nb.widgets.fields import menu, option_field, product_field, text_field, whole_product
 from geozarr_nb.widgets.lines import CLAIM, argo_command, python_call
 from geozarr_nb.widgets.panel import Panel, change, code, flow, forget, lines, status
 from geozarr_runner.addresses import redact
-from geozarr_runner.groups import normalise
 from geozarr_runner.names import output_name
+from geozarr_runner.spec import OPTIONS, normalise
 
 BACKENDS = {"this machine": "local", "a cluster with Argo Workflows": "argo"}
-IF_EXISTS = {
-    "that is an error": "error",
-    "keep it, if it was made from the same request": "skip",
-    "replace it, once the new one is verified": "overwrite",
-}
-
 TEMPLATES = "the template's own"
 
 
@@ -82,24 +77,20 @@ class Form(Panel):
             "Output", "path of the GeoZarr", "Path of the GeoZarr that will be written", wide=True
         )
         self._backend = menu("Runs on", BACKENDS.items(), "Where the conversion runs")
-        self._if_exists = menu("If it exists", IF_EXISTS.items(), "What happens when the output is there already")
-        self._validate = tick(
-            "a missing group ends the run", "Without it a missing group is left out, as long as one is left"
-        )
+        self._options = {name: option_field(option) for name, option in OPTIONS.items() if option.label}
         claim = self._settings.pvc_name
         self._claim = text_field("Claim", claim, "Persistent volume claim that the output is written to")
-        self._image = text_field("Image", TEMPLATES, "Image that the conversion runs in")
-        self._memory = text_field("Memory", TEMPLATES, "Memory of the job's pod, 12Gi say")
-        self._cpu = text_field("Cores", TEMPLATES, "Cores that are kept for the job's pod, 2 or 500m say")
-        self._time = text_field("Time limit", TEMPLATES, "Seconds that a try may take, 28800 say")
-        self._cluster = flow(self._claim, self._image, self._memory, self._cpu, self._time)
+        self._pods = {name: option_field(option) for name, option in PODS.items()}
+        for field in self._pods.values():
+            field.placeholder = TEMPLATES
+        self._cluster = flow(self._claim, *self._pods.values())
         self._submit = ipywidgets.Button(
             description="Convert", button_style="primary", disabled=True, tooltip="Submits the conversion once"
         )
         self._state = ipywidgets.HTML()
         self._python, self._argo = ipywidgets.HTML(), ipywidgets.HTML()
         product = [product_field(self.choice), whole_product(self.choice)] if own else []
-        head = (*product, self._groups, self._output, flow(self._backend, self._if_exists, self._validate))
+        head = (*product, self._groups, self._output, flow(self._backend, *self._options.values()))
         tail = (flow(self._submit, self._state), self._python, self._argo)
         self._parts = {"local": (*head, *tail), "argo": (*head, self._cluster, *tail)}
         super().__init__("Output and job", ())
@@ -110,17 +101,18 @@ class Form(Panel):
     def _fill(self, output: str | os.PathLike[str] | None, backend: str | None) -> None:
         settings = self._settings
         self._output.value = os.fspath(output) if output else settings.output_zarr
-        self._validate.value = settings.validate_groups
-        self._claim.value, self._image.value, self._memory.value = settings.pvc_name, settings.image, settings.memory
-        self._cpu.value = settings.cpu
-        self._time.value = _seconds(settings.time_limit)
+        for name, field in self._options.items():
+            field.value = self._without(name)
+        self._claim.value = settings.pvc_name
+        for name, field in self._pods.items():
+            field.value = _text(getattr(settings, name))
         self._backend.value = backend or settings.backend
         self.children = self._parts[self.backend]
 
     def _connect(self) -> None:
         self._groups.observe(self._give_groups, "value")
         self._backend.observe(lambda _: change(self, children=self._parts[self.backend]), "value")
-        for field in (self._output, self._backend, self._if_exists, self._validate, *self._cluster.children):
+        for field in (self._output, self._backend, *self._options.values(), *self._cluster.children):
             field.observe(self._check, "value")
         self._submit.on_click(lambda _: self.submit())
         self.choice.observe(self._follow_choice, ["source", "product", "groups", "whole"])
@@ -155,11 +147,11 @@ class Form(Panel):
     @property
     def if_exists(self) -> str:
         """What happens when the output is there: error, skip, overwrite; may be set."""
-        return str(self._if_exists.value)
+        return str(self._options["if_exists"].value)
 
     @if_exists.setter
     def if_exists(self, value: str) -> None:
-        self._if_exists.value = value
+        self._options["if_exists"].value = value
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -167,19 +159,27 @@ class Form(Panel):
         return {
             "output": self.output or None,
             "groups": self.choice.wanted,
-            "validate_groups": bool(self._validate.value),
-            "if_exists": self.if_exists,
             "backend": self.backend,
-            "image": self._of_pods(self._image, self._settings.image),
-            "memory": self._of_pods(self._memory, self._settings.memory),
-            "cpu": self._of_pods(self._cpu, self._settings.cpu),
-            "time_limit": _number(self._of_pods(self._time, _seconds(self._settings.time_limit))),
+            **{name: self._given(name) for name in self._options},
+            **{name: self._of_pods(name) for name in self._pods},
         }
 
-    def _of_pods(self, field: ipywidgets.Text, setting: str) -> str | None:
+    def _without(self, name: str) -> Any:
+        """Return what an option is where nobody chooses it."""
+        default = OPTIONS[name].default
+        return getattr(self._settings, name) if default is None else default
+
+    def _given(self, name: str) -> Any:
+        """Return what a field says; None where the settings say the same."""
+        value = self._options[name].value
+        return None if OPTIONS[name].default is None and value == self._without(name) else value
+
+    def _of_pods(self, name: str) -> Any:
         """Return what a field of the cluster's says; None where it says what holds without it."""
-        text = str(field.value).strip()
-        return text if self.backend == "argo" and text not in ("", setting) else None
+        text = str(self._pods[name].value).strip()
+        if self.backend != "argo" or text in ("", _text(getattr(self._settings, name))):
+            return None
+        return _number(text) if name == "time_limit" else text
 
     @property
     def code(self) -> str:
@@ -323,14 +323,14 @@ class Form(Panel):
         return "Checking ..." if self.choice.product is not None and not self.problems else "Not ready yet"
 
 
-def _seconds(time_limit: float) -> str:
-    return f"{time_limit:.10g}" if time_limit else ""
+def _text(setting: str | float) -> str:
+    return setting if isinstance(setting, str) else f"{setting:.10g}" if setting else ""
 
 
-def _number(text: str | None) -> float | str | None:
+def _number(text: str) -> float | str:
     """Return the number that a text holds; a text that holds none as it is, for a check to refuse it."""
     try:
-        number = float(text or "")
+        number = float(text)
     except ValueError:
         return text
     if not isfinite(number):

@@ -7,7 +7,9 @@ from math import ceil
 from typing import Any
 
 import geozarr_nb as gz
+from geozarr_nb.pods import JOB_ARGUMENTS, PODS
 from geozarr_runner.addresses import redact
+from geozarr_runner.spec import OPTIONS, parameters
 from geozarr_runner.spelling import word
 
 WHOLE_PRODUCT = "[]"  # where "0" would leave it to $ARGO_GROUPS of a pod
@@ -27,47 +29,45 @@ def python_call(source: str, arguments: Mapping[str, Any], settings: gz.Settings
     settings
         What holds where an argument is left out.
     """
-    defaults = {
-        "validate_groups": settings.validate_groups,
-        "if_exists": "error",
-        "backend": settings.backend,
-        "image": None,
-        "memory": None,
-        "cpu": None,
-        "time_limit": None,
-    }
     given = [repr(source), repr(arguments["output"]), f"groups={arguments['groups']!r}"]
     note = ""
     if redact(source) != source:
         given[0] = "address"
         note = f"address = {redact(source)!r}  # and what signs it, which is not repeated here\n"
-    given += [f"{name}={arguments[name]!r}" for name, default in defaults.items() if arguments[name] != default]
+    defaults = {name: _without(name, settings) for name in JOB_ARGUMENTS if name != "groups"}
+    defaults["backend"] = settings.backend
+    given += [f"{name}={arguments[name]!r}" for name, default in defaults.items() if _differs(arguments, name, default)]
     return f"import geozarr_nb as gz\n{note}job = gz.convert({', '.join(given)})"
+
+
+def _without(name: str, settings: gz.Settings) -> Any:
+    """Return what an option is where nobody gives it."""
+    default = JOB_ARGUMENTS[name].default
+    return getattr(settings, name, None) if default is None else default
+
+
+def _differs(arguments: Mapping[str, Any], name: str, default: Any) -> bool:
+    return arguments.get(name) not in (None, default)
 
 
 def argo_command(source: str, arguments: Mapping[str, Any], settings: gz.Settings) -> str:
     """Return the command of Argo's own client that submits the same; parameters as in `python_call`."""
     claim, path = _on_claim(str(arguments["output"]), settings.pvc_name)
+    options = {name: _without(name, settings) if arguments.get(name) is None else arguments[name] for name in OPTIONS}
+    said = {name: value for name, value in options.items() if OPTIONS[name].label or value != OPTIONS[name].assumed}
     values = {
         "stac_url": redact(source),
         "output_zarr": path,
-        "groups": ",".join(arguments["groups"]) or WHOLE_PRODUCT,
-        "validate_groups": "true" if arguments["validate_groups"] else "false",
-        "if_exists": arguments["if_exists"],
+        **parameters(arguments["groups"], said),
         "pvc_name": claim,
     }
-    image, memory = arguments["image"] or settings.image, arguments["memory"] or settings.memory
-    if image:
-        values["image"] = image
-    if memory:
-        values |= {"memory": memory, "memory_limit": memory}
-    if cpu := arguments["cpu"] or settings.cpu:
-        values["cpu"] = cpu
-    if settings.archive:
-        values["archive"] = "true"
-    if seconds := arguments["time_limit"] or settings.time_limit:
-        # One that is no number is refused elsewhere, and stands here as it was typed.
-        values["time_limit"] = seconds if isinstance(seconds, str) else str(ceil(seconds))
+    if not arguments["groups"]:
+        values["groups"] = WHOLE_PRODUCT
+    memory = arguments["memory"] or settings.memory
+    pods = {name: arguments[name] or getattr(settings, name) for name in PODS} | {"memory_limit": memory}
+    if pods["time_limit"] and not isinstance(pods["time_limit"], str):
+        pods["time_limit"] = ceil(pods["time_limit"])  # one that is no number is refused elsewhere, and stands as typed
+    values |= {name: str(value) for name, value in pods.items() if value}
     words = ["argo", "submit", "--from", f"workflowtemplate/{settings.template}", "-n", settings.namespace]
     words += ["--context", settings.kube_context] if settings.kube_context else []
     for name, value in values.items():

@@ -17,11 +17,14 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from geozarr_runner import __version__
+from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted, InvalidRequest
 from geozarr_runner.events import Reporter
 from geozarr_runner.outcome import write_last_words, write_outcome
-from geozarr_runner.spelling import in_shell, truth
+from geozarr_runner.spec import ARGUMENTS, OPTIONS, Request, add_options, given, normalise, refuse_unknown
+from geozarr_runner.spelling import in_shell
 
+LARGEST_REQUEST = 10_000_000
 # What the SDK sends as a request's identity. A Workflow made by hand has none, or a text of its own.
 _OF_THE_SDK = re.compile(r"[0-9a-f]{64}")
 EPILOG = """exit codes: 0 success, 1 a defect, 2 bad request, 3 product unreachable, 4 converter failed,
@@ -89,38 +92,16 @@ def _parser() -> argparse.ArgumentParser:
         help='the GeoZarr to write: a path, or an address in an object store (s3://bucket/product.zarr); "" is '
         "PRODUCT_geozarr.zarr in this folder",
     )
-    _add_groups(convert)
-    _add_truth(
-        convert,
-        "--validate-groups",
-        "true: a missing group ends the run; false: it is left out with a warning (default)",
+    add_options(convert, ARGUMENTS)
+    _add_json_options(convert)
+    convert.add_argument(
+        "--identity", default="", metavar="TEXT", help="kept in the output's record of how it was made"
     )
     convert.add_argument(
-        "--if-exists",
-        choices=("error", "skip", "overwrite"),
-        default="error",
-        help="what to do when OUTPUT is there: refuse, keep it if it was made from the same request, or replace it "
-        "once the new one is verified",
-    )
-    convert.add_argument(
-        "--scratch",
-        type=Path,
-        metavar="DIR",
-        help="where to stage the input, and what goes to an object store (default: beside OUTPUT; $TMPDIR or /var/tmp)",
-    )
-    convert.add_argument("--log", type=Path, metavar="FILE", help="keep everything there (default: OUTPUT.log.jsonl)")
-    convert.add_argument("--identity", metavar="TEXT", help="kept in the output's record of how it was made")
-    _add_truth(
-        convert, "--archive", "pack the finished output as OUTPUT.tar.gz beside it, with its checksum in .tar.gz.sha256"
-    )
-    _add_truth(
-        convert,
-        "--packed",
-        "keep numbers that are stored as integers with a scale as they are, of a whole Sentinel-2 product: less than "
-        "half as large",
-    )
-    convert.add_argument(
-        "--derived-from", metavar="ADDRESS", help="the STAC item that INPUT comes from; the output's own links to it"
+        "--derived-from",
+        default="",
+        metavar="ADDRESS",
+        help="the STAC item that INPUT comes from; the output's own links to it",
     )
     convert.add_argument(
         "--asked",
@@ -128,15 +109,22 @@ def _parser() -> argparse.ArgumentParser:
         help="the address from which INPUT was found: credentials without a host go to its host alone (default: INPUT; "
         "with --derived-from none)",
     )
-    _add_truth(convert, "--dask-cluster", "let the converter start dask workers")
-    _add_truth(convert, "--verbose", "have the converter say more, and show its own lines too")
+    _add_log(convert)
     _add_json(convert)
     _add_for_orchestrators(convert)
-    convert.set_defaults(command=_convert)
+    convert.set_defaults(command=_convert, request=_request)
+
+    run = commands.add_parser(
+        "run", help="convert as a request says, which is read as JSON from standard input", epilog=EPILOG
+    )
+    _add_log(run)
+    _add_json(run)
+    _add_for_orchestrators(run)
+    run.set_defaults(command=_convert, request=_request_from_stdin)
 
     inspect = commands.add_parser("inspect", help="show what a product holds", epilog=EPILOG)
     inspect.add_argument("input", metavar="INPUT", help="a Zarr store or a STAC item: address or path")
-    _add_groups(inspect)
+    add_options(inspect, {"groups": ARGUMENTS["groups"]})
     _add_json(inspect)
     inspect.set_defaults(command=_inspect)
 
@@ -158,8 +146,24 @@ def _add_serve(commands: Any) -> None:
     serve.set_defaults(command=_serve)
 
 
-def _add_truth(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    parser.add_argument(name, type=truth, nargs="?", const=True, default=False, metavar="true|false", help=text)
+def _add_log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--log", type=Path, metavar="FILE", help="keep everything there (default: OUTPUT.log.jsonl)")
+
+
+def _add_json_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--options", type=_json_options, default={}, metavar="JSON", help="options by name, as a JSON object"
+    )
+
+
+def _json_options(text: str) -> dict[str, Any]:
+    try:
+        found = from_json(text.strip() or "{}")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"this is no JSON: {text!r}") from error
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"this is no JSON object: {text!r}")
+    return found
 
 
 def _add_for_orchestrators(parser: argparse.ArgumentParser) -> None:
@@ -184,17 +188,6 @@ def _add_for_orchestrators(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_groups(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--groups",
-        nargs="+",
-        metavar="G",
-        action="extend",
-        help="groups to convert, also separated by commas; none, or 0: $ARGO_GROUPS, else the whole product; []: the "
-        "whole product",
-    )
-
-
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write JSON also to a terminal")
 
@@ -206,32 +199,25 @@ def _convert(options: argparse.Namespace) -> ExitCode:
         sys.stdout,
         readable=sys.stdout.isatty() and not options.json,
         progress_file=os.environ.get("ARGO_PROGRESS_FILE"),
-        verbose=options.verbose or options.with_log,
+        verbose=options.with_log,
     )
     if options.run_id is not None:
         reporter.emit("run", id=options.run_id)
     try:
         # Imported here, so that a signal during it is heard too.
-        from geozarr_runner.preflight import Request
         from geozarr_runner.run import run
 
-        request = Request(
-            product=_address(options.input),
-            output=options.output,
-            groups=_groups(options.groups, resolved=_OF_THE_SDK.fullmatch(options.identity or "") is not None),
-            validate_groups=options.validate_groups,
-            if_exists=options.if_exists,
-            scratch=options.scratch,
-            dask_cluster=options.dask_cluster,
-            verbose=options.verbose,
-            identity=options.identity or None,
+        request = options.request(options)
+        # Its own lines are read from where it is told to be verbose: here, and in the request.
+        reporter.verbose |= request.options["verbose"]
+        run(
+            request,
+            reporter,
+            options.log,
+            log_refused=options.run_id is not None,
+            artifact=options.artifact,
             within=options.within,
-            archive=options.archive,
-            packed=options.packed,
-            derived_from=options.derived_from or None,
-            asked=options.asked,
         )
-        run(request, reporter, options.log, log_refused=options.run_id is not None, artifact=options.artifact)
     except GeozarrError as error:
         reporter.error(error)
         return error.exit_code
@@ -249,6 +235,33 @@ def _convert(options: argparse.Namespace) -> ExitCode:
     return ExitCode.SUCCESS
 
 
+def _request(options: argparse.Namespace) -> Request:
+    """Return the request of a command line."""
+    refuse_unknown(options.options, OPTIONS, "--options")
+    told = given(options)
+    resolved = _OF_THE_SDK.fullmatch(options.identity) is not None
+    return Request.of(
+        _address(options.input),
+        options.output,
+        item=options.derived_from,
+        asked=options.asked,
+        identity=options.identity,
+        **{**told, **options.options, "groups": _groups(told.get("groups"), resolved=resolved)},
+    )
+
+
+def _request_from_stdin(options: argparse.Namespace) -> Request:
+    """Return the request that is handed over as a document; its addresses are in no command line, and on no disk."""
+    try:
+        document = from_json(sys.stdin.buffer.read(LARGEST_REQUEST))
+    except ValueError:
+        document = None
+    request = Request.from_json(document if isinstance(document, dict) else {})
+    if not (request.output.startswith("/") or "://" in request.output):
+        raise InvalidRequest("the request's output has no full name", given=request.output, remedy="submit it again")
+    return request
+
+
 def _groups(words: Sequence[str] | None, *, resolved: bool = False) -> tuple[str, ...]:
     """Return the groups of a command line; where it names none, those of $ARGO_GROUPS.
 
@@ -257,8 +270,6 @@ def _groups(words: Sequence[str] | None, *, resolved: bool = False) -> tuple[str
     resolved
         Whoever submitted it has settled the groups: to name none is to want the whole product.
     """
-    from geozarr_runner.groups import normalise
-
     one = words[0] if words and len(words) == 1 else words
     return normalise(one, None if resolved else os.environ)
 
@@ -297,7 +308,7 @@ def _inspect(options: argparse.Namespace) -> ExitCode:
 
     try:
         product = open_product(options.input)
-        found = report(product, _groups(options.groups))
+        found = report(product, _groups(getattr(options, "groups", None)))
     except GeozarrError as error:
         print(f"error [{error.code}]: {in_shell(str(error))}", file=sys.stderr)
         return error.exit_code

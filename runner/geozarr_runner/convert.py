@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import IO, Self, cast
+from typing import IO, Any, Self, cast
 
 from geozarr_runner.credentials import without
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, ConverterMissing, StorageDenied, StorageFull
-from geozarr_runner.profiles import Call
+from geozarr_runner.profiles import NO_OPTIONS, Call
+from geozarr_runner.spec import converter_flags
 
 COMMAND = "eopf-geozarr"
 TICK = 0.5
@@ -54,18 +55,13 @@ def find_converter() -> str:
 
 
 def build_argv(
-    converter: str, source: str, output: str, call: Call, *, dask_cluster: bool = False, verbose: bool = False
+    converter: str, source: str, output: str, call: Call, options: Mapping[str, Any] = NO_OPTIONS
 ) -> list[str]:
     """Return the converter's command line: input and output positional, all groups behind one `--groups`."""
     argv = [converter, call.command, source, output]
     if call.groups:
         argv += ["--groups", *call.groups]
-    argv += call.flags
-    if dask_cluster:
-        argv.append("--dask-cluster")
-    if verbose:
-        argv.append("--verbose")
-    return argv
+    return [*argv, *call.flags, *converter_flags(options, call.lacks)]
 
 
 class Converters:

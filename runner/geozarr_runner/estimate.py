@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import batched
+from typing import Unpack
 
 from geozarr_runner import html
 from geozarr_runner.bounds import MOST_OBJECTS
@@ -18,7 +19,8 @@ from geozarr_runner.layout import NOT_COPIED, Written, written
 from geozarr_runner.memory import memory_needed
 from geozarr_runner.metadata import figure
 from geozarr_runner.product import Array, Product
-from geozarr_runner.profiles import check_packed, profile_of
+from geozarr_runner.profiles import check_options, profile_of
+from geozarr_runner.spec import Groups, ResultOptions, resolved
 from geozarr_runner.store import ASKED_AT_ONCE, Store
 from geozarr_runner.text import printable
 
@@ -86,7 +88,7 @@ class Estimate:
         return html.block(self.product, html.facts(self._facts()))
 
 
-def estimate(product: Product, groups: str | Iterable[str] | None = None, *, packed: bool = False) -> Estimate:
+def estimate(product: Product, groups: Groups | None = None, **options: Unpack[ResultOptions]) -> Estimate:
     """Return what converting these groups will cost.
 
     Takes one request for each stored object whose size the store does not list (http has no listing); no data are
@@ -97,14 +99,14 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None, *, pac
     GroupsMissing
         When none of the groups is left.
     InvalidRequest
-        When it is to be packed, and cannot; when it has more stored objects than can be converted.
+        When it cannot have one of the options; when it has more stored objects than can be converted.
     ProductUnreachable
         When the store does not answer.
     """
+    wished = resolved(options)
     chosen = report(product, groups)
     chosen.raise_for_missing(all_needed=False)
-    if packed:
-        check_packed(product, chosen.found)
+    check_options(product, chosen.found, wished)
     check_count(product, chosen.found)
     found = _ask(product.store, needed(product, chosen.found))
     requests = sum(one.objects for one in found.values())
@@ -121,7 +123,7 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None, *, pac
     else:
         output = sum(_compressed(array, stored, flat=not chosen.found) for array in expected)
     in_integers = None
-    if expected is not None and profile_of(product).not_packed(chosen.found) is None:
+    if expected is not None and profile_of(product).refuses("packed", chosen.found) is None:
         in_integers = sum(int(_density(array, stored) * array.pixels) for array in expected)
     staging = (download or 0) if product.store.local is None else 0
     return Estimate(
@@ -129,7 +131,7 @@ def estimate(product: Product, groups: str | Iterable[str] | None = None, *, pac
         groups=chosen.found,
         download_bytes=download,
         requests=requests,
-        output_bytes=in_integers if packed and in_integers is not None else output,
+        output_bytes=in_integers if wished["packed"] and in_integers is not None else output,
         packed_bytes=in_integers,
         memory_bytes=memory_needed(product, chosen.found),
         staging_bytes=staging,

@@ -197,6 +197,8 @@ class Reporter:
 
     Attributes
     ----------
+    verbose
+        As the parameter; may be set.
     outcome
         The `result` or `error` event as it was written; None before there was one.
     """
@@ -206,7 +208,7 @@ class Reporter:
     ) -> None:
         self._stream: TextIO | None = stream
         self._readable = readable
-        self._verbose = verbose
+        self.verbose = verbose
         self._progress_file = Path(progress_file) if progress_file else None
         self._log: TextIO | None = None
         self._when_closed: Callable[[], None] = lambda: None
@@ -263,7 +265,7 @@ class Reporter:
             self.outcome = document
         line = json.dumps(document, default=str) + "\n"  # in ASCII: names of files can be bytes that are no text
         self._keep(line)
-        if self._stream is None or (kind == "log" and not self._verbose):
+        if self._stream is None or (kind == "log" and not self.verbose):
             return
         text = line
         if self._readable:

@@ -2,69 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 
 from geozarr_runner import html
-from geozarr_runner.bounds import from_json
-from geozarr_runner.errors import GroupsMissing, InvalidRequest
+from geozarr_runner.errors import GroupsMissing
 from geozarr_runner.product import Group, Product
 from geozarr_runner.profiles import Profile, profile_of
+from geozarr_runner.spec import Groups, normalise
 from geozarr_runner.spelling import word
 from geozarr_runner.text import printable
 
-EXAMPLE = 'groups=["/measurements/reflectance/r20m"]'
 SHOWN = 25
 ALIKE = 0.6
-
-
-def normalise(groups: str | Iterable[str] | None, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Return absolute group paths in the order given, without duplicates; `()` is the whole product.
-
-    A text is split on commas and blanks, unless it is a JSON array: that is a list. Empty, or `0`, is the whole product
-    in the converter's own layout.
-
-    Parameters
-    ----------
-    environ
-        Where `$ARGO_GROUPS` counts for groups that were not given: on the runner's command line. An empty array counts
-        as given.
-    """
-    listed = _listed(groups)
-    found = _split(groups if listed is None else listed)
-    if found or listed == [] or environ is None:
-        return found
-    return normalise(environ.get("ARGO_GROUPS"))
-
-
-def _listed(groups: str | Iterable[str] | None) -> list[str] | None:
-    """Return the list that a text holds; None where it is none."""
-    if not isinstance(groups, str) or not groups.lstrip().startswith("["):
-        return None
-    try:
-        found = from_json(groups)
-    except ValueError:
-        found = None
-    return found if isinstance(found, list) and all(isinstance(name, str) for name in found) else None
-
-
-def _split(groups: str | Iterable[str] | None) -> tuple[str, ...]:
-    if groups is None:
-        return ()
-    if not isinstance(groups, Iterable):
-        raise InvalidRequest("groups are given by their paths", given=repr(groups)[:200], remedy=EXAMPLE)
-    parts = [groups] if isinstance(groups, str) else list(groups)
-    names: dict[str, None] = {}
-    for part in parts:
-        if not isinstance(part, str):
-            raise InvalidRequest("a group is given by its path", given=repr(part)[:200], remedy=EXAMPLE)
-        for name in re.split(r"[,\s]+", part):
-            if name not in ("", "0"):
-                names["/" + "/".join(step for step in name.split("/") if step)] = None
-    return tuple(names)
 
 
 @dataclass(frozen=True)
@@ -188,9 +140,7 @@ class GroupReport:
         )
 
 
-def report(
-    product: Product, groups: str | Iterable[str] | None = None, *, options: Mapping[str, bool] | None = None
-) -> GroupReport:
+def report(product: Product, groups: Groups | None = None, *, options: Mapping[str, Any] | None = None) -> GroupReport:
     """Compare the wanted groups with a product.
 
     Parameters

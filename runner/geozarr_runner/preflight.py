@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from geozarr_runner import archive, publish, upload
 from geozarr_runner.addresses import local_path, redact
@@ -17,43 +17,16 @@ from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.estimate import check_count
 from geozarr_runner.events import Reporter, human_bytes
-from geozarr_runner.groups import GroupReport, normalise, report
+from geozarr_runner.groups import GroupReport, report
 from geozarr_runner.names import output_name
 from geozarr_runner.product import Product, open_product
-from geozarr_runner.profiles import PACKED, Call, check_packed, profile_of
+from geozarr_runner.profiles import Call, check_options, profile_of
+from geozarr_runner.spec import RESULT, Request, of_result, passed_on
 from geozarr_runner.text import printable
 from geozarr_runner.upload import Output, RemoteOutput, output_place
 
-IfExists = Literal["error", "skip", "overwrite"]
 CONVERTER_OPENS = ("http://", "https://", "s3://", "gs://")
 SMALLEST_SPACE = 50_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a run is asked to do; `product` in any form that `open_product` takes, `groups` in any of `normalise`.
-
-    `output` is a path or an address in an object store; empty, it is `<product>_geozarr.zarr` in the working directory.
-    A path may not lie outside of `within`. `derived_from` is the address of the STAC item that the product comes from,
-    where `product` is not that itself. `asked` is the address that a person gave, where `product` was found from it
-    (see `Store`); None is `product` itself, or none where it comes from an item. `packed` keeps numbers that are stored
-    as integers with a scale as they are.
-    """
-
-    product: Any
-    output: str | os.PathLike[str]
-    groups: str | Iterable[str] | None = None
-    validate_groups: bool = False
-    if_exists: IfExists = "error"
-    scratch: Path | None = None
-    dask_cluster: bool = False
-    verbose: bool = False
-    identity: str | None = None
-    within: Path | None = None
-    archive: bool = False
-    derived_from: str | None = None
-    asked: str | None = None
-    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +45,8 @@ class Plan:
         False where the converter cannot read the product itself.
     done
         True where the output is there already, made from the same request.
+    options
+        The options of the request that determine the result.
     """
 
     product: Product
@@ -82,7 +57,7 @@ class Plan:
     narrowed: bool
     readable: bool
     done: bool
-    packed: bool = False
+    options: Mapping[str, Any]
 
     @property
     def staging(self) -> str:
@@ -95,7 +70,14 @@ class Plan:
         return url in (self.product.url, str(self.product.store.local))
 
 
-def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output], None] = lambda _: None) -> Plan:
+def preflight(
+    request: Request,
+    reporter: Reporter,
+    on_output: Callable[[Output], None] = lambda _: None,
+    *,
+    product: Product | None = None,
+    within: Path | None = None,
+) -> Plan:
     """Read the product's structure, compare it with the request, and look at where the output will lie.
 
     Parameters
@@ -103,6 +85,10 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
     on_output
         Called with the output's place as soon as it is known to be allowed: before the product is read, unless the
         output is named after it.
+    product
+        The request's product, where somebody has opened it already.
+    within
+        The folder outside of which the output may not lie, unless it is in an object store.
 
     Raises
     ------
@@ -113,16 +99,17 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
     OutputExists, InvalidRequest, StorageFailed
         And their kinds: the output cannot be written there.
     """
-    output = None if request.output == "" else _output(request, request.output)
+    options = request.options
+    output = None if request.output == "" else _output(request.output, within)
     if output is not None:
         on_output(output)
-    wanted = normalise(request.groups)
-    named_by_item = "" if request.derived_from else None  # an item's claim of where it is from is no person's word
-    product = open_product(request.product, asked=named_by_item if request.asked is None else request.asked)
-    if request.derived_from and not product.item:
-        product = replace(product, item={"href": request.derived_from})
+    if product is None:
+        named_by_item = "" if request.item else None  # an item's claim of where it is from is no person's word
+        product = open_product(request.source, asked=named_by_item if request.asked is None else request.asked)
+        if request.item and not product.item:
+            product = replace(product, item={"href": request.item})
     if output is None:
-        output = _output(request, output_name(product.name))
+        output = _output(output_name(product.name), within)
         on_output(output)
     source = local_path(product.url)
     if isinstance(output, RemoteOutput):
@@ -136,14 +123,13 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
             remedy="choose an output beside the product",
         )
     reporter.message(f"{product.kind}: {product.name} at {redact(product.url)}")
-    options = {"validate_groups": request.validate_groups, "dask_cluster": request.dask_cluster}
-    found = report(product, wanted, options=options)
+    found = report(product, request.groups, options=options)
     for line in found.lines:
         reporter.message(line)
-    found.raise_for_missing(all_needed=request.validate_groups)
+    found.raise_for_missing(all_needed=bool(options["validate_groups"]))
     check_count(product, found.found)
-    if request.packed:
-        check_packed(product, found.found)
+    check_options(product, found.found, options)
+    if options["packed"]:
         reporter.warning(
             "zero-for-no-data",
             "with packed=True the converter gives pixels without data the reflectance 0 in levels coarser than 60 m",
@@ -155,11 +141,19 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
         reporter.warning("group-dropped", f"{lost} is left out: {why}", f"choose {' or '.join(near)}" if near else "")
     for sentence in found.warnings:
         reporter.warning("no-effect", sentence)
+    call = profile_of(product).call(product, found.found, options)
+    for option in passed_on(options):
+        if option.converter in call.lacks:
+            reporter.warning("no-effect", f"{option.name} has no effect: the converter has it not for this product")
     done = _look_at_output(output, product, found.found, request)
-    if request.archive:
-        archive.check_name(output, if_exists=request.if_exists)
+    if options["archive"]:
+        archive.check_name(output, if_exists=options["if_exists"])
     if not done:
-        scratch = upload.scratch_folder(request.scratch) if isinstance(output, RemoteOutput) else request.scratch
+        scratch = (
+            upload.scratch_folder(request.scratch_folder)
+            if isinstance(output, RemoteOutput)
+            else request.scratch_folder
+        )
         for place in (output, scratch):
             if _is_cut_off(place):
                 raise InvalidRequest(
@@ -167,37 +161,36 @@ def preflight(request: Request, reporter: Reporter, on_output: Callable[[Output]
                     given=place,
                     remedy="choose an output and a scratch folder without them",
                 )
-        _look_at_space(upload.scratch_folder(request.scratch) if isinstance(output, RemoteOutput) else output.parent)
-    profile = profile_of(product)
+        _look_at_space(
+            upload.scratch_folder(request.scratch_folder) if isinstance(output, RemoteOutput) else output.parent
+        )
     readable = _readable(product)
     return Plan(
         product=product,
         output=output,
         groups=found.found,
         report=found,
-        call=PACKED if request.packed else profile.call(product, found.found),
+        call=call,
         # The converter downloads a stored chunk once for each of its own chunks that touches it: staged, it comes once.
         narrowed=bool(found.found) or product.store.local is None or not readable,
         readable=readable,
         done=done,
-        packed=request.packed,
+        options={name: value for name, value in options.items() if name in RESULT},
     )
 
 
-def _output(request: Request, name: str | os.PathLike[str]) -> Output:
+def _output(name: str, within: Path | None) -> Output:
     output = output_place(name)
-    if request.within is None or isinstance(output, RemoteOutput):
+    if within is None or isinstance(output, RemoteOutput):
         return output
-    return publish.inside(output, request.within)
+    return publish.inside(output, within)
 
 
 def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], request: Request) -> bool:
     """Return whether the output is there and done; raise where it is in the way."""
     if isinstance(output, RemoteOutput):
         root = upload.root_document(output)
-        return root is not None and is_done(
-            output, publish.provenance_in(root), product, groups, request.if_exists, packed=request.packed
-        )
+        return root is not None and is_done(output, publish.provenance_in(root), product, groups, request)
     if not os.path.lexists(output) and os.path.lexists(publish.retired(output)):
         publish.discard_leftovers(output)  # a run was killed between its two renames: the old output comes back
     if not os.path.lexists(output):
@@ -208,21 +201,18 @@ def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], r
             given=output,
             remedy="choose another output",
         )
-    if request.if_exists == "overwrite":
+    if request.options["if_exists"] == "overwrite":
         with publish.storage_errors(output):
             publish.check_replaceable(output)
-    record = publish.provenance(output)
-    return is_done(output, record, product, groups, request.if_exists, packed=request.packed)
+    return is_done(output, publish.provenance(output), product, groups, request)
 
 
 def is_done(
     output: object,
     record: Mapping[str, Any] | None,
     product: Product,
-    groups: tuple[str, ...],
-    if_exists: IfExists,
-    *,
-    packed: bool = False,
+    groups: Sequence[str],
+    request: Request,
 ) -> bool:
     """Return whether an output that is there is what a request asks for; False where it is to be replaced.
 
@@ -236,9 +226,9 @@ def is_done(
     OutputExists
         It is in the way.
     """
-    if if_exists == "overwrite":
+    if request.options["if_exists"] == "overwrite":
         return False
-    if if_exists == "error":
+    if request.options["if_exists"] == "error":
         raise OutputExists(
             "the output exists",
             given=output,
@@ -254,8 +244,8 @@ def is_done(
         )
     made = _Made.of(record)
     # The order of the groups changes nothing in what is made of them.
-    wanted = (product.identity, frozenset(groups), packed)
-    if made is None or (made.identity, frozenset(made.groups), made.packed) != wanted:
+    wanted = (product.identity, frozenset(groups), of_result(request.options))
+    if made is None or (made.identity, frozenset(made.groups), made.options) != wanted:
         raise OutputExists(
             "the output exists and was made from another request",
             given=f"{output}: {made or 'no record of how'}",
@@ -271,7 +261,7 @@ class _Made:
     url: str
     identity: str
     groups: tuple[str, ...]
-    packed: bool
+    options: Mapping[str, Any]
 
     @classmethod
     def of(cls, record: Mapping[str, Any] | None) -> _Made | None:
@@ -280,15 +270,17 @@ class _Made:
         groups = record.get("groups", []) if record else None
         if not record or not isinstance(source, dict) or not isinstance(groups, list):
             return None
+        options = record.get("options", record)  # 0.1.0 had them at the top
         return cls(
             str(source.get("url")),
             str(source.get("identity")),
             tuple(map(str, groups)),
-            bool(record.get("packed")),
+            of_result(options if isinstance(options, dict) else record),
         )
 
     def __str__(self) -> str:
-        return f"{printable(self.url)}, groups {list(self.groups)}{', packed' if self.packed else ''}"
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return printable(f"{self.url}, groups {list(self.groups)}{options}")
 
 
 def _look_at_space(place: Path) -> None:

@@ -14,7 +14,9 @@ from typing import Any, Protocol
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.layout import SPATIAL_CHUNK
 from geozarr_runner.product import Group, Product
+from geozarr_runner.spec import of_result
 
+NO_OPTIONS: Mapping[str, Any] = {}
 GENERIC_LAYOUT = ("--no-s2-optimized", "--no-s3-olci-optimized")
 
 
@@ -30,16 +32,14 @@ class Call:
         Further options, as they are typed.
     command
         The one of its commands that does it.
+    lacks
+        Options of the converter that have no effect there.
     """
 
     groups: tuple[str, ...]
     flags: tuple[str, ...] = ()
     command: str = "convert"
-
-
-# For a whole product whose `not_packed` allows it. In this command's own default chunks, 256 pixels wide, it takes five
-# times as long.
-PACKED = Call((), ("--spatial-chunk", str(SPATIAL_CHUNK), "--keep-scale-offset"), "convert-s2-optimized")
+    lacks: tuple[str, ...] = ()
 
 
 class Profile(Protocol):
@@ -57,13 +57,13 @@ class Profile(Protocol):
     def empty_groups(self, product: Product) -> tuple[str, ...]:
         """Return groups without arrays that the converter wants to see in its input."""
 
-    def call(self, product: Product, groups: Sequence[str]) -> Call:
+    def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> Call:
         """Return what to tell the converter; `groups` is empty for the whole product."""
 
-    def not_packed(self, groups: Sequence[str]) -> str | None:
-        """Return why numbers that are stored as integers with a scale cannot stay so; None where they can."""
+    def refuses(self, option: str, groups: Sequence[str]) -> str | None:
+        """Return why an option of the result cannot be other than it is without being named; None where it can."""
 
-    def without_effect(self, groups: Sequence[str], options: Mapping[str, bool]) -> tuple[str, ...]:
+    def without_effect(self, groups: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
         """Return a sentence for each option that will not do what its name says."""
 
 
@@ -102,15 +102,15 @@ class Generic:
         """Return nothing."""
         return ()
 
-    def not_packed(self, groups: Sequence[str]) -> str | None:
-        """Return that they cannot: the generic layout holds floating-point numbers."""
-        return "the converter keeps packed integers of Sentinel-2 products only"
+    def refuses(self, option: str, groups: Sequence[str]) -> str | None:
+        """Refuse `packed`: the generic layout holds floating-point numbers."""
+        return "the converter keeps packed integers of Sentinel-2 products only" if option == "packed" else None
 
-    def call(self, product: Product, groups: Sequence[str]) -> Call:
+    def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> Call:
         """Name the chosen groups, or all that can become GeoZarr: the converter's own default names hardly exist."""
         return Call(tuple(groups) or self._fit(product), GENERIC_LAYOUT)
 
-    def without_effect(self, groups: Sequence[str], options: Mapping[str, bool]) -> tuple[str, ...]:
+    def without_effect(self, groups: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
         """Return a sentence for each option that will not do what its name says."""
         sentences = []
         if options.get("validate_groups") and not groups:
@@ -128,12 +128,18 @@ class Generic:
 class Sentinel2(Generic):
     """Sentinel-2 L1C and L2A: the whole product in the converter's flat layout, chosen groups in the generic one."""
 
-    def not_packed(self, groups: Sequence[str]) -> str | None:
-        """Return that they cannot for chosen groups."""
-        return "the converter keeps packed integers of whole Sentinel-2 products only" if groups else None
+    def refuses(self, option: str, groups: Sequence[str]) -> str | None:
+        """Refuse `packed` for chosen groups."""
+        if option == "packed" and groups:
+            return "the converter keeps packed integers of whole Sentinel-2 products only"
+        return None
 
-    def call(self, product: Product, groups: Sequence[str]) -> Call:
+    def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> Call:
         """Choose the layout. For the whole product the groups only count if the converter does not recognise it."""
+        if options.get("packed"):
+            # In this command's own default chunks, 256 pixels wide, it takes five times as long.
+            flags = ("--spatial-chunk", str(SPATIAL_CHUNK), "--keep-scale-offset")
+            return Call((), flags, "convert-s2-optimized", lacks=("--max-retries",))
         return Call(tuple(groups), GENERIC_LAYOUT) if groups else Call(self._fit(product))
 
 
@@ -144,13 +150,13 @@ class Olci(Generic):
         """Return why a group cannot become GeoZarr: only the measurements can."""
         return None if group.path == "/measurements" else "of an OLCI product only /measurements becomes GeoZarr"
 
-    def not_packed(self, groups: Sequence[str]) -> str | None:
-        """Return that it needs no asking."""
-        return "of Sentinel-3 OLCI the converter keeps packed integers anyway"
+    def refuses(self, option: str, groups: Sequence[str]) -> str | None:
+        """Refuse `packed`: it needs no asking."""
+        return "of Sentinel-3 OLCI the converter keeps packed integers anyway" if option == "packed" else None
 
-    def call(self, product: Product, groups: Sequence[str]) -> Call:
+    def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> Call:
         """Let the converter recognise it."""
-        return Call(())
+        return Call((), lacks=("--max-retries",))
 
 
 class Sentinel1Grd(Generic):
@@ -186,7 +192,7 @@ class Sentinel1Grd(Generic):
         tops = self._polarisations(product)
         return tuple(f"/{top}" for top in (*tops, *(["without_second_polarisation"] if len(tops) == 1 else [])))
 
-    def call(self, product: Product, groups: Sequence[str]) -> Call:
+    def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> Call:
         """Name the groups relative to the polarisations."""
         names = dict.fromkeys(group[1:].partition("/")[2] for group in groups or self._fit(product))
         return Call(tuple(names), ("--gcp-group", "conditions/gcp", *GENERIC_LAYOUT))
@@ -208,19 +214,20 @@ def profile_of(product: Product) -> Profile:
             return Generic()
 
 
-def check_packed(product: Product, groups: Sequence[str]) -> None:
-    """Refuse to keep integers where the converter cannot.
+def check_options(product: Product, groups: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Refuse options of the result that the converter does not have for this product.
 
     Raises
     ------
     InvalidRequest
     """
     profile = profile_of(product)
-    if (why := profile.not_packed(groups)) is not None:
-        choice = "; or give groups=[] for the whole product" if profile.not_packed(()) is None else ""
-        raise InvalidRequest(
-            why, given=f"packed=True for {product.kind}: {product.name}", remedy=f"leave packed out{choice}"
-        )
+    for name, value in of_result(options).items():
+        if (why := profile.refuses(name, groups)) is not None:
+            choice = "; or give groups=[] for the whole product" if profile.refuses(name, ()) is None else ""
+            raise InvalidRequest(
+                why, given=f"{name}={value!r} for {product.kind}: {product.name}", remedy=f"leave {name} out{choice}"
+            )
 
 
 def crs_of(product: Product, group: Group) -> str | None:

@@ -26,9 +26,10 @@ from geozarr_runner.events import Reporter
 from geozarr_runner.layout import written
 from geozarr_runner.memory import memory_of_part, worth_reading
 from geozarr_runner.parts import join, split, threads
-from geozarr_runner.preflight import Plan, Request, preflight
+from geozarr_runner.preflight import Plan, preflight
 from geozarr_runner.product import Array
 from geozarr_runner.profiles import Call, profile_of
+from geozarr_runner.spec import OPTIONS, Request
 from geozarr_runner.stage import DoesNotFit, Staged, make_view, stage
 from geozarr_runner.upload import Output, RemoteOutput
 from geozarr_runner.verify import Verified, verify
@@ -52,6 +53,7 @@ def run(
     *,
     log_refused: bool = False,
     artifact: Path | None = None,
+    within: Path | None = None,
 ) -> Result:
     """Do one conversion.
 
@@ -64,6 +66,8 @@ def run(
         Keep also what became of a request that is refused, where a log file has a place of its own.
     artifact
         Where Argo's executor looks for the archive.
+    within
+        The folder outside of which no path may lie that is written to.
 
     Raises
     ------
@@ -75,7 +79,7 @@ def run(
         if log is not None or not isinstance(output, RemoteOutput):
             reporter.open_log(log or Path(f"{output}.log.jsonl"), is_named=log is not None)
         elif not reporter.keeps_log:
-            file = upload.log_file(output, request.scratch)
+            file = upload.log_file(output, request.scratch_folder)
             reporter.open_log(file, lambda: upload.upload_log(output, file))
 
     def keep(output: Output) -> None:
@@ -87,10 +91,10 @@ def run(
     start = time.monotonic()
     started = datetime.now(UTC)
     with reporter.stage("preflight"):
-        plan = preflight(request, reporter, keep if log_refused else lambda _: None)
+        plan = preflight(request, reporter, keep if log_refused else lambda _: None, within=within)
     if plan.done:
         _complete(plan, reporter)
-        archive = _archive_of(plan, request, reporter) if request.archive else None
+        archive = _archive_of(plan, request, reporter) if request.options["archive"] else None
         _offer(archive, artifact, reporter)
         size = _stored_bytes(plan.output)
         _report_result(reporter, plan, request, bytes_read=0, bytes_written=size, start=start, archive=archive)
@@ -121,12 +125,12 @@ def run(
             with publish.storage_errors(space.item):
                 _write_item(space.item, plan, space.writing, record, reporter)
             if isinstance(space, upload.Workspace):
-                upload.publish(space, overwrite=request.if_exists == "overwrite", progress=progress)
+                upload.publish(space, overwrite=request.options["if_exists"] == "overwrite", progress=progress)
             else:
-                if request.if_exists == "overwrite":
+                if request.options["if_exists"] == "overwrite":
                     discard(space.output)
-                publish.publish(space, overwrite=request.if_exists == "overwrite")
-        archive = _pack(space, reporter) if request.archive else None
+                publish.publish(space, overwrite=request.options["if_exists"] == "overwrite")
+        archive = _pack(space, reporter) if request.options["archive"] else None
     _offer(archive, artifact, reporter)
     _report_result(
         reporter, plan, request, bytes_read=made.bytes_read, bytes_written=size, start=start, archive=archive
@@ -136,8 +140,8 @@ def run(
 
 def _workspace(plan: Plan, request: Request) -> AbstractContextManager[publish.Workspace]:
     if isinstance(plan.output, RemoteOutput):
-        return upload.workspace(plan.output, request.scratch, staging=plan.staging)
-    return publish.workspace(plan.output, request.scratch, staging=plan.staging)
+        return upload.workspace(plan.output, request.scratch_folder, staging=plan.staging)
+    return publish.workspace(plan.output, request.scratch_folder, staging=plan.staging)
 
 
 def _stored_bytes(output: Output) -> int:
@@ -250,7 +254,7 @@ class _Work:
         call = profile_of(plan.product).call
         outputs, made = [], []
         for number, group in enumerate(plan.groups):
-            part = replace(plan, groups=(group,), call=call(plan.product, (group,)))
+            part = replace(plan, groups=(group,), call=call(plan.product, (group,), plan.options))
             outputs.append(self.space.folder / f"group-{number}.zarr")
             self.space.clear()
             # Cores that several groups would have kept busy are this one's.
@@ -286,11 +290,9 @@ class _Work:
         expected = written(plan.product, plan.groups)
         # Coordinates are not counted beforehand: they are few, small, and the first things that are written.
         total = sum(array.objects for array in expected) if expected else None
-        command, request = self.converters.command, self.request
+        command = self.converters.command
         commands = [
-            convert.build_argv(
-                command, source, str(output), call, dask_cluster=request.dask_cluster, verbose=request.verbose
-            )
+            convert.build_argv(command, source, str(output), call, self.request.options)
             for (source, call), output in zip(inputs, outputs, strict=True)
         ]
         progress = self.reporter.progress("convert")
@@ -316,12 +318,15 @@ class _Work:
             with publish.storage_errors(view):
                 make_view(plan, arrays, source, view)
             groups = tuple(dict.fromkeys(array.path.rpartition("/")[0] for array in arrays))
-            yield str(view), profile_of(plan.product).call(plan.product, groups) if plan.groups else plan.call
+            yield (
+                str(view),
+                profile_of(plan.product).call(plan.product, groups, plan.options) if plan.groups else plan.call,
+            )
 
 
 def _shares(request: Request, plan: Plan) -> list[list[Array]]:
     """Return what each of several converters would do; none where one does all."""
-    return [] if request.dask_cluster else split(plan, cores=machine.cores(), memory=machine.free_memory())
+    return [] if request.options["dask_cluster"] else split(plan, cores=machine.cores(), memory=machine.free_memory())
 
 
 def environment(plan: Plan, count: int) -> dict[str, str]:
@@ -355,7 +360,7 @@ def _holds(path: str, groups: Sequence[str]) -> bool:
 def _provenance(plan: Plan, request: Request, verified: Verified, started: datetime) -> dict[str, Any]:
     return {
         "schema": publish.RECORD_VERSION,
-        "request": request.identity,
+        "request": request.identity or None,
         "input": {
             "url": redact(plan.product.url),
             "name": plan.product.name,
@@ -363,7 +368,9 @@ def _provenance(plan: Plan, request: Request, verified: Verified, started: datet
             "identity": plan.product.identity,
         },
         "groups": list(plan.groups),
-        "packed": plan.packed,
+        # Those of 0.1.0 at the top, where it looks for them.
+        **{name: value for name, value in plan.options.items() if OPTIONS[name].parameter},
+        "options": dict(plan.options),
         "verified": {"variables": verified.variables, "pixels_compared": verified.pixels_compared},
         "versions": versions(),
         "started": started.isoformat(timespec="seconds"),
@@ -390,7 +397,7 @@ def _report_result(
         bytes_written=bytes_written,
         seconds=round(time.monotonic() - start, 3),
         versions=versions(),
-        identity=request.identity,
+        identity=request.identity or None,
         archive=archive and {"path": str(archive.path), "bytes": archive.bytes, "sha256": archive.sha256},
     )
 

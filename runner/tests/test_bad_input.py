@@ -23,7 +23,7 @@ from geozarr_runner import convert, preflight, publish, stage, store
 from geozarr_runner.cli import main
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import Request
+from geozarr_runner.spec import Request
 from runner.tests.support import (
     R20M,
     R60M,
@@ -587,12 +587,12 @@ def test_a_path_that_the_converter_would_cut_off(letter: str, terrain: Path, tmp
     """It takes each of its paths for an address, and would write to `.out` beside the output."""
     reporter = Reporter(io.StringIO())
     for request in (
-        Request(terrain, tmp_path / f"out{letter}a.zarr"),
-        Request(terrain, tmp_path / "out.zarr", scratch=tmp_path / f"scratch{letter}"),
+        Request.of(terrain, tmp_path / f"out{letter}a.zarr"),
+        Request.of(terrain, tmp_path / "out.zarr", scratch=tmp_path / f"scratch{letter}"),
     ):
         with pytest.raises(InvalidRequest, match="end of an address"):
             preflight.preflight(request, reporter)
     odd = tmp_path / f"product{letter}a.zarr"
     odd.symlink_to(terrain)
-    assert not preflight.preflight(Request(terrain, tmp_path / "out.zarr"), reporter).narrowed
-    assert preflight.preflight(Request(odd, tmp_path / "out.zarr"), reporter).narrowed
+    assert not preflight.preflight(Request.of(terrain, tmp_path / "out.zarr"), reporter).narrowed
+    assert preflight.preflight(Request.of(odd, tmp_path / "out.zarr"), reporter).narrowed

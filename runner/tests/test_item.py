@@ -187,8 +187,8 @@ def test_an_item_that_cannot_be_written_is_a_warning(
     from io import StringIO
 
     from geozarr_runner.events import Reporter, parse
-    from geozarr_runner.preflight import Request
     from geozarr_runner.run import run as run_here
+    from geozarr_runner.spec import Request
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -196,7 +196,7 @@ def test_an_item_that_cannot_be_written_is_a_warning(
     Path(items.address_of(copy)).unlink()
     monkeypatch.setattr(items, "write", refuse)
     said = StringIO()
-    assert run_here(Request(str(s2), str(copy), groups=[R10M], if_exists="skip"), Reporter(said)).skipped
+    assert run_here(Request.of(str(s2), str(copy), groups=[R10M], if_exists="skip"), Reporter(said)).skipped
     events = [parse(line) for line in said.getvalue().splitlines()]
     assert [event["code"] for event in events if event and event.type == "warning"] == ["no-item"]
     assert beside(copy) == {"out.zarr"}

@@ -19,9 +19,10 @@ from geozarr_runner.memory import (
     memory_of_part,
     worth_reading,
 )
-from geozarr_runner.preflight import Plan, Request, preflight
+from geozarr_runner.preflight import Plan, preflight
 from geozarr_runner.product import Array, Product, open_product
 from geozarr_runner.run import environment, run
+from geozarr_runner.spec import Request
 from runner.tests.support import R20M, R60M, contents
 
 
@@ -73,7 +74,7 @@ def test_a_warp_holds_one_variable_and_dask_keeps_its_own_size(s1: Path) -> None
 
 @pytest.fixture
 def plan(s2: Path, tmp_path: Path) -> Plan:
-    made = preflight(Request(s2, tmp_path / "out.zarr", groups=[]), Reporter(io.StringIO()))
+    made = preflight(Request.of(s2, tmp_path / "out.zarr", groups=[]), Reporter(io.StringIO()))
     return dataclasses.replace(made, product=in_chunks_of(5490, made.product))
 
 
@@ -98,6 +99,6 @@ def test_what_is_read_at_once_does_not_change_what_is_written(
         monkeypatch.setattr(memory, "READ_AT_ONCE", read)
         monkeypatch.setattr(memory, "LARGEST_READ", 2 * read)
         with closing(Reporter(io.StringIO())) as reporter:
-            run(Request(s2, tmp_path / f"{read}.zarr", groups=groups), reporter)
+            run(Request.of(s2, tmp_path / f"{read}.zarr", groups=groups), reporter)
         stores.append(contents(tmp_path / f"{read}.zarr"))
     assert stores[0] == stores[1]

@@ -14,16 +14,17 @@ from geozarr_runner import machine, parts
 from geozarr_runner.errors import InvalidRequest, OutputExists
 from geozarr_runner.estimate import estimate
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import Request, preflight
+from geozarr_runner.preflight import preflight
 from geozarr_runner.product import open_product
 from geozarr_runner.publish import provenance
 from geozarr_runner.run import Result, folder_bytes, run
+from geozarr_runner.spec import Request
 from runner.tests.support import R10M, R20M, contents
 
 
 def convert(product: Path, output: Path, **options: object) -> Result:
     with closing(Reporter(io.StringIO())) as reporter:
-        return run(Request(product, output, **options), reporter)  # type: ignore[arg-type]
+        return run(Request.of(product, output, **options), reporter)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_coarser_levels_have_zero_for_no_data_and_that_is_said(
     np.testing.assert_allclose(packed["b02"].values[~empty], plain["b02"].values[~empty], atol=0.51e-4, rtol=0)
     said = io.StringIO()
     for wanted in (False, True):
-        preflight(Request(s2, tmp_path / "out.zarr", groups=[], packed=wanted), Reporter(said))
+        preflight(Request.of(s2, tmp_path / "out.zarr", groups=[], packed=wanted), Reporter(said))
         assert ("zero-for-no-data" in said.getvalue()) == wanted
 
 

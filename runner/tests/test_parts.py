@@ -17,16 +17,17 @@ from benchmarks.server import ProductServer
 from geozarr_runner import machine, parts, stage
 from geozarr_runner.errors import ConverterFailed
 from geozarr_runner.events import Reporter, parse_all
-from geozarr_runner.preflight import Plan, Request, preflight
+from geozarr_runner.preflight import Plan, preflight
 from geozarr_runner.product import open_product
 from geozarr_runner.run import run
+from geozarr_runner.spec import Request
 from runner.tests.support import R10M, R20M, R60M, contents, drop_top_group
 
 
 @pytest.fixture
 def plan(s2: Path, tmp_path: Path) -> Callable[..., Plan]:
     def make(*groups: str, product: Path = s2) -> Plan:
-        return preflight(Request(product, tmp_path / "out.zarr", groups=groups), Reporter(io.StringIO()))
+        return preflight(Request.of(product, tmp_path / "out.zarr", groups=groups), Reporter(io.StringIO()))
 
     return make
 
@@ -144,7 +145,7 @@ def test_parts_that_do_not_fit_together_are_made_as_one(
         monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
         said = io.StringIO()
         with closing(Reporter(said)) as reporter:
-            run(Request(odd, tmp_path / f"{cores}.zarr", groups=[]), reporter)
+            run(Request.of(odd, tmp_path / f"{cores}.zarr", groups=[]), reporter)
         warnings = [event for event in parse_all(said.getvalue().splitlines()) if event.type == "warning"]
         assert [event["code"] for event in warnings] == ["not-divided"] * (cores == 4)
         stores[cores] = contents(tmp_path / f"{cores}.zarr")
@@ -189,7 +190,7 @@ def test_the_joined_output_is_the_undivided_one(
         monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
         said = io.StringIO()
         with closing(Reporter(said)) as reporter:
-            run(Request(request.getfixturevalue(product), tmp_path / f"{cores}.zarr", groups=groups), reporter)
+            run(Request.of(request.getfixturevalue(product), tmp_path / f"{cores}.zarr", groups=groups), reporter)
         assert (f"{count} converters side by side" in said.getvalue()) == (cores == enough)
         stores[cores] = contents(tmp_path / f"{cores}.zarr")
     assert stores[1].keys() == stores[enough].keys()
@@ -207,11 +208,11 @@ def test_groups_that_do_not_fit_into_scratch_together_are_made_one_after_the_oth
         url = f"{server.url}/{s2.name}"
         said = io.StringIO()
         with closing(Reporter(said)) as reporter:
-            run(Request(url, tmp_path / "parts.zarr", groups=[R20M, R60M], scratch=tmp_path / "scratch"), reporter)
+            run(Request.of(url, tmp_path / "parts.zarr", groups=[R20M, R60M], scratch=tmp_path / "scratch"), reporter)
         assert server.counts.repeated() == {}, "each byte once"
         monkeypatch.undo()
         with closing(Reporter(io.StringIO())) as reporter:
-            run(Request(url, tmp_path / "whole.zarr", groups=[R20M, R60M]), reporter)
+            run(Request.of(url, tmp_path / "whole.zarr", groups=[R20M, R60M]), reporter)
     events = list(parse_all(said.getvalue().splitlines()))
     [warning] = [event for event in events if event.type == "warning"]
     assert warning["code"] == "one-group-at-a-time"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
 import pytest
 
 from geozarr_runner.convert import Converters, build_argv
+from geozarr_runner.events import Reporter
+from geozarr_runner.preflight import preflight
 from geozarr_runner.product import Product, open_product
 from geozarr_runner.profiles import Call, crs_of, profile_of
+from geozarr_runner.spec import Request
 from runner.tests.support import R10M, R20M, R60M
 
 GENERIC = ["--no-s2-optimized", "--no-s3-olci-optimized"]
@@ -62,7 +66,7 @@ def test_any_other(terrain: Path, texts: Path) -> None:
 
 def test_options_come_last() -> None:
     call = Call(("/a",), ("--flag",))
-    assert build_argv("c", "i", "o", call, dask_cluster=True, verbose=True) == [
+    assert build_argv("c", "i", "o", call, {"dask_cluster": True, "verbose": True, "archive": True}) == [
         *("c", "convert", "i", "o", "--groups", "/a", "--flag", "--dask-cluster", "--verbose")
     ]
     assert build_argv("c", "i", "o", Call(())) == ["c", "convert", "i", "o"]
@@ -92,3 +96,15 @@ def test_every_argument_arrives_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     Converters("").run([words], on_line=lines.append, on_tick=lambda: None)
     assert lines == [ascii(word) for word in words[1:]]
     assert list(tmp_path.iterdir()) == [command]
+
+
+@pytest.mark.parametrize(
+    ("fixture", "packed", "is_passed"), [("s2", False, True), ("s2", True, False), ("s3", False, False)]
+)
+def test_an_option_that_is_passed_on(fixture: str, packed: bool, is_passed: bool, request: pytest.FixtureRequest, tmp_path: Path) -> None:  # fmt: skip
+    source, said = request.getfixturevalue(fixture), io.StringIO()
+    asked = Request.of(source, tmp_path / "out.zarr", groups=[], packed=packed, max_retries=7)
+    plan = preflight(asked, Reporter(said))
+    words = build_argv("c", "i", "o", plan.call, asked.options)
+    assert (words[-2:] == ["--max-retries", "7"]) is is_passed
+    assert ("max_retries has no effect" in said.getvalue()) is not is_passed

@@ -16,7 +16,7 @@ from benchmarks.server import ProductServer
 from geozarr_runner import publish as module
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import Request, preflight
+from geozarr_runner.preflight import preflight
 from geozarr_runner.publish import (
     PROVENANCE,
     Workspace,
@@ -31,6 +31,7 @@ from geozarr_runner.publish import (
     retired,
     workspace,
 )
+from geozarr_runner.spec import Request
 from runner.tests.support import write_store
 
 ROOT = {"zarr_format": 3, "node_type": "group", "attributes": {}}
@@ -304,7 +305,7 @@ def test_the_converter_is_never_given_a_secret(
     """Its command line can be seen by everyone: such a product is never read in place."""
     with ProductServer(terrain.parent) as server:
         address = server.url.replace("://", f"://{before}") + f"/{terrain.name}{after}"
-        plan = preflight(Request(address, output), Reporter(io.StringIO()))
+        plan = preflight(Request.of(address, output), Reporter(io.StringIO()))
         assert (plan.readable, plan.narrowed) == (readable, True)
 
 
@@ -312,6 +313,6 @@ def test_preflight_sees_the_old_output_again(output: Path, terrain: Path) -> Non
     """A run killed between its two renames is no reason to convert once more, nor to fail at the end."""
     write_store(retired(output), {"zarr.json": ROOT})
     with pytest.raises(OutputExists, match="the output exists") as caught:
-        preflight(Request(terrain, output), Reporter(io.StringIO()))
+        preflight(Request.of(terrain, output), Reporter(io.StringIO()))
     assert 'if_exists="overwrite"' in caught.value.remedy
     assert names(output.parent) == {"out.zarr"}

@@ -16,7 +16,8 @@ import zarr
 
 from geozarr_runner.errors import ProductUnreachable, VerificationFailed
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import Plan, Request, preflight
+from geozarr_runner.preflight import Plan, preflight
+from geozarr_runner.spec import Request
 from geozarr_runner.verify import Verified, verify
 from runner.tests.support import R10M, R60M, Document, Run, beside, run
 
@@ -26,7 +27,7 @@ BAND = f"{GROUP}/b02"
 
 @pytest.fixture(scope="module")
 def plan(s2: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return preflight(Request(s2, tmp_path_factory.mktemp("plan") / "out.zarr", R10M), Reporter(_Nowhere()))
+    return preflight(Request.of(s2, tmp_path_factory.mktemp("plan") / "out.zarr", groups=R10M), Reporter(_Nowhere()))
 
 
 class _Nowhere:

@@ -19,7 +19,7 @@ import geozarr_nb as gz
 from geozarr_nb.backends.worker import arguments
 from geozarr_nb.backends.workflow import manifest
 from geozarr_nb.errors import InvalidRequest, ProductDenied
-from geozarr_nb.request import Request
+from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
 from geozarr_runner import preflight
 from geozarr_runner.convert import Converters
@@ -28,6 +28,7 @@ from geozarr_runner.download import download
 from geozarr_runner.events import Reporter
 from geozarr_runner.preflight import _readable
 from geozarr_runner.product import open_product
+from geozarr_runner.spec import Request
 from geozarr_runner.store import Store
 from runner.tests.support import consolidated_v2, grid_v2
 from tests.hostile.web_server import Reply, WebServer, redirect
@@ -165,7 +166,7 @@ def test_an_item_in_memory_leads_them_nowhere(other: WebServer, monkeypatch: pyt
     for given in (item, pystac.Item.from_dict(item)):
         found = gz.inspect(given)
         assert found.store.sizes(["a/data/0.0"])
-        request = Request.of(found, "s3://bucket/out.zarr", groups=["/a"], settings=Settings())
+        request = request_for(found, "s3://bucket/out.zarr", groups=["/a"], settings=Settings())
         assert request.asked == ""
         assert "--asked=" in arguments(Request.from_json(request.to_json()), _Folder())  # type: ignore[arg-type]
         values = {
@@ -208,7 +209,7 @@ def test_a_run_for_an_item_gives_them_to_nobody(
     give(monkeypatch, "key")
     other.replies |= product()
     how = {name: value.format(url=other.url) for name, value in how.items()}
-    asked = preflight.Request(f"{other.url}/p.zarr", tmp_path / "o.zarr", groups="/a", **how)  # type: ignore[arg-type]
+    asked = Request.of(f"{other.url}/p.zarr", tmp_path / "o.zarr", groups="/a", **how)  # type: ignore[arg-type]
     plan = preflight.preflight(asked, Reporter(io.StringIO()))
     assert plan.product.store.sizes(["a/data/0.0"])
     assert not other.saw(SECRET)

@@ -25,8 +25,9 @@ from geozarr_runner.item import item_of
 from geozarr_runner.layout import written
 from geozarr_runner.memory import memory_needed
 from geozarr_runner.parts import split
-from geozarr_runner.preflight import Request, preflight
+from geozarr_runner.preflight import preflight
 from geozarr_runner.product import Product, open_product
+from geozarr_runner.spec import Request
 from geozarr_runner.stage import write_metadata
 
 EXAMPLES = int(os.environ.get("GEOZARR_FUZZ_EXAMPLES", "150"))
@@ -368,7 +369,7 @@ def tried_groups(product: Product, groups: list[str] | None, around: Path) -> No
         assert cost._repr_html_()
     for whatever in (None, groups):
         memory_needed(product, [path for path in whatever or () if path in found.available])
-    request = Request(product, around / "out.zarr", groups)
+    request = Request.of(product.url, around / "out.zarr", groups=groups)
     plan = ours(lambda: preflight(request, Reporter(StringIO(), readable=True)))
     if plan is None:
         return

@@ -34,7 +34,7 @@ from geozarr_runner.credentials import Credentials
 from geozarr_runner.errors import ProductBroken, ProductNotFound, StorageDenied, StorageFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.pixels import Pixels
-from geozarr_runner.preflight import Plan, Request, preflight
+from geozarr_runner.preflight import Plan, preflight
 from geozarr_runner.product import open_product
 from geozarr_runner.publish import (
     claimed,
@@ -46,6 +46,7 @@ from geozarr_runner.publish import (
     workspace,
     write_consolidated,
 )
+from geozarr_runner.spec import Request
 from geozarr_runner.stage import stage
 from geozarr_runner.store import Store
 from geozarr_runner.tree import Tree
@@ -470,7 +471,7 @@ def test_a_chunk_that_becomes_a_link_while_the_product_is_compared(terrain: Path
 def test_a_chunk_that_is_a_link_to_a_secret(
     what: str, groups: tuple[str, ...], terrain: Path, home: Path, shared: Path
 ) -> None:
-    plan = preflight(Request(terrain, shared / "out.zarr", groups=groups), Reporter(io.StringIO()))
+    plan = preflight(Request.of(terrain, shared / "out.zarr", groups=groups), Reporter(io.StringIO()))
     chunk = chunk_of(terrain)
     if what == "a folder's link":
         chunk.parent.rename(home.parent / "elsewhere")
@@ -489,7 +490,7 @@ def test_links_that_stay_inside_are_converted(terrain: Path, shared: Path) -> No
     chunk.rename(terrain / "elsewhere")
     chunk.symlink_to(terrain / "elsewhere")
     content = chunk.read_bytes()
-    plan = preflight(Request(terrain, shared / "out.zarr", groups=("/dem",)), Reporter(io.StringIO()))
+    plan = preflight(Request.of(terrain, shared / "out.zarr", groups=("/dem",)), Reporter(io.StringIO()))
     seen: list[bytes] = []
     staged(plan, shared / "out.zarr", lambda view: seen.append((view / chunk.relative_to(terrain)).read_bytes()))
     assert seen == [content]

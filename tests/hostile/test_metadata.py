@@ -17,8 +17,9 @@ from geozarr_runner.errors import GroupsMissing, InvalidRequest, ProductBroken
 from geozarr_runner.estimate import FEW, estimate
 from geozarr_runner.events import Reporter
 from geozarr_runner.groups import report
-from geozarr_runner.preflight import Plan, Request, preflight
+from geozarr_runner.preflight import Plan, preflight
 from geozarr_runner.product import LOOKED_AT, Array, Product, open_product
+from geozarr_runner.spec import Request
 from geozarr_runner.stage import make_view
 from geozarr_runner.store import Store
 from runner.tests.support import consolidated_v2, grid_v2, write_store, write_terrain
@@ -73,7 +74,11 @@ def changed_v2(group: str = "a", **changes: Any) -> dict[str, Document]:
 
 
 def plan_of(product: Path | Product, output: Path, *groups: str) -> Plan:
-    return preflight(Request(product, output, list(groups) or None), Reporter(StringIO(), readable=True))
+    return preflight(
+        Request.of(product.url, output, groups=list(groups) or None),
+        Reporter(StringIO(), readable=True),
+        product=product,
+    )
 
 
 # --- names of files --------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import random
 import re
@@ -23,11 +22,12 @@ from benchmarks.server import ProductServer
 from geozarr_nb import catalogue
 from geozarr_nb.catalogue import expand
 from geozarr_nb.errors import GeozarrError, InvalidRequest
-from geozarr_nb.request import Request
+from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
 from geozarr_runner.addresses import check, named, said_place
 from geozarr_runner.names import LONGEST, component, output_name
 from geozarr_runner.product import open_product
+from geozarr_runner.spec import Request
 from geozarr_runner.store import Store
 
 WEB = "https://catalogue.example/items/a.json"
@@ -501,7 +501,7 @@ def test_no_id_chooses_an_output_elsewhere(name: str, place: str, private: Path,
 
     product = gz.inspect(an_item(str(private), id=name))
     locate = (lambda output: output_address(str(output), "claim")) if place == "argo" else None
-    output = Request.of(product, groups=[], settings=Settings(), locate=locate).output
+    output = request_for(product, groups=[], settings=Settings(), locate=locate).output
     folder, _, last = output.rpartition("/")
     assert folder == ("pvc://claim" if place == "argo" else str(Path.cwd()))
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*_geozarr\.zarr", last)
@@ -539,9 +539,8 @@ def test_two_items_of_one_id_do_not_overwrite_each_other(
         submitted.append(source)
         raise InvalidRequest("this would run")
 
-    submit.__signature__ = inspect.signature(gz.submit)  # type: ignore[attr-defined]
     monkeypatch.setattr("geozarr_nb.calls.submit", submit)
-    monkeypatch.setattr(Request, "check_groups", lambda *_: None)
+    monkeypatch.setattr("geozarr_nb.calls.check_groups", lambda *_: None)
     items = [an_item(str(store)) for store in (private, other, private)]
     jobs = gz.submit_many(items, groups=[], if_exists="overwrite", max_workers=1)
     assert len(submitted) == 2, "the same request twice is one job"
@@ -564,13 +563,13 @@ def test_of_two_that_overwrite_one_output_the_second_is_refused_each_time(
     def submit(source: Any = None, output: Any = None, **options: Any) -> Any:
         raise InvalidRequest("this would run")
 
-    submit.__signature__ = inspect.signature(gz.submit)  # type: ignore[attr-defined]
     asked = {"shown": "", "product": "p"}
     monkeypatch.setattr("geozarr_nb.calls.open_source", opened)
     monkeypatch.setattr(
-        Request, "of", lambda source, output, **_: Request(source=source, output=output, identity=source, **asked)
+        "geozarr_nb.calls.request_for",
+        lambda source, output, **_: Request(source=source, output=output, identity=source, **asked),
     )
-    monkeypatch.setattr(Request, "check_groups", lambda *_: None)
+    monkeypatch.setattr("geozarr_nb.calls.check_groups", lambda *_: None)
     monkeypatch.setattr("geozarr_nb.calls.submit", submit)
     wanted = [
         {"source": f"{pair}-{place}", "output": f"{pair}.zarr"} for pair in range(8) for place in ("first", "second")

@@ -11,12 +11,12 @@ import pytest
 import geozarr_nb as gz
 from geozarr_nb.backends.folder import StateFolder
 from geozarr_nb.backends.local import LocalBackend
-from geozarr_nb.request import Request as Asked
 from geozarr_runner.archive import pack
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import Request, preflight
+from geozarr_runner.preflight import preflight
 from geozarr_runner.publish import output_path, publish, workspace
+from geozarr_runner.spec import Request
 from runner.tests.support import write_store, write_terrain
 
 REFUSED = [
@@ -47,7 +47,7 @@ def test_a_nul_is_in_no_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["-rf", "a\nb.zarr", "a b'\"`$HOME.zarr", "e\u0301.zarr", "\udc80.zarr", "n" * 241])
 def test_a_name_that_can_be_one_is_one_for_all_files(name: str, tmp_path: Path) -> None:
     write_terrain(tmp_path / "p.zarr")
-    asked = Request(tmp_path / "p.zarr", str(tmp_path / "out" / name), archive=True)
+    asked = Request.of(tmp_path / "p.zarr", str(tmp_path / "out" / name), archive=True)
     plan = preflight(asked, Reporter(io.StringIO()))
     with workspace(output_path(str(plan.output))) as space:
         write_store(space.writing, {"zarr.json": {"zarr_format": 3, "node_type": "group"}})
@@ -63,10 +63,10 @@ def test_a_name_that_can_be_one_is_one_for_all_files(name: str, tmp_path: Path) 
 def test_a_name_that_is_too_long_for_an_archive_is_told_before_it_is_made(tmp_path: Path) -> None:
     write_terrain(tmp_path / "p.zarr")
     reporter = Reporter(io.StringIO())
-    asked = Request(tmp_path / "p.zarr", tmp_path / ("n" * 242))
+    asked = Request.of(tmp_path / "p.zarr", tmp_path / ("n" * 242))
     assert not preflight(asked, reporter).done
     with pytest.raises(InvalidRequest, match="too long for its archive"):
-        preflight(Request(asked.product, asked.output, archive=True), reporter)
+        preflight(Request.of(asked.source, asked.output, archive=True), reporter)
 
 
 def test_a_job_of_an_earlier_version_is_in_nobodys_way(tmp_path: Path) -> None:
@@ -75,5 +75,5 @@ def test_a_job_of_an_earlier_version_is_in_nobodys_way(tmp_path: Path) -> None:
     state.create()
     backend = LocalBackend(state.root)
     output = str(tmp_path / ".x.partial" / "out.zarr")
-    backend._leave_over(Asked(source="/p.zarr", shown="/p.zarr", product="a", output=output, identity="1" * 64))
+    backend._leave_over(Request(source="/p.zarr", shown="/p.zarr", product="a", output=output, identity="1" * 64))
     assert backend.list() == []

@@ -15,7 +15,7 @@ import xarray as xr
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
-from geozarr_nb.request import Request
+from geozarr_nb.request import request_for
 from geozarr_runner.addresses import redact, redact_text, secrets
 from geozarr_runner.product import open_product
 from geozarr_runner.store import error_text
@@ -143,7 +143,7 @@ def test_a_request_keeps_its_secret_to_itself(sample: Path, tmp_path: Path) -> N
         if form.startswith("me:"):
             continue  # a path of this machine, to whoever reads it
         address = form.format("SECRETword")
-        request = Request.of(replace(product, url=address), tmp_path / "o.zarr", groups=[], settings=gz.Settings())
+        request = request_for(replace(product, url=address), tmp_path / "o.zarr", groups=[], settings=gz.Settings())
         assert request.source == address or address.startswith("//")
         assert "SECRETword" not in json.dumps(request.to_json()) + repr(request) + request.name, address
 

@@ -19,13 +19,13 @@ from geozarr_nb.catalogue import collection_of, read_item
 from geozarr_nb.display import Board
 from geozarr_nb.doctor.findings import Diagnosis, Finding
 from geozarr_nb.jobset import JobSet, Refused
-from geozarr_nb.request import Request
 from geozarr_nb.stac import Item, ItemCollection
 from geozarr_nb.widgets import panel
 from geozarr_nb.widgets.row import row
 from geozarr_runner import html
 from geozarr_runner.events import parse
 from geozarr_runner.groups import GroupReport
+from geozarr_runner.spec import Request
 
 EVIL = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script><a href='javascript:alert(3)'>\x1b]0;x\x07\u202e"
 OURS = {"div", "strong", "table", "thead", "tbody", "tr", "th", "td", "code", "a", "br", "small", "progress"}

@@ -9,9 +9,11 @@ import random
 import shutil
 import stat
 import struct
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,17 +30,19 @@ from geozarr_nb.backends.local import LocalBackend
 from geozarr_nb.errors import GeozarrError, InvalidRequest, JobNotFound, LaterVersion, StateUnusable
 from geozarr_nb.job import Job
 from geozarr_nb.jobset import SetFile
-from geozarr_nb.request import Request
+from geozarr_runner.spec import Request
 
 # Says with which arguments and environment it was started, and ends well.
 STAND_IN = """
 import json, os, pathlib, sys
 argv = sys.argv[1:]
-seen = pathlib.Path(argv[2]).parent / "seen.json"
-seen.write_text(json.dumps({"argv": argv, "environ": dict(os.environ)}))
-print(json.dumps({"v": 1, "time": "2026-01-01T00:00:00+00:00", "type": "result", "path": argv[2]}))
+request = json.load(sys.stdin)
+seen = pathlib.Path(request["output"]).parent / "seen.json"
+seen.write_text(json.dumps({"argv": argv, "request": request, "environ": dict(os.environ)}))
+print(json.dumps({"v": 1, "time": "2026-01-01T00:00:00+00:00", "type": "result", "path": request["output"]}))
 """
 NAME = "a-11111111"
+NO_REQUEST = Request(source="/p", shown="/p", product="p", output="/o")
 
 
 @pytest.fixture
@@ -142,19 +146,20 @@ class TestCommands:
         self, backend: LocalBackend, state: StateFolder, tmp_path: Path
     ) -> None:
         loot = tmp_path / "loot"
-        request = asked(tmp_path, groups=("/a/b",), archive=True)
+        request = asked(tmp_path, groups=("/a/b",), options={"archive": True})
         folder = plant(state, request, argv=["/bin/sh", "-c", f"touch {loot}"])
         backend.list()
         assert finished(backend, request.name).status == "Succeeded"
         assert not loot.exists()
-        assert seen(tmp_path)["argv"] == worker.arguments(request, folder)
+        assert seen(tmp_path)["argv"] == worker.arguments(folder)
+        assert seen(tmp_path)["request"] == json.loads(json.dumps(request.to_json(with_secrets=True)))
 
     def test_a_ticket_of_an_earlier_version_still_runs(
         self, backend: LocalBackend, state: StateFolder, tmp_path: Path, command: list[str]
     ) -> None:
         request = asked(tmp_path)
         folder = state.job(request.name)
-        plant(state, request, argv=[*command, *worker.arguments(request, folder)])
+        plant(state, request, argv=[*command, "convert", "-", request.output, "--json"])
         document = json.loads(folder.request.read_text())
         del document["origins"]
         folder.request.write_text(json.dumps(document))
@@ -181,18 +186,19 @@ class TestCommands:
         python = tmp_path / "python3.12"
         python.write_text("")
         python.chmod(0o755)
-        ticket = Ticket(1, 1, worker.datetime.now(worker.UTC), (str(python), *worker.RUNNER[1:], "convert"))
+        ticket = Ticket(1, 1, worker.datetime.now(worker.UTC), (str(python), *worker.RUNNER[1:], "run"))
         assert worker.runner_of(ticket, worker.RUNNER) == (str(python), *worker.RUNNER[1:])
         python.chmod(0o777)
         assert worker.runner_of(ticket, worker.RUNNER) == worker.RUNNER, "anybody may have written it"
+        python.chmod(0o755)
+        earlier = replace(ticket, argv=(str(python), *worker.RUNNER[1:], "convert"))
+        assert worker.runner_of(earlier, worker.RUNNER) == worker.RUNNER, "0.1.0 takes no document"
 
     @pytest.mark.parametrize(
         "changes",
         [
-            {"output": "--within=/"},
-            {"output": "somewhere.zarr"},
             {"groups": ("/a", "--log=/etc/passwd")},
-            {"scratch": "--artifact=/tmp/x"},
+            {"options": {"scratch": "--artifact=/tmp/x"}},
             {"item": "--outcome=/tmp/x"},
             {"identity": "-x"},
         ],
@@ -200,12 +206,20 @@ class TestCommands:
     def test_no_value_becomes_an_option(
         self, backend: LocalBackend, state: StateFolder, tmp_path: Path, changes: dict[str, Any]
     ) -> None:
-        plant(state, asked(tmp_path, **changes))
-        [planted] = [job.name for job in backend.list()]
-        found = finished(backend, planted)
-        assert found.status == "Error"
-        assert "could not be started" in found.reason
-        assert not (tmp_path / "out" / "seen.json").exists()
+        request = asked(tmp_path, **changes)
+        folder = plant(state, request)
+        backend.list()
+        finished(backend, request.name)
+        assert seen(tmp_path)["argv"] == worker.arguments(folder)
+        assert Request.from_json(seen(tmp_path)["request"]) == request
+
+    @pytest.mark.parametrize("output", ["--within=/", "somewhere.zarr", ""])
+    def test_an_output_without_its_full_name_is_refused(self, tmp_path: Path, output: str) -> None:
+        document = asked(tmp_path, output=output).to_json(with_secrets=True)
+        command = [sys.executable, "-P", "-m", "geozarr_runner", "run", "--log", str(tmp_path / "log"), "--json"]
+        ended = subprocess.run(command, input=json.dumps(document), text=True, capture_output=True, cwd=tmp_path)
+        assert ended.returncode == 2
+        assert "no full name" in ended.stdout
 
     def test_a_nul_in_the_environment_is_no_crash_of_the_worker(
         self, backend: LocalBackend, state: StateFolder, tmp_path: Path
@@ -555,7 +569,7 @@ class TestVersions:
         assert (row.status, row.failure.remedy != "") == ("Error", True)
         assert len(gz.list_jobs()) == 1
 
-    @pytest.mark.parametrize("field", [name for name in Request.__dataclass_fields__ if name != "origins"])
+    @pytest.mark.parametrize("field", [name for name in NO_REQUEST.to_json() if name not in ("v", "origins")])
     @pytest.mark.parametrize("value", [None, 1, ["x", 1], {"a": 1}, "\0", "\ud800", ["\0"]], ids=repr)
     def test_a_field_of_a_request_has_its_kind(self, tmp_path: Path, field: str, value: Any) -> None:
         stored = {**asked(tmp_path).to_json(), field: value}

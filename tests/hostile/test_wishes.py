@@ -12,13 +12,13 @@ import pytest
 import geozarr_nb as gz
 from geozarr_nb.backends.workflow import manifest
 from geozarr_nb.errors import InvalidRequest, OutputExists
-from geozarr_nb.request import Request
+from geozarr_nb.request import check, request_for
 from geozarr_nb.sample import sample_product
 from geozarr_nb.settings import Settings
 from geozarr_runner.cli import main
-from geozarr_runner.groups import normalise
 from geozarr_runner.preflight import is_done
 from geozarr_runner.product import Product, open_product
+from geozarr_runner.spec import Request, normalise
 
 R10, R20, R60 = (f"/measurements/reflectance/r{size}m" for size in (10, 20, 60))
 
@@ -42,17 +42,17 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("groups", [[], "", "0", ["0"], (), "[]"])
 def test_the_whole_product_is_the_whole_product(product: Product, groups: Any) -> None:
     assert gz.validate(product, groups).wanted == ()
-    request = Request.of(product, "out.zarr", groups=groups, settings=Settings(groups=R60))
+    request = request_for(product, "out.zarr", groups=groups, settings=Settings(groups=R60))
     assert request.groups == ()
-    assert request.check(product) is False
+    assert check(request, product) is False
     assert gz.estimate(product, groups) == gz.estimate(product, [])
     assert gz.estimate(product, groups).output_bytes > gz.estimate(product, R60).output_bytes
 
 
 def test_none_is_what_the_settings_say(product: Product) -> None:
-    assert Request.of(product, "out.zarr", settings=Settings(groups=R60)).groups == (R60,)
-    assert Request.of(product, "out.zarr", settings=Settings(groups="")).groups == ()
-    assert Request.of(product, "out.zarr", settings=Settings(groups="0")).groups == ()
+    assert request_for(product, "out.zarr", settings=Settings(groups=R60)).groups == (R60,)
+    assert request_for(product, "out.zarr", settings=Settings(groups="")).groups == ()
+    assert request_for(product, "out.zarr", settings=Settings(groups="0")).groups == ()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_this_sdk_submits_falls_back_nowhere(
 ) -> None:
     """In a pod, whose Secret may hold the variable, `groups` is "0" for the whole product, as ever."""
     monkeypatch.setenv("ARGO_GROUPS", "/nowhere")
-    request = Request.of(product, "s3://bucket/out.zarr", groups=[], settings=Settings())
+    request = request_for(product, "s3://bucket/out.zarr", groups=[], settings=Settings())
     pods = replace(request, source="s3://b/p", shown="s3://b/p")
     workflow = manifest(pods, "j", 1, Settings(), 0)
     given = {entry["name"]: entry["value"] for entry in workflow["spec"]["arguments"]["parameters"]}
@@ -117,20 +117,23 @@ def record(product: Product, **changes: Any) -> dict[str, Any]:
     return {"schema": 1, "input": {"identity": product.identity, "url": "u"}, "groups": [R10, R60], **changes}
 
 
+SKIP = Request(source="p", shown="p", product="p", output="o", options={"if_exists": "skip"})
+
+
 class TestSkip:
     """What is there already is told by its record, which anybody may have written."""
 
     def test_the_order_of_groups_makes_no_other_output(self, product: Product) -> None:
         for groups in ((R10, R60), (R60, R10)):
-            assert is_done("out", record(product), product, groups, "skip")
-        one = Request.of(product, "out.zarr", groups=[R10, R60], settings=Settings())
-        other = Request.of(product, "out.zarr", groups=[R60, R10], settings=Settings())
+            assert is_done("out", record(product), product, groups, SKIP)
+        one = request_for(product, "out.zarr", groups=[R10, R60], settings=Settings())
+        other = request_for(product, "out.zarr", groups=[R60, R10], settings=Settings())
         assert one.identity == other.identity
 
     @pytest.mark.parametrize("groups", [(R10,), (R10, R60, R20), ()])
     def test_other_groups_do(self, product: Product, groups: tuple[str, ...]) -> None:
         with pytest.raises(OutputExists, match="another request"):
-            is_done("out", record(product), product, groups, "skip")
+            is_done("out", record(product), product, groups, SKIP)
 
     @pytest.mark.parametrize(
         "changes",
@@ -143,14 +146,17 @@ class TestSkip:
     )
     def test_a_record_that_is_none_is_of_another_request(self, product: Product, changes: dict[str, Any]) -> None:
         with pytest.raises(OutputExists, match="another request") as caught:
-            is_done("out", record(product, **changes), product, (R10, R60), "skip")
+            is_done("out", record(product, **changes), product, (R10, R60), SKIP)
         assert "\x1b" not in str(caught.value)
 
     def test_a_record_of_a_later_version_says_so(self, product: Product) -> None:
         with pytest.raises(OutputExists, match="later version") as caught:
-            is_done("out", record(product, schema=2), product, (R10, R60), "skip")
+            is_done("out", record(product, schema=2), product, (R10, R60), SKIP)
         assert "pip install -U geozarr-nb" in caught.value.remedy
-        assert is_done("out", record(product, schema=2), product, (R10, R60), "overwrite") is False
+        assert (
+            is_done("out", record(product, schema=2), product, (R10, R60), SKIP.with_options(if_exists="overwrite"))
+            is False
+        )
 
 
 def test_numbers_are_no_groups() -> None:

@@ -14,8 +14,8 @@ from geozarr_nb.backends.reasons import Reasons
 from geozarr_nb.backends.workflow import input_secret
 from geozarr_nb.cluster.api import PODS, SECRETS, TEMPLATES, WORKFLOWS
 from geozarr_nb.errors import ClusterDenied, ClusterRefused, ClusterUnreachable, InvalidRequest
-from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
+from geozarr_runner.spec import Request
 from tests.contract.support import until
 from tests.unit.memory_cluster import MemoryCluster
 

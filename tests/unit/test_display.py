@@ -17,8 +17,8 @@ from geozarr_nb import display as module
 from geozarr_nb.backends.base import Cursor, JobState, Progress
 from geozarr_nb.display import Board, LineDisplay, NotebookDisplay, TerminalDisplay, choose, show
 from geozarr_nb.job import Job
-from geozarr_nb.request import Request
 from geozarr_runner.events import Event
+from geozarr_runner.spec import Request
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 REQUEST = Request(source="/p.zarr", shown="/p.zarr", product="p", output="/out.zarr", identity="0" * 64)

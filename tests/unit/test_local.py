@@ -23,13 +23,14 @@ from geozarr_nb.backends.local import LocalBackend
 from geozarr_nb.errors import ConversionFailed, InvalidRequest, JobNotFound, OutputBusy, StorageFailed, WaitTimeout
 from geozarr_nb.job import Job
 from geozarr_nb.jobset import JobSet, Refused
-from geozarr_nb.request import Request
+from geozarr_runner.spec import Request
 
 # What it does is said by $STAND_IN, which also shows that a job gets the environment of whoever submitted it.
 STAND_IN = """
 import json, os, pathlib, signal, subprocess, sys, time
 argv = sys.argv[1:]
-output, log = pathlib.Path(argv[2]), pathlib.Path(argv[argv.index("--log") + 1])
+request = json.load(sys.stdin)
+output, log = pathlib.Path(request["output"]), pathlib.Path(argv[argv.index("--log") + 1])
 def emit(kind, **fields):
     line = json.dumps({"v": 1, "time": "2025-01-01T00:00:00+00:00", "type": kind, **fields}) + "\\n"
     with log.open("a") as file: file.write(line)
@@ -54,7 +55,7 @@ if plan == "stubborn":
         "signal.signal(signal.SIGTERM, signal.SIG_IGN);time.sleep(600)"], start_new_session=True)
     emit("message", text=f"child {child.pid}"); until("never")
 if plan == "die": os.kill(os.getpid(), signal.SIGKILL)
-if plan == "tell": emit("message", text=f"reading {sys.stdin.read()}")
+if plan == "tell": emit("message", text=f"reading {request["source"]}")
 with (output.parent / "trace").open("a") as trace: trace.write(f"-{output.name}\\n")
 emit("result", path=str(output), groups=[], skipped=False, bytes_read=1, bytes_written=1, seconds=0.1,
      versions={}, identity="")
@@ -524,7 +525,7 @@ def test_a_killed_submitter_leaves_its_job(tmp_path: Path, command: list[str], m
 import os, signal, sys
 from pathlib import Path
 from geozarr_nb.backends.local import LocalBackend
-from geozarr_nb.request import Request
+from geozarr_runner.spec import Request
 import json
 backend = LocalBackend(Path({str(tmp_path / "state")!r}), command={command!r})
 request = Request.from_json(json.loads(sys.argv[1]))

@@ -20,10 +20,11 @@ from geozarr_nb.errors import (
     StorageDenied,
     StorageFailed,
 )
-from geozarr_nb.request import Request
+from geozarr_nb.request import check, request_for
 from geozarr_nb.sample import sample_product
 from geozarr_nb.settings import Settings
 from geozarr_runner.product import Product, open_product
+from geozarr_runner.spec import Request
 
 R60 = "/measurements/reflectance/r60m"
 ADDRESS = "https://store.example/S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613.zarr"
@@ -45,7 +46,7 @@ def make(product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     def make(output: str | Path | None = "out.zarr", url: str | None = None, **options: object) -> Request:
         settings = options.pop("settings", Settings())
         used = replace(product, url=url) if url else product
-        return Request.of(used, output, settings=settings, **{"groups": [R60], **options})  # type: ignore[arg-type]
+        return request_for(used, output, settings=settings, **{"groups": [R60], **options})  # type: ignore[arg-type]
 
     return make
 
@@ -116,8 +117,8 @@ def test_the_identity_knows_an_address_by_what_lasts(make: Make) -> None:
 def test_the_name_can_be_a_name_in_kubernetes(make: Make, product: Product) -> None:
     names = [
         make().name,
-        Request.of(replace(product, name="S2A_MSIL2A_" * 9), "o.zarr", settings=Settings()).name,
-        Request.of(replace(product, name="___"), "o.zarr", settings=Settings()).name,
+        request_for(replace(product, name="S2A_MSIL2A_" * 9), "o.zarr", settings=Settings()).name,
+        request_for(replace(product, name="___"), "o.zarr", settings=Settings()).name,
     ]
     for name in names:
         assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name)
@@ -151,7 +152,7 @@ def test_what_is_secret_in_an_address_is_neither_shown_nor_stored(make: Make) ->
 
 
 def test_a_request_that_can_run_is_let_through(make: Make, product: Product) -> None:
-    assert make("deep/below/out.zarr").check(product) is False
+    assert check(make("deep/below/out.zarr"), product) is False
 
 
 def _taken(tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_request_that_cannot_run_is_refused(
 ) -> None:
     before(tmp_path)
     with pytest.raises(error) as caught:
-        make(**options).check(product)  # type: ignore[arg-type]
+        check(make(**options), product)  # type: ignore[arg-type]
     assert type(caught.value) is error
     assert caught.value.remedy
 
@@ -205,7 +206,7 @@ def test_a_request_that_cannot_run_is_refused(
 def test_an_output_in_its_input_is_refused(make: Make, product: Product, inside: str) -> None:
     output = os.path.join(product.url, inside)  # noqa: PTH118  a Path would drop the '..'
     with pytest.raises(GeozarrError) as caught:
-        make(output, if_exists="overwrite").check(product)
+        check(make(output, if_exists="overwrite"), product)
     assert caught.value.code == "invalid-request"
 
 
@@ -216,12 +217,12 @@ def test_a_folder_without_permission_is_refused(
     allowed = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and allowed(path, mode))  # root may do all
     with pytest.raises(StorageDenied, match="no permission"):
-        request.check(product)
+        check(request, product)
 
 
 def test_a_missing_group_is_left_out_when_another_is_there(make: Make, product: Product) -> None:
     request = make(groups=[R60, "nope"])
-    assert request.check(product) is False
+    assert check(request, product) is False
     assert request.groups == (R60, "/nope")
 
 

@@ -15,7 +15,7 @@ import s3fs
 import geozarr_nb as gz
 from geozarr_nb.cluster import manifests
 from geozarr_nb.errors import ConversionFailed, InvalidRequest, OutputExists, StorageDenied, StorageFailed
-from geozarr_nb.request import Request
+from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
 from geozarr_runner.product import open_product
 from tests.s3_proxy import s3_proxy
@@ -139,7 +139,7 @@ def _kill(folder: Path) -> None:
 def test_equal_outputs_are_one_request_however_they_are_spelled(sample: Path) -> None:
     product = open_product(sample)
     requests = [
-        Request.of(product, f"{text}", groups=[R60M], settings=Settings())
+        request_for(product, f"{text}", groups=[R60M], settings=Settings())
         for text in ("s3a://b/a.zarr", "s3://b//a.zarr/")
     ]
     assert requests[0] == requests[1]

@@ -14,10 +14,10 @@ import pytest
 import geozarr_nb as gz
 from geozarr_nb.backends import NAMES
 from geozarr_nb.backends.workflow import manifest
-from geozarr_nb.request import IF_EXISTS, Request
 from geozarr_nb.widgets import Form
 from geozarr_nb.widgets import form as module
 from geozarr_nb.widgets.lines import argo_command, python_call
+from geozarr_runner.spec import OPTIONS, Request
 from tests.unit.api_server import ApiServer
 from tests.unit.widgets_support import R20M, R60M, SECONDS, button, field, inside, shown
 
@@ -66,8 +66,10 @@ def test_it_begins_with_what_the_settings_say(sample: Path, tmp_path: Path, monk
     assert form.arguments == {
         "output": "S2A_SAMPLE_geozarr.zarr",
         "groups": [R20M],
-        "validate_groups": True,
+        "packed": False,
+        "validate_groups": None,
         "if_exists": "error",
+        "archive": None,
         "backend": "local",
         "image": None,
         "memory": None,
@@ -216,7 +218,7 @@ def field_labels(form: Form) -> set[str]:
 
 def test_its_menus_are_those_of_the_calls() -> None:
     assert set(module.BACKENDS.values()) == set(NAMES)
-    assert set(module.IF_EXISTS.values()) == set(IF_EXISTS)
+    assert set(OPTIONS["if_exists"].choices) == set(OPTIONS["if_exists"].values)
 
 
 def arguments_of(**changed: Any) -> dict[str, Any]:
@@ -270,8 +272,7 @@ def test_the_shell_line_has_what_a_submitted_job_has(output: str) -> None:
         product="product",
         output=address,
         groups=(R20M, R60M),
-        validate_groups=True,
-        if_exists="overwrite",
+        options={"validate_groups": True, "if_exists": "overwrite"},
         identity="0" * 64,
     )
     of_pods = {name: str(arguments[name]) for name in ("image", "memory", "cpu", "time_limit")}
@@ -281,9 +282,7 @@ def test_the_shell_line_has_what_a_submitted_job_has(output: str) -> None:
     assert shlex.split(by_setting) == words
     wanted = {entry["name"]: entry["value"] for entry in made["spec"]["arguments"]["parameters"]}
     assert said == {name: wanted[name] for name in said}
-    assert wanted.keys() - said.keys() == {
-        *("archive", "packed", "identity", "derived_from", "credentials", "dask_cluster", "verbose")
-    }
+    assert wanted.keys() - said.keys() == {*("identity", "derived_from", "credentials", "dask_cluster", "verbose")}
     assert "-p archive=true" in argo_command(ADDRESS, arguments, replace(settings, archive=True))
 
 

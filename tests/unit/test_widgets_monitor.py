@@ -13,11 +13,11 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.backends.base import Failure, JobState, Progress
-from geozarr_nb.request import Request
 from geozarr_nb.widgets import Monitor
 from geozarr_nb.widgets.feed import SECONDS_BETWEEN_BEATS, Feed
 from geozarr_nb.widgets.monitor import ROWS, ROWS_A_BEAT
 from geozarr_nb.widgets.row import JobView
+from geozarr_runner.spec import Request
 from tests.contract.support import until
 from tests.unit.widgets_support import SECONDS, button, field, sent_messages, shown
 

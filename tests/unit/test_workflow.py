@@ -12,8 +12,8 @@ from geozarr_nb.backends import workflow as module
 from geozarr_nb.backends.workflow import Attempt, input_secret, manifest, output_address, secret, workflow_name
 from geozarr_nb.cluster import manifests
 from geozarr_nb.errors import InvalidRequest
-from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
+from geozarr_runner.spec import Request
 
 SIGNED = "https://user:pass@host/a.zarr?signature=0123456789"
 REQUEST = Request(
@@ -22,8 +22,7 @@ REQUEST = Request(
     product="a",
     output="pvc://claim/out/a.zarr",
     groups=("/g/r10m", "/g/r20m"),
-    validate_groups=True,
-    if_exists="overwrite",
+    options={"validate_groups": True, "if_exists": "overwrite"},
     identity="ab" * 32,
 )
 
@@ -94,7 +93,7 @@ def test_an_output_in_an_object_store_needs_a_claim_all_the_same() -> None:
 @pytest.mark.parametrize("name", ["archive", "packed"])
 def test_a_choice_is_asked_for_and_found_again(name: str) -> None:
     for wanted, word in ((True, "true"), (False, "false")):
-        request = replace(REQUEST, **{name: wanted})
+        request = REQUEST.with_options(**{name: wanted})
         workflow = manifest(request, request.name, 1, Settings(), 0)
         assert values(workflow)[name] == word
         assert getattr(Attempt(workflow).request, name) is wanted

@@ -17,7 +17,7 @@ from geozarr_runner.cli import _groups, _parser
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
-FREE = ("stac_url", "output_zarr", "groups", "identity", "derived_from")
+FREE = ("stac_url", "output_zarr", "groups", "identity", "derived_from", "options")
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def test_the_parameters_are_the_contract(parameters: dict[str, Any]) -> None:
     assert parameters.keys() == {
         *("image", "pvc_name", "stac_url", "output_zarr", "groups", "validate_groups"),
         *("if_exists", "identity", "derived_from", "credentials", "cpu", "memory", "memory_limit", "time_limit"),
-        *("archive", "packed", "dask_cluster", "verbose"),
+        *("archive", "packed", "dask_cluster", "verbose", "options"),
     }
     assert all(entry["description"] for entry in parameters.values())
     assert all(isinstance(entry.get("value", ""), str) for entry in parameters.values()), "Argo takes texts only"
@@ -107,7 +107,7 @@ def test_every_parameter_is_used_and_every_use_is_a_parameter(parameters: dict[s
 def filled(argument: str) -> str:
     """An argument with something in its placeholders that its option takes."""
     choices = dict.fromkeys(("archive", "packed", "dask_cluster", "verbose"), "false")
-    defaults = {"validate_groups": "true", "retries": "error", **choices}
+    defaults = {"validate_groups": "true", "retries": "error", "parameters.options": "{}", **choices}
     found = re.search(r"\{\{=?(.*)\}\}", argument)
     if found is None:
         return argument
@@ -118,7 +118,7 @@ def filled(argument: str) -> str:
 def test_the_runner_takes_its_arguments(container: dict[str, Any]) -> None:
     assert container["command"] == ["geozarr-runner"]
     options = _parser().parse_args([filled(argument) for argument in container["args"]])
-    assert (options.with_log, options.within, options.scratch) == (True, Path("/data"), Path("/scratch"))
+    assert (options.with_log, options.within, options.scratch) == (True, Path("/data"), "/scratch")
     assert options.outcome == Path("/scratch/outcome.json")
     assert options.termination_log == Path("/dev/termination-log")
     assert "--run-id={{workflow.uid}}/{{pod.name}}" in container["args"], "a workflow's name may be used again"
