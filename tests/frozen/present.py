@@ -28,7 +28,9 @@ import geozarr_runner.cli
 from geozarr_nb import errors
 from geozarr_nb.backends import workflow
 from geozarr_nb.backends.workflow import output_address
+from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
+from geozarr_runner.spec import OPTIONS
 
 type Document = dict[str, Any]
 
@@ -64,7 +66,7 @@ def new_request(given: Mapping[str, Any]) -> gz.Request:
         asked=options.pop("asked", None),
     )
     locate = None if claim is None else lambda output: output_address(os.fspath(output), claim)
-    return gz.Request.of(product, options.pop("output"), settings=Settings(), locate=locate, **options)
+    return request_for(product, options.pop("output"), settings=Settings(), locate=locate, **options)
 
 
 def read_request(document: Mapping[str, Any]) -> gz.Request:
@@ -108,6 +110,12 @@ def _stopped(name: str, original: Callable[..., Any]) -> Callable[..., NoReturn]
     return call
 
 
+def _without_later(options: Mapping[str, Any]) -> Document:
+    """Return options without those that 0.1.0 did not have and whose value is what it did."""
+    known = {"validate_groups", "if_exists", "archive", "packed", "dask_cluster", "verbose", "scratch"}
+    return {name: value for name, value in options.items() if name in known or value != OPTIONS[name].assumed}
+
+
 def run_runner(argv: Sequence[str]) -> int:
     """Run the runner's command line in this process; returns its exit code."""
     return geozarr_runner.cli.main(argv)
@@ -116,23 +124,16 @@ def run_runner(argv: Sequence[str]) -> int:
 def runner_request(argv: Sequence[str], stdin: str, monkeypatch: pytest.MonkeyPatch) -> Document:
     """Return what a command line of the runner asks for, by the names that 0.1.0 has for it."""
 
-    def run(request: Any, reporter: Any, log: Path | None = None, **more: Any) -> NoReturn:
+    def run(request: gz.Request, reporter: Any, log: Path | None = None, **more: Any) -> NoReturn:
         found = {
-            "source": request.product,
+            "source": request.source,
             "output": request.output,
             "groups": request.groups,
-            "validate_groups": request.validate_groups,
-            "if_exists": request.if_exists,
-            "archive": request.archive,
-            "packed": request.packed,
-            "dask_cluster": request.dask_cluster,
-            "verbose": request.verbose,
-            "scratch": request.scratch or "",
-            "identity": request.identity or "",
-            "derived_from": request.derived_from or "",
+            **_without_later(request.options),
+            "identity": request.identity,
+            "derived_from": request.item,
             "asked": request.asked,
-            "within": request.within,
-            "tells_converters_lines": reporter._verbose,
+            "tells_converters_lines": reporter.verbose,
             "log": log,
             **more,
         }
@@ -286,7 +287,8 @@ def members_of(name: str) -> list[str]:
     """Return the public members of a class, its fields included."""
     found = getattr(gz, name)
     fields = getattr(found, "__dataclass_fields__", {})
-    return sorted({member for member in (*dir(found), *fields) if not member.startswith("_")})
+    options = OPTIONS if found is gz.Request else {}
+    return sorted({member for member in (*dir(found), *fields, *options) if not member.startswith("_")})
 
 
 @contextmanager

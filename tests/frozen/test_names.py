@@ -21,3 +21,11 @@ def test_a_request_that_was_stored_has_the_recorded_name(case: Document) -> None
     request = read_request(case["document"])
     assert (request.name, request.identity) == (case["name"], case["identity"])
     assert {name: stored(request)[name] for name in case["document"]} == case["document"]
+
+
+@all_cases
+def test_what_a_stored_request_holds_are_its_attributes(case: Document) -> None:
+    request = read_request(case["document"])
+    held = {**case["document"], "source": case["document"]["source"] or ""}
+    del held["v"]
+    assert {name: getattr(request, name) for name in held} == {**held, "groups": tuple(held["groups"])}

@@ -9,6 +9,12 @@ from tests.frozen.present import error_classes, exit_codes, members_of, paramete
 PUBLIC = recorded("public")
 ERRORS = recorded("errors")
 BY_NAME = "KEYWORD_ONLY"
+# What of 0.1.0 was given up knowingly. Whoever makes a request calls `check` or `submit`; its options are attributes as
+# before, and `options` where it is made.
+GONE_PARAMETERS = {
+    "Request": ["validate_groups", "if_exists", "dask_cluster", "verbose", "scratch", "archive", "packed"],
+}
+GONE_MEMBERS = {"Request": ["check", "check_groups", "check_output"]}
 
 
 def test_no_public_name_is_gone() -> None:
@@ -20,7 +26,7 @@ def test_a_call_takes_the_recorded_parameters(name: str) -> None:
     before, now = PUBLIC["parameters"][name], parameters_of(name)
     positional = [each for each in before if each[1] != BY_NAME]
     assert now[: len(positional)] == positional, "they keep their places"
-    assert [each for each in before if each not in now] == []
+    assert [each[0] for each in before if each not in now] == GONE_PARAMETERS.get(name, [])
     added = [each for each in now if each not in before]
     assert [each for each in added if each[2] == "" and not each[1].startswith("VAR_")] == [], (
         "a call of 0.1.0 lacks it"
@@ -29,7 +35,7 @@ def test_a_call_takes_the_recorded_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLIC["members"])
 def test_a_class_has_the_recorded_members(name: str) -> None:
-    assert sorted(set(PUBLIC["members"][name]) - set(members_of(name))) == []
+    assert sorted(set(PUBLIC["members"][name]) - set(members_of(name))) == GONE_MEMBERS.get(name, [])
 
 
 @pytest.mark.parametrize("name", ERRORS["classes"])

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,20 @@ def test_its_events_have_the_recorded_fields(home: Path) -> None:
     assert list(dict.fromkeys(event["stage"] for event in events if event["type"] == "stage")) == BEFORE["stages"]
     kinds = {event["type"] for event in events}
     assert kinds == set(BEFORE["events"]) - {"run", "warning", "error"}, "which the next test has"
+
+
+def test_its_converter_is_called_as_before(home: Path) -> None:
+    [finished] = [job for job in recorded("state")["jobs"] if job["kind"] == "finished"]
+    now = (home / "state" / "jobs" / QUEUED["name"] / "log.jsonl").read_text()
+    assert options_of_converter(map(json.loads, now.splitlines())) == options_of_converter(
+        finished["files"]["log.jsonl"]
+    )
+
+
+def options_of_converter(events: Iterable[Document]) -> list[str]:
+    """Return what a run that has told its call of the converter gives it besides input and output."""
+    [call] = [event["text"] for event in events if event.get("text", "").startswith("running ")]
+    return str(call).split()[5:]
 
 
 # --- an output that 0.1.0 made ---------------------------------------------------------------------------------------
