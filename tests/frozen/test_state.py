@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import geozarr_nb as gz
-from tests.frozen.present import filled, recorded
+from tests.frozen.present import Document, filled, recorded
 
 STATE = recorded("state")
 EXPECTED = {
@@ -20,6 +20,17 @@ EXPECTED = {
 }
 
 
+def leave(job: Document, state: Path) -> None:
+    """Write a job's files into a state folder."""
+    folder = state / "jobs" / job["name"]
+    folder.mkdir(parents=True, mode=0o700)
+    for name, content in job["files"].items():
+        lines = "".join(f"{json.dumps(line)}\n" for line in content) if name.endswith(".jsonl") else ""
+        text = json.dumps(content) if name.endswith(".json") else lines
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
+
+
 @pytest.fixture
 def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The jobs that have ended, by what became of them; they lie in this test's state folder."""
@@ -27,13 +38,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     places = {"home": tmp_path, "state": state, "python": sys.executable, "PATH": os.environ["PATH"]}
     ended = [job for job in filled(STATE["jobs"], places) if job["kind"] in EXPECTED]
     for job in ended:
-        folder = state / "jobs" / job["name"]
-        folder.mkdir(parents=True, mode=0o700)
-        for name, content in job["files"].items():
-            lines = "".join(f"{json.dumps(line)}\n" for line in content) if name.endswith(".jsonl") else ""
-            text = json.dumps(content) if name.endswith(".json") else lines
-            (folder / name).write_text(text)
-            (folder / name).chmod(0o600)
+        leave(job, state)
     for folder in (state, state / "jobs", state / "slots", state / "sets"):
         folder.mkdir(exist_ok=True, mode=0o700)
         folder.chmod(0o700)
@@ -66,3 +71,18 @@ def test_a_set_has_its_members(names: dict[str, str]) -> None:
         "groups-missing",
         "the product has no /measurements/r99m",
     )
+
+
+def test_a_job_that_was_killed_has_failed_and_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job] = [job for job in filled(STATE["jobs"], {"home": tmp_path}) if job["kind"] == "interrupted"]
+    state = tmp_path / "state"
+    leave(job, state)
+    for folder in (state, state / "jobs"):
+        folder.chmod(0o700)
+    monkeypatch.setenv("GEOZARR_STATE_DIR", str(state))
+    found = gz.get_job(job["name"]).state
+    assert (found.status, found.stage, found.attempt) == ("Error", "convert", 1)
+    assert found.failure is not None
+    assert (found.failure.code, found.failure.exit_code, found.failure.retryable) == ("converter-killed", 4, True)
