@@ -9,8 +9,8 @@ from tests.frozen.present import error_classes, exit_codes, members_of, paramete
 PUBLIC = recorded("public")
 ERRORS = recorded("errors")
 BY_NAME = "KEYWORD_ONLY"
-# What of 0.1.0 was given up knowingly. Whoever makes a request calls `check` or `submit`; its options are attributes as
-# before, and `options` where it is made.
+# What the one class of requests no longer has. Its constructor takes the options as `options`; each of them can still
+# be read as an attribute. What it checked is checked by `geozarr_nb.check` and by the backends.
 GONE_PARAMETERS = {
     "Request": ["validate_groups", "if_exists", "dask_cluster", "verbose", "scratch", "archive", "packed"],
 }
