@@ -83,7 +83,7 @@ def _see(event: str, arguments: tuple[object, ...]) -> None:
         return
     words = [os.fsdecode(word) for word in arguments[1] if isinstance(word, (str, bytes, os.PathLike))]
     command = " ".join(words)
-    if "tether.py" in command or "backends.worker" in command or ("geozarr_" in command and "convert" in words):
+    if "child_launcher.py" in command or "backends.worker" in command or ("geozarr_" in command and "convert" in words):
         _started.append(command)
 
 

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Measurement, measure, stored_bytes
 from benchmarks.results import Goal, Result, Row
-from geozarr_runner.estimate import needed
 from geozarr_runner.events import Reporter
-from geozarr_runner.layout import NOT_COPIED
-from geozarr_runner.preflight import preflight
-from geozarr_runner.product import open_product
+from geozarr_runner.kinds.layout import NOT_COPIED
+from geozarr_runner.planning.estimate import needed
+from geozarr_runner.planning.preflight import preflight
+from geozarr_runner.product.model import open_product
 from geozarr_runner.spec import Request
-from geozarr_runner.stage import make_view
+from geozarr_runner.staging.view import make_view
 
 if TYPE_CHECKING:
-    from geozarr_nb.sample import SampleKind
+    from geozarr_nb.samples.products import SampleKind
 
 HERE = Path(__file__).parent
 GROUP = "/measurements/reflectance/r20m"
@@ -78,7 +78,7 @@ class Bench:
         size = size or self.size
         path = self.data / f"{kind}-{size}.zarr"
         if not path.exists():
-            from geozarr_nb.sample import sample_product
+            from geozarr_nb.samples.products import sample_product
 
             self.data.mkdir(parents=True, exist_ok=True)
             sample_product(path, size=size, kind=kind)

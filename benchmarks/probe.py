@@ -60,10 +60,10 @@ def convert(url: str, output: str, *groups: str) -> dict[str, Any]:
 def stage(url: str, output: str, *groups: str) -> dict[str, Any]:
     """Time the staging of a run alone; the memory of this process is a figure too."""
     from geozarr_runner.events import Reporter
-    from geozarr_runner.preflight import preflight
-    from geozarr_runner.publish import workspace
+    from geozarr_runner.planning.preflight import preflight
+    from geozarr_runner.publishing.local import workspace
     from geozarr_runner.spec import Request
-    from geozarr_runner.stage import stage
+    from geozarr_runner.staging.view import stage
 
     reporter = Reporter(io.StringIO())
     plan = preflight(Request.of(url, output, groups=list(groups)), reporter)

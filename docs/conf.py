@@ -35,7 +35,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!geozarr_(nb|runner)\b).*")]
 # Ours, and on no page: what callers neither make nor need to know, and a name for three strings.
 nitpick_ignore = [
     ("py:class", "geozarr_nb.backends.base.Backend"),
-    ("py:class", "geozarr_nb.job.Lines"),
-    ("py:class", "geozarr_nb.sample.SampleKind"),
-    ("py:class", "geozarr_runner.store.Store"),
+    ("py:class", "geozarr_nb.jobs.job.Lines"),
+    ("py:class", "geozarr_nb.samples.products.SampleKind"),
+    ("py:class", "geozarr_runner.stores.store.Store"),
 ]

@@ -19,8 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geozarr_nb.backends.base import JobState
-    from geozarr_nb.calls import (
+    from geozarr_nb.api import (
         check,
         convert,
         estimate,
@@ -33,22 +32,23 @@ if TYPE_CHECKING:
         validate,
         watch_jobs,
     )
+    from geozarr_nb.backends.base import JobState
     from geozarr_nb.doctor import doctor
     from geozarr_nb.errors import ConversionFailed, GeozarrError, InvalidRequest, JobNotFound, WaitTimeout
-    from geozarr_nb.job import Job
-    from geozarr_nb.jobset import JobSet
-    from geozarr_nb.preview import preview
-    from geozarr_nb.request import Request
-    from geozarr_nb.result import (
+    from geozarr_nb.jobs.job import Job
+    from geozarr_nb.jobs.jobset import JobSet
+    from geozarr_nb.outputs.open import (
         levels,
         open,  # noqa: A004  its name in the public calls
     )
-    from geozarr_nb.sample import sample_product
+    from geozarr_nb.outputs.preview import preview
+    from geozarr_nb.request import Request
+    from geozarr_nb.samples.products import sample_product
     from geozarr_nb.settings import Settings
     from geozarr_nb.widgets import ui
-    from geozarr_runner.estimate import Estimate
-    from geozarr_runner.groups import GroupReport
-    from geozarr_runner.product import Product
+    from geozarr_runner.planning.estimate import Estimate
+    from geozarr_runner.planning.groups import GroupReport
+    from geozarr_runner.product.model import Product
 
 __all__ = [
     "ConversionFailed",
@@ -85,22 +85,22 @@ __all__ = [
 
 _HOMES = {
     "geozarr_nb.backends.base": "JobState",
-    "geozarr_nb.calls": (
+    "geozarr_nb.api": (
         "check convert estimate get_job get_job_set inspect list_jobs submit submit_many validate watch_jobs"
     ),
     "geozarr_nb.doctor": "doctor",
     "geozarr_nb.errors": "ConversionFailed GeozarrError InvalidRequest JobNotFound WaitTimeout",
-    "geozarr_nb.job": "Job",
-    "geozarr_nb.jobset": "JobSet",
-    "geozarr_nb.preview": "preview",
+    "geozarr_nb.jobs.job": "Job",
+    "geozarr_nb.jobs.jobset": "JobSet",
+    "geozarr_nb.outputs.preview": "preview",
     "geozarr_nb.request": "Request",
-    "geozarr_nb.result": "levels open",
-    "geozarr_nb.sample": "sample_product",
+    "geozarr_nb.outputs.open": "levels open",
+    "geozarr_nb.samples.products": "sample_product",
     "geozarr_nb.settings": "Settings",
     "geozarr_nb.widgets": "ui",
-    "geozarr_runner.estimate": "Estimate",
-    "geozarr_runner.groups": "GroupReport",
-    "geozarr_runner.product": "Product",
+    "geozarr_runner.planning.estimate": "Estimate",
+    "geozarr_runner.planning.groups": "GroupReport",
+    "geozarr_runner.product.model": "Product",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -117,10 +117,10 @@ def __getattr__(name: str) -> Any:
 @cache
 def _bind_widgets() -> None:
     """Have jobs and products show themselves as widgets, which stand on the calls that return these."""
-    from geozarr_runner.html import Views
+    from geozarr_runner.text.html import Views
 
     def widget_of(thing: object) -> Any:
-        from geozarr_nb.display import in_notebook
+        from geozarr_nb.jobs.display import in_notebook
 
         if not in_notebook() or find_spec("ipywidgets") is None:
             return None
@@ -136,10 +136,10 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """The package; its calls `preview` and `doctor` are not hidden by the modules of these names."""
+    """The package; its call `doctor` is not hidden by the package of this name."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Importing geozarr_nb.preview makes Python set the module as an attribute here, which is the call's place.
+        # Importing geozarr_nb.doctor makes Python set the module as an attribute here, which is the call's place.
         if not (name in _HOME_OF and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.errors import ExitCode
 from geozarr_runner.spec import ARGUMENTS, RESULT, add_options
-from geozarr_runner.spelling import truth
+from geozarr_runner.text.shell import truth
 
 Command = Callable[[argparse.Namespace], ExitCode | None]
 

@@ -13,14 +13,14 @@ from geozarr_nb.arguments import Command, build_parser
 from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted
 from geozarr_runner.spec import given
-from geozarr_runner.spelling import in_shell, word
-from geozarr_runner.text import CONVERTERS_LINE, printable, printable_json, printable_lines
+from geozarr_runner.text.printable import CONVERTERS_LINE, printable, printable_json, printable_lines
+from geozarr_runner.text.shell import in_shell, word
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from geozarr_nb.backends.base import JobState
-    from geozarr_nb.job import Job
+    from geozarr_nb.jobs.job import Job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,7 +102,7 @@ def _wait(options: argparse.Namespace) -> None:
 
 def _finish(job: Job, options: argparse.Namespace) -> None:
     """See a job to its end, and raise when it has no result."""
-    from geozarr_nb.display import show
+    from geozarr_nb.jobs.display import show
 
     timeout = getattr(options, "timeout", None)
     try:
@@ -144,7 +144,7 @@ def _print_table(states: Sequence[JobState]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from geozarr_nb.job import status_line
+    from geozarr_nb.jobs.job import status_line
 
     colours = {"Succeeded": "green", "Failed": "red", "Error": "red", "Running": "cyan", "Pending": "yellow"}
     # A file or a pipe has no width: nothing is to be cut off there.
@@ -195,7 +195,7 @@ def _print_job(job: Job, options: argparse.Namespace) -> None:
 
 def _open(options: argparse.Namespace) -> None:
     import geozarr_nb as gz
-    from geozarr_nb.result import levels
+    from geozarr_nb.outputs.open import levels
 
     output = _output(options)
     tree = gz.open(output, level=options.level, strict=options.strict)
@@ -247,7 +247,7 @@ def _output(options: argparse.Namespace) -> str:
     """Return the output behind a path, an address or the name of a job."""
     import geozarr_nb as gz
     from geozarr_nb.errors import JobNotFound
-    from geozarr_nb.result import location
+    from geozarr_nb.outputs.open import location
 
     given: str = options.output
     if "/" in given or os.path.lexists(given):

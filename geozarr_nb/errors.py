@@ -52,10 +52,10 @@ from geozarr_runner.errors import (
     StorageFull,
     VerificationFailed,
 )
-from geozarr_runner.text import CONVERTERS_LINE, printable
+from geozarr_runner.text.printable import CONVERTERS_LINE, printable
 
 if TYPE_CHECKING:
-    from geozarr_nb.job import Job
+    from geozarr_nb.jobs.job import Job
 
 __all__ = [
     "ArchiveMissing",

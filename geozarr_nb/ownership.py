@@ -5,8 +5,8 @@ nobody else may write to it; each file is opened without following a link, and h
 The folders above are not looked at: whoever may write there can put another folder in this one's place, but not one
 that belongs to this account. Standard library only.
 
-`geozarr_runner.folders` asks less of what a run leaves beside an output. Nothing there is run, so it takes a volume
-that gives all files to one user, and mends a mode itself. Here neither would be safe.
+`geozarr_runner.trust.folders` asks less of what a run leaves beside an output. Nothing there is run, so it takes a
+volume that gives all files to one user, and mends a mode itself. Here neither would be safe.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from geozarr_nb.settings import Settings
 from geozarr_runner.spec import Arguments, Folder, Groups, Options, Request, normalise
 
 if TYPE_CHECKING:
-    from geozarr_runner.product import Product
+    from geozarr_runner.product.model import Product
 
 __all__ = ["Request", "check", "check_groups", "check_output", "open_source", "request_for"]
 
@@ -41,10 +41,10 @@ def request_for(
     InvalidRequest
         An argument cannot be used.
     """
-    from geozarr_runner.addresses import expanded, local_path, redact
-    from geozarr_runner.archive import check_place
-    from geozarr_runner.names import output_name
-    from geozarr_runner.upload import is_address, output_place
+    from geozarr_runner.publishing.archive import check_place
+    from geozarr_runner.publishing.object_store import is_address, output_place
+    from geozarr_runner.trust.addresses import expanded, local_path, redact
+    from geozarr_runner.trust.names import output_name
 
     given: dict[str, Any] = {name: value for name, value in arguments.items() if value is not None}
     path = local_path(product.url)
@@ -97,9 +97,9 @@ def check(request: Request, product: Product, *, path: Folder | None = None) -> 
     GroupsMissing, OutputExists, InvalidRequest, StorageFailed
         And their kinds, as the run would.
     """
-    from geozarr_runner.archive import existing
     from geozarr_runner.events import Reporter
-    from geozarr_runner.preflight import preflight
+    from geozarr_runner.planning.preflight import preflight
+    from geozarr_runner.publishing.archive import existing
 
     output = os.fspath(path or request.output)
     plan = preflight(request.at(output), Reporter(StringIO()), product=product)
@@ -131,9 +131,9 @@ def check_output(request: Request, product: Product, root: bytes | None) -> bool
     ------
     OutputExists
     """
-    from geozarr_runner.groups import report
-    from geozarr_runner.preflight import is_done
-    from geozarr_runner.publish import provenance_in
+    from geozarr_runner.planning.groups import report
+    from geozarr_runner.planning.preflight import is_done
+    from geozarr_runner.publishing.local import provenance_in
 
     if root is None:
         return False
@@ -148,8 +148,8 @@ def check_groups(request: Request, product: Product) -> None:
     ------
     GroupsMissing, InvalidRequest
     """
-    from geozarr_runner.groups import report
-    from geozarr_runner.profiles import check_options
+    from geozarr_runner.kinds.profiles import check_options
+    from geozarr_runner.planning.groups import report
 
     found = report(product, request.groups, options=request.options)
     found.raise_for_missing(all_needed=bool(request.options["validate_groups"]))
@@ -158,6 +158,6 @@ def check_groups(request: Request, product: Product) -> None:
 
 def open_source(source: Any, settings: Settings) -> Product:
     """Open a product, or the one that the settings name where `source` is None."""
-    from geozarr_runner.product import open_product
+    from geozarr_runner.product.model import open_product
 
     return open_product(settings.required("stac_url") if source is None else source)

@@ -197,7 +197,7 @@ def default_state_dir() -> Path:
 def params_path(environ: Mapping[str, str]) -> Path:
     """Return the params.json that counts."""
     if named := environ.get("GEOZARR_PARAMS"):
-        from geozarr_runner.addresses import expanded
+        from geozarr_runner.trust.addresses import expanded
 
         path = expanded(named)
         if not path.is_file():
@@ -215,13 +215,13 @@ def params_path(environ: Mapping[str, str]) -> Path:
 
 
 def _here() -> Path:
-    from geozarr_runner.addresses import expanded
+    from geozarr_runner.trust.addresses import expanded
 
     return expanded("params.json")
 
 
 def _shown(origin: str) -> str:
-    from geozarr_runner.text import printable
+    from geozarr_runner.text.printable import printable
 
     return {"argument": "arguments"}.get(origin, printable(origin))
 
@@ -321,7 +321,7 @@ def _boolean(value: str, origin: str) -> bool:
 def _folder(value: str, origin: str) -> Path:
     if not value.strip():
         raise InvalidRequest(f"{origin} is empty", remedy=f"unset {origin}, or name a folder")
-    from geozarr_runner.addresses import expanded
+    from geozarr_runner.trust.addresses import expanded
 
     return expanded(value)
 
@@ -369,7 +369,7 @@ def _cores(value: str, origin: str) -> str:
 
 
 def _protocols(value: str, origin: str) -> frozenset[str]:
-    from geozarr_runner.addresses import protocols  # which reads the variable itself: a run has no settings
+    from geozarr_runner.trust.addresses import protocols  # which reads the variable itself: a run has no settings
 
     return protocols(value)
 

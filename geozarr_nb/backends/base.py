@@ -1,7 +1,7 @@
 """The contract of a place where jobs run.
 
-A backend knows requests and plain data about jobs; `geozarr_nb.job.Job` makes a handle of it that is the same for all.
-One contract test suite runs against every backend.
+A backend knows requests and plain data about jobs; `geozarr_nb.jobs.job.Job` makes a handle of it that is the same for
+all. One contract test suite runs against every backend.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from geozarr_nb.request import Request
 from geozarr_runner.events import Event
 
 if TYPE_CHECKING:
-    from geozarr_runner.product import Product
+    from geozarr_runner.product.model import Product
 
 Status = Literal["Pending", "Running", "Succeeded", "Failed", "Error"]
 FINISHED: frozenset[Status] = frozenset({"Succeeded", "Failed", "Error"})

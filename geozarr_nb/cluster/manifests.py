@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from geozarr_nb.cluster.api import Object
+from geozarr_nb.cluster.client import Object
 
 TEMPLATE = "geozarr-convert-template.yaml"
 

@@ -14,8 +14,8 @@ from geozarr_nb.settings import Settings
 if TYPE_CHECKING:
     import pystac
 
-    from geozarr_runner.estimate import Estimate
-    from geozarr_runner.product import Product, Source
+    from geozarr_runner.planning.estimate import Estimate
+    from geozarr_runner.product.model import Product, Source
 
 __all__ = ["Diagnosis", "Finding", "doctor"]
 

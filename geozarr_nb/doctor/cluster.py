@@ -16,8 +16,8 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from geozarr_nb.backends import open_backend
-from geozarr_nb.cluster import facts, manifests
-from geozarr_nb.cluster.api import (
+from geozarr_nb.cluster import diagnostics, manifests
+from geozarr_nb.cluster.client import (
     ACCESS_REVIEWS,
     CLAIMS,
     DEPLOYMENTS,
@@ -36,17 +36,17 @@ from geozarr_nb.cluster.api import (
     Object,
     connect,
 )
-from geozarr_nb.cluster.facts import Cause, Controller, make
+from geozarr_nb.cluster.diagnostics import Cause, Controller, make
 from geozarr_nb.doctor.findings import Finding, Verdict
 from geozarr_nb.errors import ClusterDenied, ClusterError, GeozarrError
-from geozarr_runner.addresses import redact
-from geozarr_runner.spelling import word
+from geozarr_runner.text.shell import word
+from geozarr_runner.trust.addresses import redact
 
 if TYPE_CHECKING:
     import pystac
 
     from geozarr_nb.settings import Settings
-    from geozarr_runner.product import Product, Source
+    from geozarr_runner.product.model import Product, Source
 
 ARGO_TESTED = "v3.6"
 DEFINITIONS = ("workflows", "workflowtemplates", "workflowtaskresults")
@@ -196,14 +196,14 @@ class _Checks:
 
     def _check_controller(self) -> Result:
         try:
-            found = facts.controllers(self._api.list(DEPLOYMENTS, everywhere=True)[0])
+            found = diagnostics.controllers(self._api.list(DEPLOYMENTS, everywhere=True)[0])
         except ClusterDenied as error:
             # Whoever sees only this namespace can still see a controller that is in it.
-            found = facts.controllers(self._api.list(DEPLOYMENTS)[0])
-            if facts.unwatched(found, self._namespace) is not None:
+            found = diagnostics.controllers(self._api.list(DEPLOYMENTS)[0])
+            if diagnostics.unwatched(found, self._namespace) is not None:
                 raise self._beyond_the_namespace(error) from error
-        cause = facts.unwatched(found, self._namespace)
-        ours = [each for each in found if facts.watches(each, self._namespace)]
+        cause = diagnostics.unwatched(found, self._namespace)
+        ours = [each for each in found if diagnostics.watches(each, self._namespace)]
         if cause is not None:
             return self._why_not_ready(ours[0], cause) if cause.code == "controller-not-ready" else cause
         ready = [each for each in ours if each.wanted and each.ready]
@@ -221,11 +221,11 @@ class _Checks:
     def _why_not_ready(self, controller: Controller, cause: Cause) -> Cause:
         """Return what keeps a controller's own pod from running, where that can be seen."""
         try:
-            pods, _ = self._api.list(PODS, labels=f"app={facts.CONTROLLER}", namespace=controller.namespace)
+            pods, _ = self._api.list(PODS, labels=f"app={diagnostics.CONTROLLER}", namespace=controller.namespace)
         except ClusterDenied:
             return cause
         nodes = _visible(lambda: self._nodes)
-        reasons = filter(None, (facts.waiting_reason(pod, (), nodes) for pod in pods))
+        reasons = filter(None, (diagnostics.waiting_reason(pod, (), nodes) for pod in pods))
         reason = next(reasons, None)
         if reason is None:
             return cause
@@ -239,14 +239,14 @@ class _Checks:
 
     def _check_nodes(self) -> Result:
         nodes = self._nodes
-        full, silent = facts.disk_pressure(nodes), facts.not_ready(nodes)
-        usable = [node for node in nodes if facts.name_of(node) not in {*full, *silent}]
+        full, silent = diagnostics.disk_pressure(nodes), diagnostics.not_ready(nodes)
+        usable = [node for node in nodes if diagnostics.name_of(node) not in {*full, *silent}]
         found: list[Cause] = []
         if silent:
             said = "; ".join(f"node {name} is not ready: {message}" for name, message in silent.items())
             found.append(Cause("node-not-ready", said, "kubectl describe nodes"))
         if full:
-            found.append(facts.full_disk(full, self._namespace))
+            found.append(diagnostics.full_disk(full, self._namespace))
         if not nodes:
             found.append(Cause("node-missing", "the cluster has no node", "add one"))
         if not found:
@@ -258,7 +258,7 @@ class _Checks:
     def _check_template(self) -> Result:
         name, namespace = self._settings.template, self._namespace
         if self._template is None:
-            return facts.missing_template(name, namespace)
+            return diagnostics.missing_template(name, namespace)
         ours = manifests.template()
         remedy = make("template", NAMESPACE=namespace)
         lacking = sorted(manifests.parameters(ours).keys() - manifests.parameters(self._template).keys())
@@ -274,7 +274,7 @@ class _Checks:
         name = self._settings.pvc_name
         claim = self._api.find(CLAIMS, name)
         if claim is None:
-            return facts.missing_claim(name, self._namespace)
+            return diagnostics.missing_claim(name, self._namespace)
         if claim.get("status", {}).get("phase") == "Bound":
             size = claim["status"].get("capacity", {}).get("storage", "")
             return f"{name}, {size} of volume {claim['spec'].get('volumeName', '')}"
@@ -282,24 +282,26 @@ class _Checks:
         events = sorted(events, key=lambda event: str(event.get("lastTimestamp") or ""))
         kind = claim.get("spec", {}).get("storageClassName")
         classes = _visible(lambda: [self._api.get(STORAGE_CLASSES, kind)]) if kind else ()
-        return facts.unbound(claim, events, next(iter(classes), None)) or f"{name}, which gets its volume with a job"
+        return (
+            diagnostics.unbound(claim, events, next(iter(classes), None)) or f"{name}, which gets its volume with a job"
+        )
 
     def _check_image(self) -> Result:
         image = self._settings.image or manifests.parameters(self._template or manifests.template()).get("image", "")
         nodes = self._nodes
-        there = facts.nodes_with(image, nodes)
-        without = [facts.name_of(node) for node in nodes if facts.name_of(node) not in there]
-        host = facts.registry(image)
+        there = diagnostics.nodes_with(image, nodes)
+        without = [diagnostics.name_of(node) for node in nodes if diagnostics.name_of(node) not in there]
+        host = diagnostics.registry(image)
         if not without:
             return f"{image}, on every node"
         if host:
             return f"{image}, which a node without it pulls from {host}"
-        if not all(map(facts.reports_all_images, nodes)):
+        if not all(map(diagnostics.reports_all_images, nodes)):
             return _Doubt(f"{image} is not among the images that {', '.join(without)} reports, not all", "try a job")
         if there:
-            cause = facts.missing_image(image, ", ".join(without))
+            cause = diagnostics.missing_image(image, ", ".join(without))
             return _Doubt(cause.message, cause.remedy)
-        return facts.missing_image(image)
+        return diagnostics.missing_image(image)
 
     def _check_executor(self) -> Result:
         spec = (self._template or manifests.template()).get("spec", {})

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from geozarr_runner import html
-from geozarr_runner.text import printable
+from geozarr_runner.text import html
+from geozarr_runner.text.printable import printable
 
 Verdict = Literal["ok", "warning", "problem"]
 MARKS: Mapping[Verdict, str] = {"ok": "ok", "warning": "!", "problem": "X"}

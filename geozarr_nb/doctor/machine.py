@@ -17,19 +17,19 @@ from geozarr_nb.doctor.findings import Finding, Verdict
 from geozarr_nb.errors import StateUnusable
 from geozarr_nb.ownership import check_folder
 from geozarr_nb.settings import Settings
-from geozarr_runner.addresses import expanded, local_path, redact
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
-from geozarr_runner.machine import cores as usable_cores
-from geozarr_runner.machine import free_memory
-from geozarr_runner.spelling import literal
-from geozarr_runner.upload import RemoteOutput, output_place, root_document, scratch_folder
+from geozarr_runner.planning.resources import cores as usable_cores
+from geozarr_runner.planning.resources import free_memory
+from geozarr_runner.publishing.object_store import RemoteOutput, output_place, root_document, scratch_folder
+from geozarr_runner.text.shell import literal
+from geozarr_runner.trust.addresses import expanded, local_path, redact
 
 if TYPE_CHECKING:
     import pystac
 
-    from geozarr_runner.estimate import Estimate
-    from geozarr_runner.product import Product, Source
+    from geozarr_runner.planning.estimate import Estimate
+    from geozarr_runner.product.model import Product, Source
 
 OLDEST_PYTHON = (3, 12)
 TESTED_CONVERTER = "0.12.0"
@@ -137,7 +137,7 @@ def load_settings() -> tuple[Settings, Finding]:
 
 def check_product(source: Source | Product | pystac.Item) -> tuple[Product | None, list[Finding]]:
     """Return a product, and whether it can be read; None where it can not."""
-    from geozarr_runner.product import open_product
+    from geozarr_runner.product.model import open_product
 
     why = "a conversion reads it from this machine"
     start = monotonic()
@@ -155,8 +155,8 @@ def check_product(source: Source | Product | pystac.Item) -> tuple[Product | Non
 
 def check_groups(product: Product, wanted: str) -> tuple[list[Finding], Estimate | None]:
     """Check the groups of the settings against a product; returns also what their conversion will cost."""
-    from geozarr_runner.estimate import estimate
-    from geozarr_runner.groups import report
+    from geozarr_runner.planning.estimate import estimate
+    from geozarr_runner.planning.groups import report
 
     why = "these are converted where no groups are given"
     try:

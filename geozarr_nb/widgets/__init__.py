@@ -23,15 +23,25 @@ import geozarr_nb as gz
 if TYPE_CHECKING:
     import os
 
-    from geozarr_nb.calls import Source
+    from geozarr_nb.api import Source
     from geozarr_nb.widgets.app import App
-    from geozarr_nb.widgets.choice import Choice
-    from geozarr_nb.widgets.form import Form
-    from geozarr_nb.widgets.monitor import Monitor
-    from geozarr_nb.widgets.picker import Picker
+    from geozarr_nb.widgets.jobs.monitor import Monitor
+    from geozarr_nb.widgets.request.choice import Choice
+    from geozarr_nb.widgets.request.form import Form
+    from geozarr_nb.widgets.request.picker import Picker
     from geozarr_nb.widgets.viewer import Viewer
 
 __all__ = ["App", "Choice", "Form", "Monitor", "Picker", "Viewer", "ui"]
+
+
+_HOMES = {
+    "App": "geozarr_nb.widgets.app",
+    "Choice": "geozarr_nb.widgets.request.choice",
+    "Form": "geozarr_nb.widgets.request.form",
+    "Monitor": "geozarr_nb.widgets.jobs.monitor",
+    "Picker": "geozarr_nb.widgets.request.picker",
+    "Viewer": "geozarr_nb.widgets.viewer",
+}
 
 
 def ui(
@@ -58,10 +68,10 @@ def ui(
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"{__name__}.{name.lower()}"), name)
+        return getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
         if error.name not in ("ipywidgets", "traitlets"):
             raise

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from geozarr_nb.widgets.choice import Choice
-from geozarr_nb.widgets.form import Form
-from geozarr_nb.widgets.monitor import Monitor
-from geozarr_nb.widgets.panel import Panel, heading
-from geozarr_nb.widgets.picker import Picker
+from geozarr_nb.widgets.blocks.panel import Panel, heading
+from geozarr_nb.widgets.jobs.monitor import Monitor
+from geozarr_nb.widgets.request.choice import Choice
+from geozarr_nb.widgets.request.form import Form
+from geozarr_nb.widgets.request.picker import Picker
 from geozarr_nb.widgets.viewer import Viewer
 
 

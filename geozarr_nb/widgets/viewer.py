@@ -13,10 +13,10 @@ import ipywidgets
 import traitlets
 
 import geozarr_nb as gz
-from geozarr_nb.widgets.background import SEEN, Worker, sentence
-from geozarr_nb.widgets.panel import WIDE, Panel, change, code, facts, flow, lines, status
-from geozarr_runner.addresses import redact
-from geozarr_runner.html import escape
+from geozarr_nb.widgets.blocks.background import SEEN, Worker, sentence
+from geozarr_nb.widgets.blocks.panel import WIDE, Panel, change, code, facts, flow, lines, status
+from geozarr_runner.text.html import escape
+from geozarr_runner.trust.addresses import redact
 
 AUTOMATIC_GROUP = (("the one that suits best", ""),)
 AUTOMATIC = "those that suit best"
@@ -78,7 +78,7 @@ class Viewer(Panel):
     content
         The groups, bands and levels that there are; None before they were read.
     picture
-        What is shown: a `geozarr_nb.preview.Preview`; None before, and where nothing can be drawn.
+        What is shown: a `geozarr_nb.outputs.preview.Preview`; None before, and where nothing can be drawn.
     error
         Why nothing can be drawn.
     busy

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import geozarr_nb as gz
-from geozarr_nb.widgets.choice import Choice
-from geozarr_nb.widgets.panel import Panel
-from geozarr_nb.widgets.picker import Picker
-from geozarr_nb.widgets.row import JobView
+from geozarr_nb.widgets.blocks.panel import Panel
+from geozarr_nb.widgets.jobs.row import JobView
+from geozarr_nb.widgets.request.choice import Choice
+from geozarr_nb.widgets.request.picker import Picker
 
 
 def widget_of(thing: object) -> Panel | None:

@@ -1,8 +1,8 @@
 """Converts one EOPF Zarr product to a verified GeoZarr.
 
-The stages are the modules, in the order in which the data passes them: `product` and `groups` read what there is,
-`preflight` decides what to do, `stage` narrows the input to what is wanted, `convert` runs `eopf-geozarr`, `verify`
-compares the output with the input, `publish` gives it its name.
+The stages are the folders, in the order in which the data passes them: `product` reads what there is, `planning`
+decides what to do, `staging` narrows the input to what is wanted, `converter` runs `eopf-geozarr`, `verification`
+compares the output with the input, `publishing` gives it its name. `run.py` calls them in this order.
 """
 
 

@@ -17,12 +17,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from geozarr_runner import __version__
-from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted, InvalidRequest
 from geozarr_runner.events import Reporter
 from geozarr_runner.outcome import write_last_words, write_outcome
 from geozarr_runner.spec import ARGUMENTS, OPTIONS, Request, add_options, given, normalise, refuse_unknown
-from geozarr_runner.spelling import in_shell
+from geozarr_runner.text.shell import in_shell
+from geozarr_runner.trust.bounds import from_json
 
 LARGEST_REQUEST = 10_000_000
 # What the SDK sends as a request's identity. A Workflow made by hand has none, or a text of its own.
@@ -276,7 +276,7 @@ def _groups(words: Sequence[str] | None, *, resolved: bool = False) -> tuple[str
 
 def _address(given: str) -> str:
     """Return the product's address as it has to be opened; what is secret in it is in no command line."""
-    from geozarr_runner.addresses import redact
+    from geozarr_runner.trust.addresses import redact
 
     # Taken out of the environment, so that the converter does not inherit it.
     full = os.environ.pop("GEOZARR_INPUT", "").strip()
@@ -303,8 +303,8 @@ def _leave_outcome(options: argparse.Namespace, reporter: Reporter) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> ExitCode:
-    from geozarr_runner.groups import report
-    from geozarr_runner.product import open_product
+    from geozarr_runner.planning.groups import report
+    from geozarr_runner.product.model import open_product
 
     try:
         product = open_product(options.input)

@@ -26,7 +26,7 @@ import traceback
 from enum import IntEnum
 from typing import ClassVar
 
-from geozarr_runner.text import printable
+from geozarr_runner.text.printable import printable
 
 
 class ExitCode(IntEnum):

@@ -33,11 +33,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, TextIO
 
-from geozarr_runner import folders
-from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import GeozarrError
-from geozarr_runner.spelling import in_shell
-from geozarr_runner.text import CONVERTERS_LINE, printable
+from geozarr_runner.text.printable import CONVERTERS_LINE, printable
+from geozarr_runner.text.shell import in_shell
+from geozarr_runner.trust import folders
+from geozarr_runner.trust.bounds import from_json
 
 SCHEMA_VERSION = 1
 # Those of every run; "archive" is there only where one was asked for.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geozarr_runner.text import printable
+from geozarr_runner.text.printable import printable
 
 LONGEST_FIELD = 8000  # characters: Argo keeps it in an object of the cluster's, all of which have to be small
 LONGEST_MESSAGE = 1000  # characters: Kubernetes cuts a container's last words off after 4096 bytes

@@ -17,22 +17,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from geozarr_runner import convert, item, machine, publish, upload
-from geozarr_runner.addresses import local_path, redact
-from geozarr_runner.archive import Archive, discard, existing, offer, pack
-from geozarr_runner.diagnose import diagnose
+from geozarr_runner.converter import processes
+from geozarr_runner.converter.parallel import join, split, threads
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, ProductBroken, StorageFailed, VerificationFailed
 from geozarr_runner.events import Reporter
-from geozarr_runner.layout import written
-from geozarr_runner.memory import memory_of_part, worth_reading
-from geozarr_runner.parts import join, split, threads
-from geozarr_runner.preflight import Plan, preflight
-from geozarr_runner.product import Array
-from geozarr_runner.profiles import Call, profile_of
+from geozarr_runner.kinds.layout import planned_arrays
+from geozarr_runner.kinds.profiles import ConverterCall, profile_of
+from geozarr_runner.planning import resources
+from geozarr_runner.planning.memory import memory_of_part, worth_reading
+from geozarr_runner.planning.preflight import Plan, preflight
+from geozarr_runner.product.model import Array
+from geozarr_runner.publishing import local, object_store, stac_item
+from geozarr_runner.publishing.archive import Archive, discard, existing, offer, pack
+from geozarr_runner.publishing.object_store import Output, RemoteOutput
 from geozarr_runner.spec import OPTIONS, Request
-from geozarr_runner.stage import DoesNotFit, Staged, make_view, stage
-from geozarr_runner.upload import Output, RemoteOutput
-from geozarr_runner.verify import Verified, verify
+from geozarr_runner.staging.view import DoesNotFit, Staged, make_view, stage
+from geozarr_runner.trust.addresses import local_path, redact
+from geozarr_runner.verification.diagnosis import diagnose
+from geozarr_runner.verification.verify import Verified, verify
 
 REPORTED_VERSIONS = ("geozarr-runner", "eopf-geozarr", "zarr", "xarray", "numpy", "dask")
 
@@ -79,15 +81,15 @@ def run(
         if log is not None or not isinstance(output, RemoteOutput):
             reporter.open_log(log or Path(f"{output}.log.jsonl"), is_named=log is not None)
         elif not reporter.keeps_log:
-            file = upload.log_file(output, request.scratch_folder)
-            reporter.open_log(file, lambda: upload.upload_log(output, file))
+            file = object_store.log_file(output, request.scratch_folder)
+            reporter.open_log(file, lambda: object_store.upload_log(output, file))
 
     def keep(output: Output) -> None:
         if log is not None or isinstance(output, RemoteOutput) or _has_place_for_a_log(output):
             with suppress(OSError, StorageFailed):  # what is written later fails with its own reason
                 open_log(output)
 
-    machine.share_buffers()
+    resources.share_buffers()
     start = time.monotonic()
     started = datetime.now(UTC)
     with reporter.stage("preflight"):
@@ -99,14 +101,14 @@ def run(
         size = _stored_bytes(plan.output)
         _report_result(reporter, plan, request, bytes_read=0, bytes_written=size, start=start, archive=archive)
         return Result(plan.output, plan.groups, skipped=True)
-    command = convert.find_converter()
+    command = processes.find_converter()
     shares = _shares(request, plan)
     count = len(shares) or 1
     with (
         _workspace(plan, request) as space,
-        convert.Converters(command, environment(plan, count), load=count, about=space.folder) as converters,
+        processes.Converters(command, environment(plan, count), load=count, about=space.folder) as converters,
     ):
-        with publish.storage_errors(space.output.parent):
+        with local.storage_errors(space.output.parent):
             open_log(plan.output)
         work = _Work(request, space, converters, shares, reporter)
         # Joining and verifying need it, when nothing else is left to do meanwhile.
@@ -120,16 +122,16 @@ def run(
             made = work.make_in_turn(plan)
         with reporter.stage("publish") as progress:
             record = _provenance(plan, request, made.verified, started)
-            publish.record_provenance(space.writing, record)
+            local.record_provenance(space.writing, record)
             size = folder_bytes(space.writing)
-            with publish.storage_errors(space.item):
+            with local.storage_errors(space.item):
                 _write_item(space.item, plan, space.writing, record, reporter)
-            if isinstance(space, upload.Workspace):
-                upload.publish(space, overwrite=request.options["if_exists"] == "overwrite", progress=progress)
+            if isinstance(space, object_store.Workspace):
+                object_store.publish(space, overwrite=request.options["if_exists"] == "overwrite", progress=progress)
             else:
                 if request.options["if_exists"] == "overwrite":
                     discard(space.output)
-                publish.publish(space, overwrite=request.options["if_exists"] == "overwrite")
+                local.publish(space, overwrite=request.options["if_exists"] == "overwrite")
         archive = _pack(space, reporter) if request.options["archive"] else None
     _offer(archive, artifact, reporter)
     _report_result(
@@ -138,14 +140,14 @@ def run(
     return Result(plan.output, plan.groups, skipped=False)
 
 
-def _workspace(plan: Plan, request: Request) -> AbstractContextManager[publish.Workspace]:
+def _workspace(plan: Plan, request: Request) -> AbstractContextManager[local.Workspace]:
     if isinstance(plan.output, RemoteOutput):
-        return upload.workspace(plan.output, request.scratch_folder, staging=plan.staging)
-    return publish.workspace(plan.output, request.scratch_folder, staging=plan.staging)
+        return object_store.workspace(plan.output, request.scratch_folder, staging=plan.staging)
+    return local.workspace(plan.output, request.scratch_folder, staging=plan.staging)
 
 
 def _stored_bytes(output: Output) -> int:
-    return upload.stored_bytes(output) if isinstance(output, RemoteOutput) else folder_bytes(output)
+    return object_store.stored_bytes(output) if isinstance(output, RemoteOutput) else folder_bytes(output)
 
 
 def _archive_of(plan: Plan, request: Request, reporter: Reporter) -> Archive:
@@ -156,7 +158,7 @@ def _archive_of(plan: Plan, request: Request, reporter: Reporter) -> Archive:
         return _pack(space, reporter)
 
 
-def _pack(space: publish.Workspace, reporter: Reporter) -> Archive:
+def _pack(space: local.Workspace, reporter: Reporter) -> Archive:
     """Make the archive of an output that is there; what goes wrong leaves the output as it is."""
     try:
         with reporter.stage("archive") as progress:
@@ -179,8 +181,8 @@ def _complete(plan: Plan, reporter: Reporter) -> None:
     """
     if isinstance(plan.output, RemoteOutput):  # its item is there before its root is
         return
-    place = Path(item.address_of(plan.output))
-    record = publish.provenance(plan.output)
+    place = Path(stac_item.address_of(plan.output))
+    record = local.provenance(plan.output)
     if place.exists() or record is None:
         return
     try:
@@ -195,8 +197,8 @@ def _complete(plan: Plan, reporter: Reporter) -> None:
 def _write_item(path: Path, plan: Plan, store: Path, record: Mapping[str, Any], reporter: Reporter) -> bool:
     """Write the item of an output; one that cannot be described is an output all the same."""
     try:
-        item.write(path, plan.product, store, str(plan.output), record)
-    except item.CANNOT_BE_DESCRIBED as error:
+        stac_item.write(path, plan.product, store, str(plan.output), record)
+    except stac_item.CANNOT_BE_DESCRIBED as error:
         text = f"it has no STAC item, as its metadata cannot be put into one: {type(error).__name__}: {error}"
         reporter.warning("no-item", text, "please report it with the log")
         return False
@@ -207,8 +209,8 @@ def _has_place_for_a_log(output: Path) -> bool:
     """Return whether a file may be left beside an output that may come to nothing: never inside of a product."""
     return (
         output.parent.is_dir()
-        and (publish.is_store(output) or not os.path.lexists(output))
-        and not any(publish.is_store(folder) for folder in output.parents)
+        and (local.is_store(output) or not os.path.lexists(output))
+        and not any(local.is_store(folder) for folder in output.parents)
     )
 
 
@@ -225,8 +227,8 @@ class _Work:
     """What a run works with: from the plan to a verified output."""
 
     request: Request
-    space: publish.Workspace
-    converters: convert.Converters
+    space: local.Workspace
+    converters: processes.Converters
     shares: Sequence[Sequence[Array]]
     reporter: Reporter
 
@@ -238,7 +240,7 @@ class _Work:
             with self.reporter.stage("convert"):
                 self._convert(plan, staged, output)
             with self.reporter.stage("verify") as progress:
-                machine.keep_buffers()
+                resources.keep_buffers()
                 _finish(plan, output)
                 verified = verify(plan, staged.url, output, progress)
         except ConverterKilled:
@@ -260,7 +262,7 @@ class _Work:
             # Cores that several groups would have kept busy are this one's.
             made.append(replace(self, shares=_shares(self.request, part)).make(part, outputs[-1]))
         self.space.clear()
-        with publish.storage_errors(self.space.folder):
+        with local.storage_errors(self.space.folder):
             join(outputs, self.space.writing)
         verified = Verified(
             tuple(group for each in made for group in each.verified.groups),
@@ -277,28 +279,28 @@ class _Work:
         outputs = [output.with_name(f"{output.stem}-{number}.zarr") for number, _ in enumerate(self.shares)]
         self._run_converters(plan, list(self._inputs(plan, Path(staged.url))), outputs)
         try:
-            with publish.storage_errors(self.space.folder):
+            with local.storage_errors(self.space.folder):
                 join(outputs, output)
         except ConverterFailed as failure:
             self.reporter.warning("not-divided", f"{failure.message}: one converter does all of it")
-            with publish.storage_errors(self.space.folder):
+            with local.storage_errors(self.space.folder):
                 for half in (output, *outputs):
                     shutil.rmtree(half, ignore_errors=not half.exists())
             self._run_converters(plan, [(staged.url, plan.call)], [output])
 
-    def _run_converters(self, plan: Plan, inputs: Sequence[tuple[str, Call]], outputs: Sequence[Path]) -> None:
-        expected = written(plan.product, plan.groups, plan.options)
+    def _run_converters(self, plan: Plan, inputs: Sequence[tuple[str, ConverterCall]], outputs: Sequence[Path]) -> None:
+        expected = planned_arrays(plan.product, plan.groups, plan.options)
         # Coordinates are not counted beforehand: they are few, small, and the first things that are written.
         total = sum(array.objects for array in expected) if expected else None
         command = self.converters.command
         commands = [
-            convert.build_argv(command, source, str(output), call, self.request.options)
+            processes.build_argv(command, source, str(output), call, self.request.options)
             for (source, call), output in zip(inputs, outputs, strict=True)
         ]
         progress = self.reporter.progress("convert")
 
         def tick() -> None:
-            done = sum(convert.count_chunks(output) for output in outputs)
+            done = sum(processes.count_chunks(output) for output in outputs)
             progress(done if total is None else min(done, total), total, "chunks")
 
         for argv in commands:
@@ -313,11 +315,11 @@ class _Work:
         if total is not None:  # what holds no data is stored in no object
             progress(total, total, "chunks")
 
-    def _inputs(self, plan: Plan, source: Path) -> Iterator[tuple[str, Call]]:
+    def _inputs(self, plan: Plan, source: Path) -> Iterator[tuple[str, ConverterCall]]:
         """Yield what each converter reads, and what to tell it."""
         for number, arrays in enumerate(self.shares):
             view = self.space.scratch / f"input-{number}.zarr"
-            with publish.storage_errors(view):
+            with local.storage_errors(view):
                 make_view(plan, arrays, source, view)
             groups = tuple(dict.fromkeys(array.path.rpartition("/")[0] for array in arrays))
             yield (
@@ -328,22 +330,24 @@ class _Work:
 
 def _shares(request: Request, plan: Plan) -> list[list[Array]]:
     """Return what each of several converters would do; none where one does all."""
-    return [] if request.options["dask_cluster"] else split(plan, cores=machine.cores(), memory=machine.free_memory())
+    return (
+        [] if request.options["dask_cluster"] else split(plan, cores=resources.cores(), memory=resources.free_memory())
+    )
 
 
 def environment(plan: Plan, count: int) -> dict[str, str]:
     """Return the variables of so many converters: several share the cores, one has them all by itself."""
-    cores, memory = machine.cores(), machine.free_memory()
+    cores, memory = resources.cores(), resources.free_memory()
     largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
-    variables = machine.allocator(largest)
+    variables = resources.allocator(largest)
     number = cores
     if count > 1:
         number = threads(plan, count, cores=cores, memory=memory)
-        variables |= machine.threads(number)
+        variables |= resources.threads(number)
     read = worth_reading(plan.product, plan.groups)
     needed = count * memory_of_part(plan.product, plan.groups, number, read=read or 0, options=plan.options)
     if read and (memory is None or needed <= memory):
-        variables |= machine.read_at_once(read)
+        variables |= resources.read_at_once(read)
     return variables
 
 
@@ -352,8 +356,8 @@ def _finish(plan: Plan, output: Path) -> None:
     if plan.groups:
         profile = profile_of(plan.product)
         beside = (*profile.companions(plan.product, plan.groups), *profile.empty_groups(plan.product))
-        publish.remove_groups(output, {path for path in beside if not _holds(path, plan.groups)})
-    publish.consolidate(output)
+        local.remove_groups(output, {path for path in beside if not _holds(path, plan.groups)})
+    local.consolidate(output)
 
 
 def _holds(path: str, groups: Sequence[str]) -> bool:
@@ -362,7 +366,7 @@ def _holds(path: str, groups: Sequence[str]) -> bool:
 
 def _provenance(plan: Plan, request: Request, verified: Verified, started: datetime) -> dict[str, Any]:
     return {
-        "schema": publish.RECORD_VERSION,
+        "schema": local.RECORD_VERSION,
         "request": request.identity or None,
         "input": {
             "url": redact(plan.product.url),

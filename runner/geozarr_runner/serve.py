@@ -40,7 +40,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from geozarr_runner.errors import InvalidRequest
-from geozarr_runner.tree import descend
+from geozarr_runner.trust.tree import descend
 
 TOKEN_HEADER = "X-Geozarr-Token"  # noqa: S105  the name of a header
 MARK = "X-Geozarr-Serve"

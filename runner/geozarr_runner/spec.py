@@ -33,9 +33,9 @@ from typing import (
 )
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from geozarr_runner.bounds import from_json
 from geozarr_runner.errors import InvalidRequest, LaterVersion
-from geozarr_runner.spelling import truth
+from geozarr_runner.text.shell import truth
+from geozarr_runner.trust.bounds import from_json
 
 SCHEMA_VERSION = 1
 WHOLE_PRODUCT = "0"
@@ -401,7 +401,7 @@ class Request:
         InvalidRequest
             An argument cannot be used.
         """
-        from geozarr_runner.addresses import redact
+        from geozarr_runner.trust.addresses import redact
 
         given = dict(arguments)
         return cls(

@@ -18,7 +18,7 @@ import numpy as np
 import zarr
 
 from geozarr_runner.events import Event, parse
-from geozarr_runner.publish import PROVENANCE
+from geozarr_runner.publishing.local import PROVENANCE
 
 type Document = dict[str, Any]
 

@@ -16,8 +16,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from geozarr_runner import archive as module
-from geozarr_runner.archive import (
+from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
+from geozarr_runner.events import describe, human_bytes
+from geozarr_runner.publishing import archive as module
+from geozarr_runner.publishing.archive import (
     archive_path,
     check_name,
     checksum_in,
@@ -27,10 +29,8 @@ from geozarr_runner.archive import (
     pack,
     write_archive,
 )
-from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
-from geozarr_runner.events import describe, human_bytes
-from geozarr_runner.publish import workspace
-from geozarr_runner.upload import RemoteOutput
+from geozarr_runner.publishing.local import workspace
+from geozarr_runner.publishing.object_store import RemoteOutput
 from runner.tests.support import R60M, RUNNER, Run, beside, environment, run, until
 
 MB = 1 << 20
@@ -155,7 +155,7 @@ def test_it_needs_no_memory_for_what_it_packs(tmp_path: Path) -> None:
     for number in range(3000):
         (root / f"{number}").write_bytes(b"x")
     code = (
-        "import sys; from pathlib import Path; from geozarr_runner.archive import write_archive\n"
+        "import sys; from pathlib import Path; from geozarr_runner.publishing.archive import write_archive\n"
         # The peak of this program alone: that of `getrusage` begins with what the process had that started it.
         "def peak(): return int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])\n"
         "before = peak()\n"

@@ -19,11 +19,15 @@ from numcodecs import Blosc
 from tenacity import wait_none
 
 from benchmarks.server import ProductServer
-from geozarr_runner import convert, preflight, publish, stage, store
 from geozarr_runner.cli import main
+from geozarr_runner.converter import processes
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.events import Reporter
+from geozarr_runner.planning import preflight
+from geozarr_runner.publishing import local
 from geozarr_runner.spec import Request
+from geozarr_runner.staging import view
+from geozarr_runner.stores import store
 from runner.tests.support import (
     R20M,
     R60M,
@@ -324,7 +328,7 @@ def a_link_to_nowhere(at: Scene) -> Arguments:
 @case("output-exists", 2, "made from another request")
 def an_output_of_another_request(at: Scene) -> Arguments:
     record = {"input": {"identity": "another"}, "groups": ["/a"]}
-    root = {"zarr_format": 3, "node_type": "group", "attributes": {publish.PROVENANCE: record}}
+    root = {"zarr_format": 3, "node_type": "group", "attributes": {local.PROVENANCE: record}}
     at.store("out.zarr", {"zarr.json": root})
     return [at.product, at.output, "--groups", "a", "--if-exists", "skip"]
 
@@ -360,7 +364,7 @@ def a_disk_that_is_nearly_full(at: Scene) -> Arguments:
 
 @case("storage-full", 6, "staging needs", runs=True)
 def a_scratch_disk_that_is_too_small(at: Scene) -> Arguments:
-    at.patch.setattr(stage, "disk_usage", lambda path: SimpleNamespace(total=4096, free=0))
+    at.patch.setattr(view, "disk_usage", lambda path: SimpleNamespace(total=4096, free=0))
     return [at.served("small.zarr"), at.output, "--groups", "a"]
 
 
@@ -428,7 +432,7 @@ def the_root_folder(at: Scene) -> Arguments:
 
 @case("converter-missing", 4, "not installed")
 def no_converter(at: Scene) -> Arguments:
-    at.patch.setattr(convert.shutil, "which", lambda *_, **__: None)
+    at.patch.setattr(processes.shutil, "which", lambda *_, **__: None)
     return [at.product, at.output, "--groups", "a"]
 
 

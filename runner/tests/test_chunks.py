@@ -15,15 +15,15 @@ import xarray as xr
 import zarr
 
 from geozarr_runner.errors import InvalidRequest, OutputExists, VerificationFailed
-from geozarr_runner.estimate import estimate
 from geozarr_runner.events import Reporter
-from geozarr_runner.layout import WEB_CHUNK, written
-from geozarr_runner.preflight import preflight
-from geozarr_runner.product import open_product
-from geozarr_runner.publish import provenance
+from geozarr_runner.kinds.layout import WEB_CHUNK, planned_arrays
+from geozarr_runner.planning.estimate import estimate
+from geozarr_runner.planning.preflight import preflight
+from geozarr_runner.product.model import open_product
+from geozarr_runner.publishing.local import provenance
 from geozarr_runner.run import run
 from geozarr_runner.spec import Request, resolved
-from geozarr_runner.verify import verify
+from geozarr_runner.verification.verify import verify
 from runner.tests.support import R10M, R20M
 
 CASES = {"groups": [R10M, R20M], "whole": []}
@@ -77,7 +77,7 @@ def test_a_reader_sees_the_same_values(case: str, web: Made, s2: Path, tmp_path:
 
 def test_what_will_be_written_is_known(case: str, web: Made, s2: Path) -> None:
     product = open_product(s2)
-    expected = written(product, tuple(CASES[case]), WEB)
+    expected = planned_arrays(product, tuple(CASES[case]), WEB)
     assert expected is not None
     stored = {f"{path.rpartition('/')[2]}{array.shape}": array for path, array in web.arrays().items()}
     for one in (one for one in expected if len(one.shape) >= 2):

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from geozarr_runner import convert
-from geozarr_runner.convert import Converters, count_chunks, find_converter, last_words
+from geozarr_runner.converter import processes
+from geozarr_runner.converter.processes import Converters, count_chunks, find_converter, last_words
 from geozarr_runner.errors import (
     ConverterFailed,
     ConverterKilled,
@@ -44,7 +44,7 @@ def loaders(parent: int | None = None) -> list[int]:
     """Return the processes that load a converter, or have."""
     children = psutil.Process(parent).children()
     alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child.pid for child in alive if any(word.endswith("loaded.py") for word in child.cmdline())]
+    return [child.pid for child in alive if any(word.endswith("launcher.py") for word in child.cmdline())]
 
 
 def lines_of(command: list[str]) -> list[str]:
@@ -101,7 +101,7 @@ def test_ticks_come_while_it_is_silent_and_while_it_talks(
     busy: str, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on until four have come, and without them for ever."""
-    monkeypatch.setattr(convert, "TICK", 0.05)
+    monkeypatch.setattr(processes, "TICK", 0.05)
     enough = tmp_path / "enough"
     ticks = itertools.count(1)
     Converters("").run(
@@ -161,7 +161,7 @@ def test_a_reader_that_fails_ends_it(script: Script, tmp_path: Path) -> None:
 
 
 def test_one_that_will_not_end_is_killed(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "SECONDS_TO_END", 0.2)
+    monkeypatch.setattr(processes, "SECONDS_TO_END", 0.2)
     pids: list[int] = []
 
     def fail(line: str) -> None:
@@ -178,7 +178,7 @@ def test_it_ends_with_a_parent_that_was_killed(script: Script, tmp_path: Path) -
     mark = tmp_path / "mark"
     command = script(f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
     runner = (
-        "from geozarr_runner.convert import Converters\n"
+        "from geozarr_runner.converter.processes import Converters\n"
         f"Converters('').run([{command!r}], on_line=print, on_tick=lambda: None)"
     )
     with subprocess.Popen([sys.executable, "-c", runner]) as process:
@@ -223,7 +223,7 @@ def test_a_command_of_elsewhere_is_not_loaded(script: Script) -> None:
 
 
 def test_the_failure_of_a_loaded_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "COMMAND", "pip")
+    monkeypatch.setattr(processes, "COMMAND", "pip")
     with (
         Converters(str(Path(sys.executable).with_name("pip")), load=1) as converters,
         pytest.raises(ConverterFailed, match="unknown command"),
@@ -233,7 +233,7 @@ def test_the_failure_of_a_loaded_one_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_loaded_ends_with_a_parent_that_was_killed() -> None:
     runner = (
-        "import time\nfrom geozarr_runner.convert import Converters, find_converter\n"
+        "import time\nfrom geozarr_runner.converter.processes import Converters, find_converter\n"
         "with Converters(find_converter(), load=1): time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", runner]) as process:
@@ -244,7 +244,7 @@ def test_what_is_loaded_ends_with_a_parent_that_was_killed() -> None:
 
 def test_it_is_found_beside_this_python_or_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(find_converter()).name == "eopf-geozarr"
-    monkeypatch.setattr(convert.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(processes.sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(ConverterMissing) as caught:
         find_converter()

@@ -21,12 +21,12 @@ import pytest
 from tenacity import Future, RetryCallState, Retrying, wait_none
 
 from benchmarks.server import Kind, ProductServer
-from geozarr_runner import store as stores
-from geozarr_runner.download import PIECE, download
 from geozarr_runner.errors import ProductBroken, ProductDenied, ProductUnreachable
-from geozarr_runner.estimate import needed
-from geozarr_runner.product import open_product
-from geozarr_runner.store import Store
+from geozarr_runner.planning.estimate import needed
+from geozarr_runner.product.model import open_product
+from geozarr_runner.staging.download import PIECE, download
+from geozarr_runner.stores import store as stores
+from geozarr_runner.stores.store import Store
 from runner.tests.support import RUNNER, contents, run, until
 
 LARGE = 5 * PIECE + 12345

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.server import ProductServer
 from geozarr_runner.events import parse
-from geozarr_runner.publish import discard_leftovers
+from geozarr_runner.publishing.local import discard_leftovers
 from runner.tests.support import R10M, R60M, RUNNER, alive, beside, data_groups, finish, run, start, until
 
 type Install = Callable[[str], dict[str, str]]

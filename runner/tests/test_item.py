@@ -17,9 +17,9 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import RasterExtension
 
 from benchmarks.server import ProductServer
-from geozarr_runner import item as items
-from geozarr_runner.product import Product, open_product
-from geozarr_runner.publish import provenance
+from geozarr_runner.product.model import Product, open_product
+from geozarr_runner.publishing import stac_item as items
+from geozarr_runner.publishing.local import provenance
 from runner.tests.support import R10M, R60M, Run, beside, run, start, until
 
 PLACED = {"type": "Polygon", "coordinates": [[[11.0, 42.0], [12.0, 42.0], [12.0, 43.0], [11.0, 43.0], [11.0, 42.0]]]}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from geozarr_runner import machine, memory
 from geozarr_runner.events import Reporter
-from geozarr_runner.memory import (
+from geozarr_runner.planning import memory, resources
+from geozarr_runner.planning.memory import (
     CONVERTER,
     LARGEST_READ,
     READ_AT_ONCE,
@@ -19,8 +19,8 @@ from geozarr_runner.memory import (
     memory_of_part,
     worth_reading,
 )
-from geozarr_runner.preflight import Plan, preflight
-from geozarr_runner.product import Array, Product, open_product
+from geozarr_runner.planning.preflight import Plan, preflight
+from geozarr_runner.product.model import Array, Product, open_product
 from geozarr_runner.run import environment, run
 from geozarr_runner.spec import Request, resolved
 from runner.tests.support import R20M, R60M, contents
@@ -87,11 +87,11 @@ def plan(s2: Path, tmp_path: Path) -> Plan:
 def test_a_converter_reads_more_at_once_where_memory_is_free_for_it(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(resources, "cores", lambda: 2)
     enough = memory_of_part(plan.product, (), 2, read=8 * 5490**2)
     said = []
     for free in (None, enough, enough - 1):
-        monkeypatch.setattr(machine, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(resources, "free_memory", lambda free=free: free)
         said.append(environment(plan, 1).get("DASK_ARRAY__CHUNK_SIZE"))
     assert said == ["241120800B", "241120800B", None]
 

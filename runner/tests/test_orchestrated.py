@@ -15,9 +15,9 @@ import pytest
 from benchmarks.server import ProductServer
 from geozarr_runner.cli import main
 from geozarr_runner.events import Event, parse_all
-from geozarr_runner.names import output_name
 from geozarr_runner.outcome import LONGEST_FIELD, LONGEST_MESSAGE, write_last_words, write_outcome
-from geozarr_runner.publish import provenance
+from geozarr_runner.publishing.local import provenance
+from geozarr_runner.trust.names import output_name
 from runner.tests.support import R60M, Run, beside, run, write_terrain
 
 type Install = Callable[[str], dict[str, str]]

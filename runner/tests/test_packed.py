@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from geozarr_runner import machine, parts
+from geozarr_runner.converter import parallel
 from geozarr_runner.errors import InvalidRequest, OutputExists
-from geozarr_runner.estimate import estimate
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import preflight
-from geozarr_runner.product import open_product
-from geozarr_runner.publish import provenance
+from geozarr_runner.planning import resources
+from geozarr_runner.planning.estimate import estimate
+from geozarr_runner.planning.preflight import preflight
+from geozarr_runner.product.model import open_product
+from geozarr_runner.publishing.local import provenance
 from geozarr_runner.run import Result, folder_bytes, run
 from geozarr_runner.spec import Request
 from runner.tests.support import R10M, R20M, contents
@@ -87,8 +88,8 @@ def test_an_output_of_the_other_kind_is_another_one(s2: Path, outputs: dict[bool
 def test_divided_it_is_the_same(
     s2: Path, outputs: dict[bool, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "PIXELS_WORTH_A_CONVERTER", 1)
-    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(parallel, "PIXELS_WORTH_A_CONVERTER", 1)
+    monkeypatch.setattr(resources, "cores", lambda: 4)
     convert(s2, tmp_path / "parts.zarr", groups=[], packed=True)
     assert contents(tmp_path / "parts.zarr") == contents(outputs[True])
 

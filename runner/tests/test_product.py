@@ -15,7 +15,7 @@ import zarr
 
 from benchmarks.server import ProductServer
 from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
-from geozarr_runner.product import Product, open_product
+from geozarr_runner.product.model import Product, open_product
 from runner.tests.support import (
     R10M,
     R20M,

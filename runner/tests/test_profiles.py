@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from geozarr_runner.convert import Converters, build_argv
+from geozarr_runner.converter.processes import Converters, build_argv
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import preflight
-from geozarr_runner.product import Product, open_product
-from geozarr_runner.profiles import Call, crs_of, profile_of
+from geozarr_runner.kinds.profiles import ConverterCall, crs_of, profile_of
+from geozarr_runner.planning.preflight import preflight
+from geozarr_runner.product.model import Product, open_product
 from geozarr_runner.spec import Request
 from runner.tests.support import R10M, R20M, R60M
 
@@ -65,11 +65,11 @@ def test_any_other(terrain: Path, texts: Path) -> None:
 
 
 def test_options_come_last() -> None:
-    call = Call(("/a",), ("--flag",))
+    call = ConverterCall(("/a",), ("--flag",))
     assert build_argv("c", "i", "o", call, {"dask_cluster": True, "verbose": True, "archive": True}) == [
         *("c", "convert", "i", "o", "--groups", "/a", "--flag", "--dask-cluster", "--verbose")
     ]
-    assert build_argv("c", "i", "o", Call(())) == ["c", "convert", "i", "o"]
+    assert build_argv("c", "i", "o", ConverterCall(())) == ["c", "convert", "i", "o"]
 
 
 STRANGE = [
@@ -91,7 +91,9 @@ def test_every_argument_arrives_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     command = tmp_path / "converter"
     command.write_text(f"#!{sys.executable}\nimport sys\nfor word in sys.argv[1:]: print(ascii(word))\n")
     command.chmod(0o755)
-    words = build_argv(str(command), "https://host/a b.zarr?sig=$(x)&y='z'", "/out put.zarr", Call(tuple(STRANGE)))
+    words = build_argv(
+        str(command), "https://host/a b.zarr?sig=$(x)&y='z'", "/out put.zarr", ConverterCall(tuple(STRANGE))
+    )
     lines: list[str] = []
     Converters("").run([words], on_line=lines.append, on_tick=lambda: None)
     assert lines == [ascii(word) for word in words[1:]]

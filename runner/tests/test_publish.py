@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from benchmarks.server import ProductServer
-from geozarr_runner import publish as module
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import preflight
-from geozarr_runner.publish import (
+from geozarr_runner.planning.preflight import preflight
+from geozarr_runner.publishing import local as module
+from geozarr_runner.publishing.local import (
     PROVENANCE,
     Workspace,
     consolidate,

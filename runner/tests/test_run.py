@@ -17,11 +17,11 @@ import pytest
 import zarr
 
 from benchmarks.server import Kind, ProductServer
-from geozarr_runner.estimate import estimate
 from geozarr_runner.events import parse_all
-from geozarr_runner.layout import written
-from geozarr_runner.product import open_product
-from geozarr_runner.publish import provenance
+from geozarr_runner.kinds.layout import planned_arrays
+from geozarr_runner.planning.estimate import estimate
+from geozarr_runner.product.model import open_product
+from geozarr_runner.publishing.local import provenance
 from runner.tests.support import R10M, R20M, R60M, Run, beside, data_groups, nodes, run, structure, write_terrain
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -304,7 +304,7 @@ def test_the_layout_was_known_beforehand(name: str, runs: dict[str, Future[Run]]
     """Progress and estimate count on it."""
     case = CASES.get(name, Case("s2", groups=(R10M,)))
     product = open_product(s2 if case.product == "s2" else terrain)
-    expected = written(product, case.groups or (("/dem",) if case.product == "terrain" else ()))
+    expected = planned_arrays(product, case.groups or (("/dem",) if case.product == "terrain" else ()))
     assert expected is not None
     names = {array.source.name for array in expected}
     actual = [

@@ -21,9 +21,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tenacity import wait_none
 
 from benchmarks.server import ProductServer
-from geozarr_runner import store as module
-from geozarr_runner.addresses import local_path, redact
-from geozarr_runner.download import download
 from geozarr_runner.errors import (
     InvalidRequest,
     ProductBroken,
@@ -34,7 +31,10 @@ from geozarr_runner.errors import (
     StorageFailed,
     StorageFull,
 )
-from geozarr_runner.store import ATTEMPTS, Store, not_found, storage_failure
+from geozarr_runner.staging.download import download
+from geozarr_runner.stores import store as module
+from geozarr_runner.stores.store import ATTEMPTS, Store, not_found, storage_failure
+from geozarr_runner.trust.addresses import local_path, redact
 from runner.tests.support import until
 
 BODY = bytes(range(256)) * 1000
@@ -337,7 +337,7 @@ def test_what_the_system_says_of_a_disk(number: str, kind: type[StorageFailed]) 
 
 def test_an_answer_of_another_service_is_no_product(served: ProductServer, folder: Path) -> None:
     (folder / "p.zarr" / ".zmetadata").write_text(json.dumps("hello"))
-    from geozarr_runner.product import open_product
+    from geozarr_runner.product.model import open_product
 
     with pytest.raises(ProductBroken):
         open_product(f"{served.url}/p.zarr")

@@ -21,10 +21,11 @@ import pytest
 import s3fs
 import zarr
 
-from geozarr_runner import publish, upload
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.events import parse
-from geozarr_runner.upload import Lock, RemoteOutput, output_place
+from geozarr_runner.publishing import local as publish
+from geozarr_runner.publishing import object_store
+from geozarr_runner.publishing.object_store import Lock, RemoteOutput, output_place
 from runner.tests.support import PATIENCE, R10M, R60M, Run, contents, finish, run, start, until, write_store
 from tests.s3_proxy import Proxy, s3_proxy
 from tests.s3_server import s3_server
@@ -253,7 +254,7 @@ def test_what_is_there_is_in_the_way_kept_or_replaced(s2: Path, bucket: Bucket) 
     manifest = json.loads(bucket.read("out/tile.zarr.manifest.json"))
     assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys - bucket.beside()
     assert manifest["replaces"] == []
-    assert R60M[1:] not in zarr.open_group(upload.open_store(bucket.address()).for_zarr(), mode="r")
+    assert R60M[1:] not in zarr.open_group(object_store.open_store(bucket.address()).for_zarr(), mode="r")
     assert bucket.beside() == BESIDE
 
 
@@ -420,7 +421,7 @@ def test_two_runs_on_two_machines(s2: Path, way: tuple[Bucket, Proxy], tmp_path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs show often that they live; nobody is taken for dead, however slow the store is."""
     for name, seconds in {"BETWEEN_SIGNS": 0.1, "WITHOUT_A_SIGN": math.inf, "BETWEEN_LOOKS": 0.05}.items():
-        monkeypatch.setattr(upload, f"SECONDS_{name}", seconds)
+        monkeypatch.setattr(object_store, f"SECONDS_{name}", seconds)
 
 
 def folder(path: Path) -> Path:
@@ -433,11 +434,11 @@ def test_a_lock_without_signs_of_life_is_taken_over(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.write("out/.tile.zarr.lock", b'{"run": "dead", "place": "elsewhere"}')
-    monkeypatch.setattr(upload, "SECONDS_WITHOUT_A_SIGN", 0.6)
+    monkeypatch.setattr(object_store, "SECONDS_WITHOUT_A_SIGN", 0.6)
     since = time.monotonic()
     with Lock(bucket.output(), folder(tmp_path / "a")).held() as lock:
         assert time.monotonic() - since > 0.6
-        monkeypatch.setattr(upload, "SECONDS_WITHOUT_A_SIGN", math.inf)
+        monkeypatch.setattr(object_store, "SECONDS_WITHOUT_A_SIGN", math.inf)
         lock.confirm()
         with pytest.raises(OutputBusy), Lock(bucket.output(), folder(tmp_path / "b")).held():
             pass
@@ -535,7 +536,7 @@ def test_a_sign_whose_answer_did_not_come_is_no_other_run(bucket: Bucket, tmp_pa
 def test_of_two_that_find_a_lock_dead_one_has_it(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "SECONDS_WITHOUT_A_SIGN", 0.6)
+    monkeypatch.setattr(object_store, "SECONDS_WITHOUT_A_SIGN", 0.6)
     bucket.write("out/.tile.zarr.lock", b'{"run": "dead", "place": "elsewhere"}')
     slow, quick = (Lock(bucket.output(), folder(tmp_path / name)) for name in ("a", "b"))
     write = slow._write
@@ -543,7 +544,7 @@ def test_of_two_that_find_a_lock_dead_one_has_it(
     def taken_meanwhile(**condition: Any) -> bool:
         monkeypatch.setattr(slow, "_write", write)
         quick._take()
-        monkeypatch.setattr(upload, "SECONDS_WITHOUT_A_SIGN", math.inf)
+        monkeypatch.setattr(object_store, "SECONDS_WITHOUT_A_SIGN", math.inf)
         return write(**condition)
 
     monkeypatch.setattr(slow, "_write", taken_meanwhile)
@@ -558,17 +559,17 @@ def test_a_lock_is_looked_at_again_by_who_may_have_been_asleep(bucket: Bucket, t
     lock._take()
     other._take()
     lock.check()  # it gave a sign a moment ago
-    lock._signed -= upload.SECONDS_WITHOUT_A_SIGN + 1
+    lock._signed -= object_store.SECONDS_WITHOUT_A_SIGN + 1
     (tmp_path / "0").write_bytes(b"0")
     with pytest.raises(OutputBusy):
-        upload.open_store(bucket.address()).put({"c/0": tmp_path / "0"}, lambda count: None, lock.check)
+        object_store.open_store(bucket.address()).put({"c/0": tmp_path / "0"}, lambda count: None, lock.check)
     assert bucket.keys == {"out/.tile.zarr.lock"}
 
 
 def uploading(bucket: Bucket) -> Any:
     """Give a workspace with an output that is ready to be published."""
     stack = ExitStack()
-    space = stack.enter_context(upload.workspace(bucket.output()))
+    space = stack.enter_context(object_store.workspace(bucket.output()))
     write_store(space.writing, {"zarr.json": {"zarr_format": 3, "node_type": "group"}, "b02/c/0": b"chunk"})
     return stack, space
 
@@ -586,7 +587,7 @@ def test_a_root_that_another_run_wrote_in_the_last_moment_stays(
 
     monkeypatch.setattr(space.lock, "confirm", suspended)
     with stack, pytest.raises(OutputBusy, match="taken this output over"):
-        upload.publish(space, overwrite=False, progress=lambda *_: None)
+        object_store.publish(space, overwrite=False, progress=lambda *_: None)
     assert bucket.read("out/tile.zarr/zarr.json") == b"another's"
     assert bucket.read("out/tile.zarr/b02/c/0") == b"chunk"
 
@@ -607,7 +608,7 @@ def test_what_has_a_strange_key_is_never_removed(bucket: Bucket, key: str) -> No
     bucket.write("out/tile.zarr.manifest.json", json.dumps({"v": 1, "objects": {key: [7, ""]}}).encode())
     stack, space = uploading(bucket)
     with stack, pytest.raises(OutputExists, match="not be touched"):
-        upload.publish(space, overwrite=True, progress=lambda *_: None)
+        object_store.publish(space, overwrite=True, progress=lambda *_: None)
     listed = s3.list_objects_v2(Bucket=bucket.name)["Contents"]
     assert {f"out/tile.zarr/{key}", "out/mine.txt"} <= {entry["Key"] for entry in listed}
 
@@ -620,7 +621,7 @@ def test_a_manifest_that_is_none(bucket: Bucket, manifest: bytes) -> None:
     bucket.write("out/tile.zarr.manifest.json", manifest)
     stack, space = uploading(bucket)
     with stack, pytest.raises(OutputExists, match="not be touched"):
-        upload.publish(space, overwrite=True, progress=lambda *_: None)
+        object_store.publish(space, overwrite=True, progress=lambda *_: None)
     assert bucket.read("out/tile.zarr/mine.txt") == b"mine"
 
 
@@ -681,7 +682,7 @@ def test_scratch_space_that_is_someone_elses(
     s2: Path, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "theirs").mkdir()
-    upload.scratch_folder(None).symlink_to(tmp_path / "theirs")
+    object_store.scratch_folder(None).symlink_to(tmp_path / "theirs")
     done = bucket.convert(s2)
     assert (done.code, done.error["code"]) == (6, "storage-denied")
     assert list((tmp_path / "theirs").iterdir()) == []
@@ -704,26 +705,26 @@ def test_nobody_answers(s2: Path, bucket: Bucket, unused_url: str) -> None:
 
 
 def test_what_arrived_is_compared_with_what_was_sent(s2: Path, bucket: Bucket, tmp_path: Path) -> None:
-    store = upload.open_store(bucket.address())
+    store = object_store.open_store(bucket.address())
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(name.encode())
     files = {name: tmp_path / name for name in ("a", "b")}
-    sent = store.run(upload._described(files))
+    sent = store.run(object_store._described(files))
     store.put(files, lambda count: None)
-    upload._compare(bucket.output(), store.listing(), sent)
+    object_store._compare(bucket.output(), store.listing(), sent)
     store.write("b", b"c")
     with pytest.raises(StorageFailed, match="other bytes of b"):
-        upload._compare(bucket.output(), store.listing(), sent)
+        object_store._compare(bucket.output(), store.listing(), sent)
     store.write("b", b"longer")
     with pytest.raises(StorageFailed, match="has b with 6 bytes"):
-        upload._compare(bucket.output(), store.listing(), sent)
+        object_store._compare(bucket.output(), store.listing(), sent)
     store.write("b", b"b")
     store.write("more", b"")
     with pytest.raises(StorageFailed, match="has more"):
-        upload._compare(bucket.output(), store.listing(), sent)
+        object_store._compare(bucket.output(), store.listing(), sent)
     store.remove(["more", "a", "a"])
     with pytest.raises(StorageFailed, match="lacks a"):
-        upload._compare(bucket.output(), store.listing(), sent)
+        object_store._compare(bucket.output(), store.listing(), sent)
 
 
 def test_something_that_appears_meanwhile_is_not_replaced(s2: Path, way: tuple[Bucket, Proxy]) -> None:

@@ -20,7 +20,7 @@ import yaml
 from tenacity import retry, retry_if_exception, stop_after_attempt
 
 from benchmarks.server import ProductServer
-from geozarr_nb.job import Job
+from geozarr_nb.jobs.job import Job
 from tests.contract.support import GROUP, Place, files_with
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"

@@ -12,12 +12,12 @@ import yaml
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
-from geozarr_nb.backends import argo
-from geozarr_nb.backends.argo import ArgoBackend
-from geozarr_nb.cluster.api import Api
+from geozarr_nb.backends.argo import backend
+from geozarr_nb.backends.argo.backend import ArgoBackend
+from geozarr_nb.cluster.client import Api
 from geozarr_nb.doctor import doctor
 from geozarr_nb.errors import ClusterDenied, ClusterUnreachable
-from geozarr_nb.job import Job
+from geozarr_nb.jobs.job import Job
 from tests.cluster.support import Namespace, kubectl, node_address
 from tests.contract.support import GROUP, until
 
@@ -159,7 +159,7 @@ def test_whoever_submits_the_same_goes_on_where_another_process_died(
     until(lambda: phase(seen, ended) == "Failed")
 
     late = die("late")
-    monkeypatch.setattr(argo, "SECONDS_TO_SEND_THE_ADDRESS", 0.0)
+    monkeypatch.setattr(backend, "SECONDS_TO_SEND_THE_ADDRESS", 0.0)
     assert late.wait(timeout=30).status == "Error"
     assert "submit it again" in str(late.state.failure)
 

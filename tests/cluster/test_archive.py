@@ -23,12 +23,12 @@ import s3fs
 import xarray as xr
 
 import geozarr_nb as gz
-from geozarr_nb import download as module
-from geozarr_nb.cluster import reader
-from geozarr_nb.cluster.reader import reader_of
-from geozarr_nb.cluster.volume import Address
+from geozarr_nb.claims import reader
+from geozarr_nb.claims.reader import reader_of
+from geozarr_nb.claims.volume import Address
 from geozarr_nb.errors import ArchiveMissing
-from geozarr_nb.job import Job
+from geozarr_nb.jobs.job import Job
+from geozarr_nb.outputs import download as module
 from geozarr_nb.settings import Settings
 from tests.cluster.support import ClusterPlace, Namespace, fresh_namespace, node_address, nodes_of
 from tests.contract.support import until
@@ -209,7 +209,7 @@ def test_a_repository_that_refuses_leaves_it_on_the_volume(place: ClusterPlace, 
 SLOWLY = """
 import sys, time
 import geozarr_nb as gz
-from geozarr_nb import download
+from geozarr_nb.outputs import download
 read = download._read
 def slow(store, key, start, stop):
     time.sleep(0.05)

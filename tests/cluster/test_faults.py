@@ -18,7 +18,7 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.errors import ClusterObjectMissing, WaitTimeout
-from geozarr_nb.job import Job
+from geozarr_nb.jobs.job import Job
 from geozarr_runner.events import Event, parse_all
 from tests.cluster.support import IMAGE, Breaker, ClusterPlace, FolderVolume, kubectl
 from tests.contract.support import GROUP, until

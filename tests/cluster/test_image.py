@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from benchmarks.server import ProductServer
-from geozarr_nb.sample import sample_product
+from geozarr_nb.samples.products import sample_product
 from tests.cluster.support import IMAGE, WORKFLOWS, Namespace, node_address
 from tests.s3_server import s3_server
 

@@ -10,7 +10,7 @@ import pytest
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
-from geozarr_nb.job import Job
+from geozarr_nb.jobs.job import Job
 from tests.cluster.support import ClusterPlace, node_address
 from tests.contract.support import GROUP, until
 

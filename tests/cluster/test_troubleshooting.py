@@ -18,10 +18,10 @@ import pytest
 import yaml
 
 import geozarr_nb as gz
-from geozarr_nb.cluster.api import DEPLOYMENTS, Api, Kind, Object
+from geozarr_nb.cluster.client import DEPLOYMENTS, Api, Kind, Object
 from geozarr_nb.doctor import Finding
 from geozarr_nb.errors import ClusterDenied, ClusterObjectMissing, ConversionFailed, GeozarrError
-from geozarr_nb.job import Job
+from geozarr_nb.jobs.job import Job
 from tests.cluster.support import ClusterPlace, Namespace, fresh_namespace, kubectl
 from tests.contract.support import GROUP, until
 from tests.places import place_on_cluster

@@ -19,11 +19,11 @@ import xarray as xr
 import yaml
 
 import geozarr_nb as gz
-from geozarr_nb.cluster import reader
-from geozarr_nb.cluster.api import Api, connect
-from geozarr_nb.cluster.reader import PORT, Reader, reader_of
+from geozarr_nb.claims import reader
+from geozarr_nb.claims.reader import PORT, Reader, reader_of
+from geozarr_nb.cluster.client import Api, connect
 from geozarr_nb.errors import ClaimUnreadable, ClusterDenied, ClusterObjectMissing, ProductDenied
-from geozarr_nb.result import levels
+from geozarr_nb.outputs.open import levels
 from geozarr_nb.settings import Settings
 from geozarr_runner.serve import TOKEN_HEADER
 from tests.cluster.support import (
@@ -56,7 +56,7 @@ LINKS = {
 READS = """
 import sys
 import geozarr_nb as gz
-from geozarr_nb.cluster import reader
+from geozarr_nb.claims import reader
 reader.IDLE_SECONDS = 3
 gz.open(sys.argv[1])
 print("read", flush=True)

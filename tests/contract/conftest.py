@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb.job import Job
+from geozarr_nb.jobs.job import Job
 from tests.cluster.support import fresh_namespace
 from tests.contract.support import GROUP, Place
 from tests.places import empty, make_place

@@ -15,7 +15,7 @@ import psutil
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
-from geozarr_nb.job import Job
+from geozarr_nb.jobs.job import Job
 
 GROUP = "/measurements/reflectance/r60m"
 

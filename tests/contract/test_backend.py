@@ -20,7 +20,7 @@ import xarray as xr
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
 from geozarr_nb.errors import ConversionFailed, GeozarrError, InvalidRequest, JobNotFound, OutputBusy, OutputExists
-from geozarr_nb.job import Job
+from geozarr_nb.jobs.job import Job
 from geozarr_runner.events import STAGES
 from tests.contract.support import GROUP, Place, until
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 import geozarr_nb as gz
 from geozarr_nb.errors import InvalidRequest, JobNotFound
-from geozarr_nb.jobset import Refused
+from geozarr_nb.jobs.jobset import Refused
 from tests.contract.support import GROUP, Place
 
 

@@ -26,8 +26,8 @@ import geozarr_nb as gz
 import geozarr_nb.cli
 import geozarr_runner.cli
 from geozarr_nb import errors
-from geozarr_nb.backends import workflow
-from geozarr_nb.backends.workflow import output_address
+from geozarr_nb.backends.argo import workflow
+from geozarr_nb.backends.argo.workflow import output_address
 from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
 from geozarr_runner.spec import OPTIONS
@@ -201,7 +201,7 @@ def sdk_call(argv: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str,
         raise Reached("show", job.given)
 
     monkeypatch.setattr(gz, "get_job", get_job)
-    monkeypatch.setattr("geozarr_nb.display.show", show)
+    monkeypatch.setattr("geozarr_nb.jobs.display.show", show)
     with pytest.raises(Reached) as reached:
         geozarr_nb.cli.main(argv)
     return reached.value.name, reached.value.values

@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb.backends.folder import StateFolder
-from geozarr_nb.backends.local import LocalBackend
+from geozarr_nb.backends.local.backend import LocalBackend
+from geozarr_nb.backends.local.state_folder import StateFolder
 from geozarr_nb.doctor import doctor
-from geozarr_nb.download import download
 from geozarr_nb.errors import ArchiveMissing, InvalidRequest, StateUnusable, StorageDenied, StorageFailed
-from geozarr_runner import archive, folders, publish
-from geozarr_runner.addresses import expanded, local_path
-from geozarr_runner.credentials import _users
-from geozarr_runner.publish import claimed, discard_leftovers, output_path, retired, workspace
+from geozarr_nb.outputs.download import download
+from geozarr_runner.publishing import archive, local
+from geozarr_runner.publishing.local import claimed, discard_leftovers, output_path, retired, workspace
+from geozarr_runner.trust import folders
+from geozarr_runner.trust.addresses import expanded, local_path
+from geozarr_runner.trust.credentials import _users
 from runner.tests.support import write_store
 from tests.hostile.support import bounded
 
@@ -142,12 +143,12 @@ def test_an_old_output_that_cannot_be_removed_is_not_moved(
         write_store(space.writing, {"zarr.json": ROOT})
         space.item.write_text("new")
         if kept_by == "its mode":
-            monkeypatch.setattr(publish.os, "access", lambda path, _: not str(path).endswith("/a"))
+            monkeypatch.setattr(local.os, "access", lambda path, _: not str(path).endswith("/a"))
         else:
             tmp_path.chmod(0o1777)
-            monkeypatch.setattr(publish.os, "geteuid", lambda: 12345)
+            monkeypatch.setattr(local.os, "geteuid", lambda: 12345)
         with pytest.raises(StorageDenied, match="not replaced"):
-            publish.publish(space, overwrite=True)
+            local.publish(space, overwrite=True)
         monkeypatch.undo()
     assert (output / "a" / "zarr.json").exists()
     assert (tmp_path / "out.zarr.stac.json").read_text() == "{}"

@@ -18,14 +18,16 @@ import fsspec
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb.catalogue import expand
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable, StorageFailed
+from geozarr_nb.outputs.catalogue import expand
 from geozarr_nb.settings import Settings
-from geozarr_runner import bounds, download, store
-from geozarr_runner.product import Array, open_product
-from geozarr_runner.stage import _most
-from geozarr_runner.store import Store, in_bounds
-from geozarr_runner.upload import ObjectStore
+from geozarr_runner.product.model import Array, open_product
+from geozarr_runner.publishing.object_store import ObjectStore
+from geozarr_runner.staging import download
+from geozarr_runner.staging.view import _most
+from geozarr_runner.stores import store
+from geozarr_runner.stores.store import Store, in_bounds
+from geozarr_runner.trust import bounds
 from runner.tests.support import consolidated_v2, grid_v2, write_store
 from tests.hostile.support import MEGABYTE, bounded
 from tests.hostile.web_server import WebServer, endless
@@ -242,7 +244,7 @@ def test_zarr_reads_through_the_same_bounds(server: WebServer, monkeypatch: pyte
     """It asks for chunks itself, and for metadata that are in no consolidated document."""
     import zarr
 
-    monkeypatch.setattr("geozarr_runner.web.LARGEST_OBJECT", 10_000)
+    monkeypatch.setattr("geozarr_runner.stores.web.LARGEST_OBJECT", 10_000)
     server.replies |= {f"/p.zarr/{key}": document for key, document in GRID.items()}
     server.replies["/p.zarr/a/data/0.0"] = endless(bytes(1000))
     root: Any = zarr.open_group(Store(f"{server.url}/p.zarr").for_zarr(), mode="r")
@@ -365,8 +367,8 @@ def test_what_is_nested_without_end_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: WebServer
 ) -> None:
     from geozarr_runner.events import parse
-    from geozarr_runner.publish import provenance_in
-    from geozarr_runner.upload import _record
+    from geozarr_runner.publishing.local import provenance_in
+    from geozarr_runner.publishing.object_store import _record
 
     for name in ("p.zarr/.zmetadata", "q.zarr/zarr.json", "i.json"):
         server.replies[f"/{name}"] = DEEP

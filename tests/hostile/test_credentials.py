@@ -16,20 +16,20 @@ import pystac
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb.backends.worker import arguments
-from geozarr_nb.backends.workflow import manifest
+from geozarr_nb.backends.argo.workflow import manifest
+from geozarr_nb.backends.local.worker import arguments
 from geozarr_nb.errors import InvalidRequest, ProductDenied
 from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
-from geozarr_runner import preflight
-from geozarr_runner.convert import Converters
-from geozarr_runner.credentials import VARIABLE, Credentials, without
-from geozarr_runner.download import download
+from geozarr_runner.converter.processes import Converters
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import _readable
-from geozarr_runner.product import open_product
+from geozarr_runner.planning import preflight
+from geozarr_runner.planning.preflight import _readable
+from geozarr_runner.product.model import open_product
 from geozarr_runner.spec import Request
-from geozarr_runner.store import Store
+from geozarr_runner.staging.download import download
+from geozarr_runner.stores.store import Store
+from geozarr_runner.trust.credentials import VARIABLE, Credentials, without
 from runner.tests.support import consolidated_v2, grid_v2
 from tests.hostile.web_server import Reply, WebServer, redirect
 
@@ -190,7 +190,7 @@ def test_a_catalogue_leads_them_nowhere_but_to_where_it_is_from(
     catalogue = {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "description": "d", "links": links}
     own.replies |= {"/c.json": json.dumps(catalogue).encode(), "/i.json": json.dumps(an_item("./p.zarr")).encode()}
     other.replies |= product(**{"/i.json": json.dumps(an_item("./p.zarr", "j")).encode()})
-    from geozarr_nb.catalogue import expand
+    from geozarr_nb.outputs.catalogue import expand
 
     items = list(expand(f"{own.url}/c.json"))
     assert {item.id for item in items} == {"i", "j"}

@@ -16,9 +16,9 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb import ownership
-from geozarr_nb.backends import processes, worker
-from geozarr_nb.backends.folder import StateFolder, write_json
-from geozarr_nb.backends.local import LocalBackend
+from geozarr_nb.backends.local import processes, worker
+from geozarr_nb.backends.local.backend import LocalBackend
+from geozarr_nb.backends.local.state_folder import StateFolder, write_json
 from geozarr_nb.errors import StorageDenied, StorageFailed, StorageFull
 from geozarr_runner.spec import Request
 

@@ -17,18 +17,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from geozarr_runner.converter.parallel import split
 from geozarr_runner.errors import GeozarrError
-from geozarr_runner.estimate import estimate
 from geozarr_runner.events import Reporter
-from geozarr_runner.groups import report
-from geozarr_runner.item import item_of
-from geozarr_runner.layout import written
-from geozarr_runner.memory import memory_needed
-from geozarr_runner.parts import split
-from geozarr_runner.preflight import preflight
-from geozarr_runner.product import Product, open_product
+from geozarr_runner.kinds.layout import planned_arrays
+from geozarr_runner.planning.estimate import estimate
+from geozarr_runner.planning.groups import report
+from geozarr_runner.planning.memory import memory_needed
+from geozarr_runner.planning.preflight import preflight
+from geozarr_runner.product.model import Product, open_product
+from geozarr_runner.publishing.stac_item import item_of
 from geozarr_runner.spec import Request
-from geozarr_runner.stage import write_metadata
+from geozarr_runner.staging.view import write_metadata
 
 EXAMPLES = int(os.environ.get("GEOZARR_FUZZ_EXAMPLES", "150"))
 MOST_BYTES_SHOWN = 200_000
@@ -374,7 +374,7 @@ def tried_groups(product: Product, groups: list[str] | None, around: Path) -> No
     if plan is None:
         return
     assert cost is not None, "what cannot be estimated is not converted"
-    written(product, plan.groups)
+    planned_arrays(product, plan.groups)
     split(plan, cores=8, memory=None)
     write_metadata(plan, [array for path in plan.groups for array in product.groups[path].arrays], around / "view")
     if plan.groups:  # what the converter is shown is what was read

@@ -24,19 +24,19 @@ from fsspec.implementations.memory import MemoryFileSystem
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest
 
 import geozarr_nb as gz
-from geozarr_nb import download as downloads
-from geozarr_nb.cluster.volume import Mount
-from geozarr_nb.download import download
+from geozarr_nb.claims.volume import Mount
 from geozarr_nb.errors import ArchiveMissing, DownloadBroken, ProductDenied
-from geozarr_runner import archive, estimate, folders, run, upload
-from geozarr_runner import tree as tree_module
-from geozarr_runner.credentials import Credentials
+from geozarr_nb.outputs import download as downloads
+from geozarr_nb.outputs.download import download
+from geozarr_runner import run
 from geozarr_runner.errors import ProductBroken, ProductNotFound, StorageDenied, StorageFailed
 from geozarr_runner.events import Reporter
-from geozarr_runner.pixels import Pixels
-from geozarr_runner.preflight import Plan, preflight
-from geozarr_runner.product import open_product
-from geozarr_runner.publish import (
+from geozarr_runner.planning import estimate
+from geozarr_runner.planning.preflight import Plan, preflight
+from geozarr_runner.product.model import open_product
+from geozarr_runner.product.sampler import Pixels
+from geozarr_runner.publishing import archive, object_store
+from geozarr_runner.publishing.local import (
     claimed,
     discard_leftovers,
     output_path,
@@ -47,9 +47,12 @@ from geozarr_runner.publish import (
     write_consolidated,
 )
 from geozarr_runner.spec import Request
-from geozarr_runner.stage import stage
-from geozarr_runner.store import Store
-from geozarr_runner.tree import Tree
+from geozarr_runner.staging.view import stage
+from geozarr_runner.stores.store import Store
+from geozarr_runner.trust import folders
+from geozarr_runner.trust import tree as tree_module
+from geozarr_runner.trust.credentials import Credentials
+from geozarr_runner.trust.tree import Tree
 from runner.tests.support import write_store, write_terrain
 from tests.hostile.support import bounded
 
@@ -180,29 +183,29 @@ def test_a_log_goes_on_where_one_is(shared: Path) -> None:
 
 @pytest.mark.parametrize("what", NO_FILES)
 def test_the_log_of_an_object_stores_output_replaces_what_has_its_name(what: str, home: Path, shared: Path) -> None:
-    output = upload.RemoteOutput("memory://bucket/links/out.zarr")
-    path = upload.log_file(output, shared)
+    output = object_store.RemoteOutput("memory://bucket/links/out.zarr")
+    path = object_store.log_file(output, shared)
     path.unlink()
     plant(path, what, home)
-    assert upload.log_file(output, shared) == path
+    assert object_store.log_file(output, shared) == path
     assert path.is_file()
     assert not path.is_symlink()
 
 
 def test_a_log_longer_than_what_is_read_begins_anew(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = upload.RemoteOutput("memory://bucket/long/out.zarr")
+    output = object_store.RemoteOutput("memory://bucket/long/out.zarr")
     fsspec.filesystem("memory").pipe("/bucket/long/out.zarr.log.jsonl", b"{}\n" * 100)
-    assert upload.log_file(output, shared).stat().st_size == 300
+    assert object_store.log_file(output, shared).stat().st_size == 300
     monkeypatch.setenv("GEOZARR_MAX_METADATA", "299")
-    assert upload.log_file(output, shared).stat().st_size == 0
+    assert object_store.log_file(output, shared).stat().st_size == 0
 
 
 @pytest.mark.parametrize("what", LINKS)
 def test_the_systems_scratch_folder(what: str, home: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(shared))
-    plant(upload.scratch_folder(None), what, home)
+    plant(object_store.scratch_folder(None), what, home)
     with pytest.raises(StorageDenied) as caught:
-        upload.log_file(upload.RemoteOutput("memory://bucket/links/out.zarr"), None)
+        object_store.log_file(object_store.RemoteOutput("memory://bucket/links/out.zarr"), None)
     assert "scratch=" in caught.value.remedy
 
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from geozarr_runner import product as product_module
-from geozarr_runner.bounds import MOST_OBJECTS
 from geozarr_runner.errors import GroupsMissing, InvalidRequest, ProductBroken
-from geozarr_runner.estimate import FEW, estimate
 from geozarr_runner.events import Reporter
-from geozarr_runner.groups import report
-from geozarr_runner.preflight import Plan, preflight
-from geozarr_runner.product import LOOKED_AT, Array, Product, open_product
+from geozarr_runner.planning.estimate import FEW, estimate
+from geozarr_runner.planning.groups import report
+from geozarr_runner.planning.preflight import Plan, preflight
+from geozarr_runner.product import model as product_module
+from geozarr_runner.product.model import LOOKED_AT, Array, Product, open_product
 from geozarr_runner.spec import Request
-from geozarr_runner.stage import make_view
-from geozarr_runner.store import Store
+from geozarr_runner.staging.view import make_view
+from geozarr_runner.stores.store import Store
+from geozarr_runner.trust.bounds import MOST_OBJECTS
 from runner.tests.support import consolidated_v2, grid_v2, write_store, write_terrain
 from tests.hostile.support import bounded
 
@@ -267,7 +267,7 @@ def test_codecs_that_are_arithmetic_stay_open(tmp_path: Path) -> None:
     import zarr.codecs.numcodecs
     import zarr.registry
 
-    from geozarr_runner.metadata import CODECS_V2, CODECS_V3
+    from geozarr_runner.product.metadata import CODECS_V2, CODECS_V3
 
     own = {
         name for name, codec in numcodecs.registry.codec_registry.items() if codec.__module__.startswith("numcodecs")
@@ -298,9 +298,9 @@ def test_the_version_that_refuses_to_unpickle_is_required() -> None:
 
 SHOWN = """
 import sys, json
-from geozarr_runner.product import open_product
-from geozarr_runner.groups import report
-from geozarr_runner.estimate import estimate
+from geozarr_runner.product.model import open_product
+from geozarr_runner.planning.groups import report
+from geozarr_runner.planning.estimate import estimate
 from geozarr_runner.errors import GeozarrError
 for path in sys.argv[1:]:
     product = open_product(path)

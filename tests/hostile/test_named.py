@@ -19,16 +19,16 @@ import zarr
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
-from geozarr_nb import catalogue
-from geozarr_nb.catalogue import expand
 from geozarr_nb.errors import GeozarrError, InvalidRequest
+from geozarr_nb.outputs import catalogue
+from geozarr_nb.outputs.catalogue import expand
 from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
-from geozarr_runner.addresses import check, named, said_place
-from geozarr_runner.names import LONGEST, component, output_name
-from geozarr_runner.product import open_product
+from geozarr_runner.product.model import open_product
 from geozarr_runner.spec import Request
-from geozarr_runner.store import Store
+from geozarr_runner.stores.store import Store
+from geozarr_runner.trust.addresses import check, named, said_place
+from geozarr_runner.trust.names import LONGEST, component, output_name
 
 WEB = "https://catalogue.example/items/a.json"
 
@@ -497,7 +497,7 @@ NAMES += [
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("place", ["local", "argo"])
 def test_no_id_chooses_an_output_elsewhere(name: str, place: str, private: Path, tmp_path: Path) -> None:
-    from geozarr_nb.backends.workflow import output_address
+    from geozarr_nb.backends.argo.workflow import output_address
 
     product = gz.inspect(an_item(str(private), id=name))
     locate = (lambda output: output_address(str(output), "claim")) if place == "argo" else None
@@ -539,8 +539,8 @@ def test_two_items_of_one_id_do_not_overwrite_each_other(
         submitted.append(source)
         raise InvalidRequest("this would run")
 
-    monkeypatch.setattr("geozarr_nb.calls.submit", submit)
-    monkeypatch.setattr("geozarr_nb.calls.check_groups", lambda *_: None)
+    monkeypatch.setattr("geozarr_nb.api.submit", submit)
+    monkeypatch.setattr("geozarr_nb.api.check_groups", lambda *_: None)
     items = [an_item(str(store)) for store in (private, other, private)]
     jobs = gz.submit_many(items, groups=[], if_exists="overwrite", max_workers=1)
     assert len(submitted) == 2, "the same request twice is one job"
@@ -564,13 +564,13 @@ def test_of_two_that_overwrite_one_output_the_second_is_refused_each_time(
         raise InvalidRequest("this would run")
 
     asked = {"shown": "", "product": "p"}
-    monkeypatch.setattr("geozarr_nb.calls.open_source", opened)
+    monkeypatch.setattr("geozarr_nb.api.open_source", opened)
     monkeypatch.setattr(
-        "geozarr_nb.calls.request_for",
+        "geozarr_nb.api.request_for",
         lambda source, output, **_: Request(source=source, output=output, identity=source, **asked),
     )
-    monkeypatch.setattr("geozarr_nb.calls.check_groups", lambda *_: None)
-    monkeypatch.setattr("geozarr_nb.calls.submit", submit)
+    monkeypatch.setattr("geozarr_nb.api.check_groups", lambda *_: None)
+    monkeypatch.setattr("geozarr_nb.api.submit", submit)
     wanted = [
         {"source": f"{pair}-{place}", "output": f"{pair}.zarr"} for pair in range(8) for place in ("first", "second")
     ]
@@ -580,7 +580,7 @@ def test_of_two_that_overwrite_one_output_the_second_is_refused_each_time(
 
 
 def test_a_store_names_no_output_elsewhere_and_tells_no_secret() -> None:
-    from geozarr_runner.product import _store_name
+    from geozarr_runner.product.model import _store_name
 
     assert _store_name("https://me:word1234@h.example") == "h.example"
     assert _store_name("https://h.example/p.zarr;sig=word1234") == "p"

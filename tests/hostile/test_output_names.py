@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb.backends.folder import StateFolder
-from geozarr_nb.backends.local import LocalBackend
-from geozarr_runner.archive import pack
+from geozarr_nb.backends.local.backend import LocalBackend
+from geozarr_nb.backends.local.state_folder import StateFolder
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.events import Reporter
-from geozarr_runner.preflight import preflight
-from geozarr_runner.publish import output_path, publish, workspace
+from geozarr_runner.planning.preflight import preflight
+from geozarr_runner.publishing.archive import pack
+from geozarr_runner.publishing.local import output_path, publish, workspace
 from geozarr_runner.spec import Request
 from runner.tests.support import write_store, write_terrain
 

@@ -144,7 +144,7 @@ SPOILT: dict[str, Callable[[Document], object]] = {
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let thousands be too many, so that they are made in no time."""
-    monkeypatch.setattr("geozarr_nb.result.MOST_NODES", MOST_NODES)
+    monkeypatch.setattr("geozarr_nb.outputs.open.MOST_NODES", MOST_NODES)
 
 
 def assert_ours(call: Callable[[Path], object], output: Path) -> None:
@@ -242,7 +242,7 @@ def test_absent_pixels_of_one_huge_chunk(width: int, output: Path) -> None:
 
 
 def test_far_too_many_pixels_are_drawn_with_gaps(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = import_module("geozarr_nb.preview")  # the name in the package is the function's
+    module = import_module("geozarr_nb.outputs.preview")  # the name in the package is the function's
     whole = gz.preview(output, level=0)
     monkeypatch.setattr(module, "MOST_PIXELS", 64 * 64 - 1)
     monkeypatch.setattr(module, "FEW_PIXELS", 16 * 16)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb.backends import worker
-from geozarr_nb.backends.folder import StateFolder
+from geozarr_nb.backends.local import worker
+from geozarr_nb.backends.local.state_folder import StateFolder
 from geozarr_nb.errors import InvalidRequest
-from geozarr_nb.job import Job
-from geozarr_nb.sample import sample_product
+from geozarr_nb.jobs.job import Job
+from geozarr_nb.samples.products import sample_product
 from geozarr_nb.settings import Settings
 
 ROOT = Path(__file__).parents[2]

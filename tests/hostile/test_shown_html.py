@@ -15,17 +15,17 @@ import zarr
 
 import geozarr_nb as gz
 from geozarr_nb.backends.base import Failure, JobState, Progress
-from geozarr_nb.catalogue import collection_of, read_item
-from geozarr_nb.display import Board
 from geozarr_nb.doctor.findings import Diagnosis, Finding
-from geozarr_nb.jobset import JobSet, Refused
-from geozarr_nb.stac import Item, ItemCollection
-from geozarr_nb.widgets import panel
-from geozarr_nb.widgets.row import row
-from geozarr_runner import html
+from geozarr_nb.jobs.display import Board
+from geozarr_nb.jobs.jobset import JobSet, Refused
+from geozarr_nb.outputs.catalogue import collection_of, read_item
+from geozarr_nb.outputs.stac_objects import Item, ItemCollection
+from geozarr_nb.widgets.blocks import panel
+from geozarr_nb.widgets.jobs.row import row
 from geozarr_runner.events import parse
-from geozarr_runner.groups import GroupReport
+from geozarr_runner.planning.groups import GroupReport
 from geozarr_runner.spec import Request
+from geozarr_runner.text import html
 
 EVIL = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script><a href='javascript:alert(3)'>\x1b]0;x\x07\u202e"
 OURS = {"div", "strong", "table", "thead", "tbody", "tr", "th", "td", "code", "a", "br", "small", "progress"}
@@ -229,8 +229,12 @@ def test_products_reports_and_findings_are_shown_as_text(tmp_path: Path) -> None
 
 
 def test_widgets_take_names_for_text() -> None:
-    from geozarr_nb.widgets import fields
+    from geozarr_nb.widgets.request import form_fields
 
-    for widget in (fields.tick(EVIL, EVIL), fields.text_field(EVIL, EVIL, EVIL), fields.menu(EVIL, [EVIL], EVIL)):
+    for widget in (
+        form_fields.tick(EVIL, EVIL),
+        form_fields.text_field(EVIL, EVIL, EVIL),
+        form_fields.menu(EVIL, [EVIL], EVIL),
+    ):
         assert widget.description_allow_html is False
         widget.close()

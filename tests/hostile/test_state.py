@@ -22,14 +22,14 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb import ownership
-from geozarr_nb.backends import processes, worker
 from geozarr_nb.backends.base import JobState
-from geozarr_nb.backends.environ import kept
-from geozarr_nb.backends.folder import JobFolder, StateFolder, Ticket
-from geozarr_nb.backends.local import LocalBackend
+from geozarr_nb.backends.local import processes, worker
+from geozarr_nb.backends.local.backend import LocalBackend
+from geozarr_nb.backends.local.environ import kept
+from geozarr_nb.backends.local.state_folder import JobFolder, StateFolder, Ticket
 from geozarr_nb.errors import GeozarrError, InvalidRequest, JobNotFound, LaterVersion, StateUnusable
-from geozarr_nb.job import Job
-from geozarr_nb.jobset import SetFile
+from geozarr_nb.jobs.job import Job
+from geozarr_nb.jobs.jobset import SetFile
 from geozarr_runner.spec import Request
 
 # Says with which arguments and environment it was started, and ends well.

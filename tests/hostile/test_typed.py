@@ -11,15 +11,15 @@ import pytest
 import zarr
 
 import geozarr_nb as gz
-from geozarr_nb.backends.workflow import output_address
-from geozarr_nb.cluster.facts import make, replace_claim
-from geozarr_nb.cluster.volume import Address
+from geozarr_nb.backends.argo.workflow import output_address
+from geozarr_nb.claims.volume import Address
+from geozarr_nb.cluster.diagnostics import make, replace_claim
 from geozarr_nb.doctor.machine import check_groups
 from geozarr_nb.errors import GeozarrError, InvalidRequest
-from geozarr_nb.widgets.lines import argo_command, python_call
-from geozarr_runner.groups import GroupReport
-from geozarr_runner.publish import output_path
-from geozarr_runner.spelling import in_shell, literal, word
+from geozarr_nb.widgets.request.code_snippets import argo_command, python_call
+from geozarr_runner.planning.groups import GroupReport
+from geozarr_runner.publishing.local import output_path
+from geozarr_runner.text.shell import in_shell, literal, word
 
 # Names that a shell, Python or a reader of remedies could take for more.
 NAMES = [
@@ -135,8 +135,8 @@ def test_groups_that_a_product_names(near: bool, tmp_path: Path, monkeypatch: py
     with pytest.raises(GeozarrError) as raised:
         found.raise_for_missing(all_needed=True)
     assert word(bad) in raised.value.remedy
-    monkeypatch.setattr("geozarr_runner.groups.report", lambda *_: found)
-    monkeypatch.setattr("geozarr_runner.estimate.estimate", lambda *_: None)
+    monkeypatch.setattr("geozarr_runner.planning.groups.report", lambda *_: found)
+    monkeypatch.setattr("geozarr_runner.planning.estimate.estimate", lambda *_: None)
     [finding], _ = check_groups(None, "r20m")  # type: ignore[arg-type]
     assert words(in_shell(finding.remedy), tmp_path) == ["--groups", bad]
 

@@ -13,11 +13,12 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable
-from geozarr_runner import bounds, web
-from geozarr_runner.bounds import from_json
-from geozarr_runner.download import download
-from geozarr_runner.product import open_product
-from geozarr_runner.store import Store
+from geozarr_runner.product.model import open_product
+from geozarr_runner.staging.download import download
+from geozarr_runner.stores import web
+from geozarr_runner.stores.store import Store
+from geozarr_runner.trust import bounds
+from geozarr_runner.trust.bounds import from_json
 from tests.hostile.support import bounded
 from tests.hostile.web_server import WebServer, endless, redirect
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb.backends.workflow import manifest
+from geozarr_nb.backends.argo.workflow import manifest
 from geozarr_nb.errors import InvalidRequest, OutputExists
 from geozarr_nb.request import check, request_for
-from geozarr_nb.sample import sample_product
+from geozarr_nb.samples.products import sample_product
 from geozarr_nb.settings import Settings
 from geozarr_runner.cli import main
-from geozarr_runner.preflight import is_done
-from geozarr_runner.product import Product, open_product
+from geozarr_runner.planning.preflight import is_done
+from geozarr_runner.product.model import Product, open_product
 from geozarr_runner.spec import Request, normalise
 
 R10, R20, R60 = (f"/measurements/reflectance/r{size}m" for size in (10, 20, 60))

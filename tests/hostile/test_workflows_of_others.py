@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from geozarr_nb.backends import argo
-from geozarr_nb.backends.argo import ArgoBackend
-from geozarr_nb.backends.workflow import LABELS, MEMORY, NO_JOB, REQUEST
-from geozarr_nb.cluster.api import WORKFLOWS
-from geozarr_nb.cluster.volume import Mount
+from geozarr_nb.backends.argo import backend as argo
+from geozarr_nb.backends.argo.backend import ArgoBackend
+from geozarr_nb.backends.argo.workflow import LABELS, MEMORY, NO_JOB, REQUEST
+from geozarr_nb.claims.volume import Mount
+from geozarr_nb.cluster.client import WORKFLOWS
 from geozarr_nb.errors import GeozarrError
-from geozarr_nb.job import Job
-from geozarr_nb.jobset import JobSet
+from geozarr_nb.jobs.job import Job
+from geozarr_nb.jobs.jobset import JobSet
 from geozarr_nb.settings import Settings
 from tests.contract.support import until
 from tests.unit.memory_cluster import MemoryCluster

@@ -18,8 +18,8 @@ import pytest
 import s3fs
 import zarr
 
-from geozarr_nb.sample import sample_product
-from geozarr_runner.tree_store import TreeStore
+from geozarr_nb.samples.products import sample_product
+from geozarr_runner.stores.tree_store import TreeStore
 from tests.products import made_once
 from tests.s3_server import s3_server
 

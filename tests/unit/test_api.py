@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from geozarr_nb.cluster import api as seam
-from geozarr_nb.cluster.api import PODS, WORKFLOWS, Api, Expired
+from geozarr_nb.cluster import client as seam
+from geozarr_nb.cluster.client import PODS, WORKFLOWS, Api, Expired
 from geozarr_nb.cluster.watch import Watch
 from geozarr_nb.errors import (
     ClusterDenied,

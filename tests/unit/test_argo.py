@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from geozarr_nb.backends import argo
-from geozarr_nb.backends.argo import ArgoBackend
-from geozarr_nb.backends.reasons import Reasons
-from geozarr_nb.backends.workflow import input_secret
-from geozarr_nb.cluster.api import PODS, SECRETS, TEMPLATES, WORKFLOWS
+from geozarr_nb.backends.argo import backend as argo
+from geozarr_nb.backends.argo.backend import ArgoBackend
+from geozarr_nb.backends.argo.reasons import Reasons
+from geozarr_nb.backends.argo.workflow import input_secret
+from geozarr_nb.cluster.client import PODS, SECRETS, TEMPLATES, WORKFLOWS
 from geozarr_nb.errors import ClusterDenied, ClusterRefused, ClusterUnreachable, InvalidRequest
 from geozarr_nb.settings import Settings
 from geozarr_runner.spec import Request
@@ -310,7 +310,7 @@ def test_what_is_told_after_it_was_deleted_does_not_come_back(cluster: MemoryClu
 
 def test_reasons_are_kept_for_a_moment(cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     reasons = Reasons(cluster)  # type: ignore[arg-type]
-    monkeypatch.setattr("geozarr_nb.backends.reasons.SECONDS_UNTIL_LOOKED_AT_AGAIN", 0.0)
+    monkeypatch.setattr("geozarr_nb.backends.argo.reasons.SECONDS_UNTIL_LOOKED_AT_AGAIN", 0.0)
     for number in range(100):
         reasons._look(f"events of {number}", list)
     assert len(reasons._seen) <= 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb.backends.local import LocalBackend
+from geozarr_nb.backends.local.backend import LocalBackend
 from geozarr_nb.settings import Settings
 from tests.contract.support import until
 

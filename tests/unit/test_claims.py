@@ -27,13 +27,11 @@ import xarray as xr
 import zarr
 
 import geozarr_nb as gz
-from geozarr_nb import download as download_module
-from geozarr_nb.cluster import reader, volume
-from geozarr_nb.cluster.api import CLAIMS, EVENTS, PODS, TEMPLATES, Answer, Kind, Object
-from geozarr_nb.cluster.files import ClaimFileSystem
-from geozarr_nb.cluster.reader import Reader, pod_manifest, reader_of
-from geozarr_nb.cluster.volume import Address, Entry, Files, Mount, mounts_in, resolve
-from geozarr_nb.download import download
+from geozarr_nb.claims import reader, volume
+from geozarr_nb.claims.filesystem import ClaimFileSystem
+from geozarr_nb.claims.reader import Reader, pod_manifest, reader_of
+from geozarr_nb.claims.volume import Address, Entry, Files, Mount, mounts_in, resolve
+from geozarr_nb.cluster.client import CLAIMS, EVENTS, PODS, TEMPLATES, Answer, Kind, Object
 from geozarr_nb.errors import (
     ClaimUnreadable,
     ClusterDenied,
@@ -45,9 +43,11 @@ from geozarr_nb.errors import (
     ProductDenied,
     StorageDenied,
 )
-from geozarr_nb.result import levels
+from geozarr_nb.outputs import download as download_module
+from geozarr_nb.outputs.download import download
+from geozarr_nb.outputs.open import levels
 from geozarr_nb.settings import Settings
-from geozarr_runner.archive import write_archive
+from geozarr_runner.publishing.archive import write_archive
 from geozarr_runner.serve import Folder, Server
 from tests.unit.conftest import REFLECTANCE, Outputs
 
@@ -287,7 +287,7 @@ def test_mounts_are_found_in_a_pods_own_spec(root: Path, own_pod: Object) -> Non
 
 def test_in_a_pod_its_mounts_are_used(root: Path, own_pod: Object, monkeypatch: pytest.MonkeyPatch) -> None:
     api = OwnApi(own_pod)
-    monkeypatch.setattr("geozarr_nb.cluster.api.connect", lambda settings: api)
+    monkeypatch.setattr("geozarr_nb.cluster.client.connect", lambda settings: api)
     assert resolve(f"pvc://{CLAIM}/a/c") == str(root / "a" / "c")
     assert resolve("pvc://shared/people/me/c") == str(root / "a" / "c")
     assert resolve("pvc://shared/people/other/c") == "pvc://shared/people/other/c"
@@ -297,7 +297,7 @@ def test_in_a_pod_its_mounts_are_used(root: Path, own_pod: Object, monkeypatch: 
 
 def test_without_the_right_to_see_the_pod_there_are_no_mounts(own_pod: Object, monkeypatch: pytest.MonkeyPatch) -> None:
     api = OwnApi(None)
-    monkeypatch.setattr("geozarr_nb.cluster.api.connect", lambda settings: api)
+    monkeypatch.setattr("geozarr_nb.cluster.client.connect", lambda settings: api)
     assert [resolve(f"pvc://{CLAIM}/x") for _ in range(2)] == [f"pvc://{CLAIM}/x"] * 2
     assert api.asked == 1
 
@@ -307,7 +307,7 @@ def test_claims_of_another_place_are_not_taken_for_those_mounted(
     own_pod: Object, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = OwnApi(own_pod, server="https://other:6443" if other == "cluster" else "https://192.0.2.1:6443")
-    monkeypatch.setattr("geozarr_nb.cluster.api.connect", lambda settings: api)
+    monkeypatch.setattr("geozarr_nb.cluster.client.connect", lambda settings: api)
     if other == "namespace":
         monkeypatch.setenv("GEOZARR_NAMESPACE", "team")
     assert resolve(f"pvc://{CLAIM}/x") == f"pvc://{CLAIM}/x"

@@ -13,10 +13,10 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from geozarr_nb import display as module
 from geozarr_nb.backends.base import Cursor, JobState, Progress
-from geozarr_nb.display import Board, LineDisplay, NotebookDisplay, TerminalDisplay, choose, show
-from geozarr_nb.job import Job
+from geozarr_nb.jobs import display as module
+from geozarr_nb.jobs.display import Board, LineDisplay, NotebookDisplay, TerminalDisplay, choose, show
+from geozarr_nb.jobs.job import Job
 from geozarr_runner.events import Event
 from geozarr_runner.spec import Request
 

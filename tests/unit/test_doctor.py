@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from geozarr_nb.doctor import Diagnosis, Finding, doctor
-from geozarr_nb.sample import sample_product
-from geozarr_runner.machine import cores
+from geozarr_nb.samples.products import sample_product
+from geozarr_runner.planning.resources import cores
 
 
 @pytest.fixture(scope="module")

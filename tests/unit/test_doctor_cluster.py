@@ -8,12 +8,12 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from tests.unit.test_facts import deployment, node
 
 from geozarr_nb.cluster import manifests
-from geozarr_nb.cluster.api import Kind, Object
+from geozarr_nb.cluster.client import Kind, Object
 from geozarr_nb.doctor import Diagnosis, Finding, cluster, doctor
 from geozarr_nb.errors import ClusterDenied, ClusterError, ClusterUnreachable
-from tests.unit.test_facts import deployment, node
 
 IMAGE = "docker.io/library/eopf-geozarr:dev"
 
@@ -440,7 +440,7 @@ def test_a_product_of_this_machine_is_none_of_the_clusters(there: Cluster) -> No
 
 
 def test_an_output_that_pods_cannot_write(there: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    from geozarr_nb.backends.workflow import output_address
+    from geozarr_nb.backends.argo.workflow import output_address
 
     class Backend:
         def locate(self, output: str) -> str:

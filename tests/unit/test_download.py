@@ -22,9 +22,7 @@ import pytest
 import xarray as xr
 
 import geozarr_nb as gz
-from geozarr_nb import download as module
 from geozarr_nb.cli import main
-from geozarr_nb.download import download
 from geozarr_nb.errors import (
     ArchiveMissing,
     ConversionFailed,
@@ -36,11 +34,13 @@ from geozarr_nb.errors import (
     ProductUnreachable,
     StorageFull,
 )
-from geozarr_nb.job import Job
-from geozarr_runner.archive import CHECKSUM_SUFFIX, SUFFIX
-from geozarr_runner.bounds import LARGEST_DOCUMENT
+from geozarr_nb.jobs.job import Job
+from geozarr_nb.outputs import download as module
+from geozarr_nb.outputs.download import download
 from geozarr_runner.events import human_bytes
-from geozarr_runner.publish import claimed
+from geozarr_runner.publishing.archive import CHECKSUM_SUFFIX, SUFFIX
+from geozarr_runner.publishing.local import claimed
+from geozarr_runner.trust.bounds import LARGEST_DOCUMENT
 from tests.s3_server import s3_server
 
 GROUP = "/measurements/reflectance/r60m"
@@ -241,7 +241,7 @@ def test_it_goes_on_where_it_broke_off(
 SLOWLY = """
 import itertools, sys, time
 import geozarr_nb as gz
-from geozarr_nb import download
+from geozarr_nb.outputs import download
 read, number = download._read, itertools.count()
 def slow(store, key, start, stop):
     time.sleep(0.01 if next(number) < 8 else 2)  # some come soon, and the rest not before this is ended
@@ -532,7 +532,7 @@ def test_a_silent_store_is_told_with_what_is_kept(
     def fault(path: str) -> None:
         raise TimeoutError("no answer")
 
-    monkeypatch.setattr("geozarr_runner.store.ATTEMPTS", 1)
+    monkeypatch.setattr("geozarr_runner.stores.store.ATTEMPTS", 1)
     distant.fault = lambda path: fault(path) if "/c/" in path else None
     with pytest.raises(ProductUnreachable) as caught:
         download(distant.job, tmp_path / "got.zarr", progress=False)

@@ -14,9 +14,9 @@ import xarray as xr
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
-from geozarr_nb.catalogue import collection_of, expand, read_item
 from geozarr_nb.errors import GeozarrError
-from geozarr_nb.jobset import JobSet, Refused
+from geozarr_nb.jobs.jobset import JobSet, Refused
+from geozarr_nb.outputs.catalogue import collection_of, expand, read_item
 from geozarr_runner.spec import Request
 
 GROUP = "/measurements/reflectance/r60m"

@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from geozarr_nb.backends.base import JobState
-from geozarr_nb.backends.folder import StateFolder
-from geozarr_nb.backends.local import LocalBackend
+from geozarr_nb.backends.local.backend import LocalBackend
+from geozarr_nb.backends.local.state_folder import StateFolder
 from geozarr_nb.errors import ConversionFailed, InvalidRequest, JobNotFound, OutputBusy, StorageFailed, WaitTimeout
-from geozarr_nb.job import Job
-from geozarr_nb.jobset import JobSet, Refused
+from geozarr_nb.jobs.job import Job
+from geozarr_nb.jobs.jobset import JobSet, Refused
 from geozarr_runner.spec import Request
 
 # What it does is said by $STAND_IN, which also shows that a job gets the environment of whoever submitted it.
@@ -106,7 +106,11 @@ def workers_of(state: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
-        if "geozarr_nb.backends.worker" in line and str(state) in line and process.status() != psutil.STATUS_ZOMBIE:
+        if (
+            "geozarr_nb.backends.local.worker" in line
+            and str(state) in line
+            and process.status() != psutil.STATUS_ZOMBIE
+        ):
             found.append(process)
     return found
 
@@ -331,7 +335,7 @@ def test_cancel_before_it_runs(
 
 
 def test_cancel_ends_what_will_not_end(backend: LocalBackend, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geozarr_nb.backends.processes.GRACE", 0.5)
+    monkeypatch.setattr("geozarr_nb.backends.local.processes.GRACE", 0.5)
     monkeypatch.setenv("STAND_IN", "stubborn")
     name = backend.submit(make())
     until(lambda: len(backend.events(name)[0]) == 3)
@@ -514,7 +518,7 @@ def test_a_worker_is_small(tmp_path: Path) -> None:
     """It lives as long as conversions run, so it must not load what they load."""
     state = StateFolder(tmp_path)
     state.create()
-    code = "import geozarr_nb.backends.worker, resource, sys; sys.stdout.write(str(len(sys.modules)))"
+    code = "import geozarr_nb.backends.local.worker, resource, sys; sys.stdout.write(str(len(sys.modules)))"
     run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 250
 
@@ -524,7 +528,7 @@ def test_a_killed_submitter_leaves_its_job(tmp_path: Path, command: list[str], m
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from geozarr_nb.backends.local import LocalBackend
+from geozarr_nb.backends.local.backend import LocalBackend
 from geozarr_runner.spec import Request
 import json
 backend = LocalBackend(Path({str(tmp_path / "state")!r}), command={command!r})

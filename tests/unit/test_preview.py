@@ -13,8 +13,8 @@ import xarray as xr
 import zarr
 from PIL import Image
 
-from geozarr_nb import result
-from geozarr_nb.preview import Preview, preview
+from geozarr_nb.outputs import open as result
+from geozarr_nb.outputs.preview import Preview, preview
 from geozarr_runner.errors import InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:

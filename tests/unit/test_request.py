@@ -21,9 +21,9 @@ from geozarr_nb.errors import (
     StorageFailed,
 )
 from geozarr_nb.request import check, request_for
-from geozarr_nb.sample import sample_product
+from geozarr_nb.samples.products import sample_product
 from geozarr_nb.settings import Settings
-from geozarr_runner.product import Product, open_product
+from geozarr_runner.product.model import Product, open_product
 from geozarr_runner.spec import Request
 
 R60 = "/measurements/reflectance/r60m"

@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from geozarr_nb import result
+from geozarr_nb.outputs import open as result
 from geozarr_runner.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable
 
 if TYPE_CHECKING:
@@ -248,5 +248,5 @@ def test_every_error_says_what_to_do(outputs: Outputs, tmp_path: Path) -> None:
 
 
 def test_importing_it_is_light() -> None:
-    code = "import sys, geozarr_nb.result; assert not {'xarray', 'zarr', 'numpy'} & set(sys.modules)"
+    code = "import sys, geozarr_nb.outputs.open; assert not {'xarray', 'zarr', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

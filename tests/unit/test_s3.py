@@ -14,9 +14,9 @@ import pytest
 import s3fs
 
 import geozarr_nb as gz
-from geozarr_nb.sample import sample_product
+from geozarr_nb.samples.products import sample_product
 from geozarr_runner.errors import ProductDenied, ProductNotFound
-from geozarr_runner.store import Store
+from geozarr_runner.stores.store import Store
 from tests.s3_proxy import s3_proxy
 from tests.s3_server import s3_server
 

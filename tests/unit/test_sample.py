@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from geozarr_nb.sample import SampleKind, sample_product
+from geozarr_nb.samples.products import SampleKind, sample_product
 from geozarr_runner.errors import InvalidRequest, OutputExists
 
 SIZE = 480
@@ -53,7 +53,7 @@ def metadata(store: Path) -> dict[str, Any]:
 
 def real_metadata(kind: str) -> dict[str, Any]:
     """Flatten a packaged structure the way `.zmetadata` does."""
-    from geozarr_nb._sample.structure import is_array, load, walk
+    from geozarr_nb.samples.structure import is_array, load, walk
 
     documents: dict[str, Any] = {}
     for path, node in walk(load(kind)):
@@ -80,8 +80,8 @@ def test_structure_is_the_real_products(stores: dict[str, Path], kind: str) -> N
 
 
 def test_full_tile_has_the_real_structure_unchanged() -> None:
-    from geozarr_nb._sample import sentinel2
-    from geozarr_nb._sample.structure import load
+    from geozarr_nb.samples import sentinel2
+    from geozarr_nb.samples.structure import load
 
     sample, real = sentinel2.structure(10980), load("s2-l2a")
     assert sample["members"] == real["members"]
@@ -91,8 +91,8 @@ def test_full_tile_has_the_real_structure_unchanged() -> None:
 
 
 def test_full_scene_has_the_real_structure_unchanged() -> None:
-    from geozarr_nb._sample import sentinel1
-    from geozarr_nb._sample.structure import load
+    from geozarr_nb.samples import sentinel1
+    from geozarr_nb.samples.structure import load
 
     assert sentinel1.structure(26064) == load("s1-grd")
 
@@ -216,7 +216,7 @@ def test_same_arguments_same_bytes(tmp_path: Path, kind: SampleKind, size: int) 
 
 def test_blocks_of_several_rows_are_seamless() -> None:
     """Broad shapes do not depend on how the picture is cut into blocks."""
-    from geozarr_nb._sample.landscape import Landscape
+    from geozarr_nb.samples.landscape import Landscape
 
     landscape = Landscape(240)
     whole = landscape.block(slice(0, 240), slice(0, 240))
@@ -271,7 +271,7 @@ def test_nothing_but_a_store_is_ever_replaced(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_sample_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from geozarr_nb._sample import sentinel2
+    from geozarr_nb.samples import sentinel2
 
     old = sample_product(tmp_path / "a.zarr", 120)
     before = digest(old)
@@ -287,7 +287,7 @@ def test_an_interrupted_sample_leaves_nothing(tmp_path: Path, monkeypatch: pytes
 
 
 def test_import_is_light() -> None:
-    code = "import geozarr_nb.sample, sys; print(sorted({'numpy', 'zarr', 'xarray'} & sys.modules.keys()))"
+    code = "import geozarr_nb.samples.products, sys; print(sorted({'numpy', 'zarr', 'xarray'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -92,7 +92,7 @@ def test_a_kernel_completes_an_option(kernel: Any) -> None:
 
 MISTAKES = """
 import geozarr_nb as gz
-from geozarr_nb.calls import convert, estimate, submit, submit_many
+from geozarr_nb.api import convert, estimate, submit, submit_many
 convert("p", "o", packed=True, groups=["a"], if_exists="skip", memory="8Gi")
 submit_many(["p"], packed=True)
 convert("p", "o", pakced=True)

@@ -27,9 +27,9 @@ NO_CODE = {
     "geozarr_nb": {
         "params.json",
         "py.typed",
-        "structures/README.md",
-        "structures/s1-grd.json.gz",
-        "structures/s2-l2a.json.gz",
+        "samples/structures/README.md",
+        "samples/structures/s1-grd.json.gz",
+        "samples/structures/s2-l2a.json.gz",
         *(f"workflows/{path.name}" for path in (ROOT / "workflows").iterdir()),
     },
     "geozarr_runner": {"py.typed"},

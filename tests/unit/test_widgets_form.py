@@ -13,10 +13,10 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.backends import NAMES
-from geozarr_nb.backends.workflow import manifest
+from geozarr_nb.backends.argo.workflow import manifest
 from geozarr_nb.widgets import Form
-from geozarr_nb.widgets import form as module
-from geozarr_nb.widgets.lines import argo_command, python_call
+from geozarr_nb.widgets.request import form as module
+from geozarr_nb.widgets.request.code_snippets import argo_command, python_call
 from geozarr_runner.spec import OPTIONS, Request
 from tests.unit.api_server import ApiServer
 from tests.unit.widgets_support import R20M, R60M, SECONDS, button, field, inside, shown

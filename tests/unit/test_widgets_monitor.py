@@ -14,9 +14,9 @@ import pytest
 import geozarr_nb as gz
 from geozarr_nb.backends.base import Failure, JobState, Progress
 from geozarr_nb.widgets import Monitor
-from geozarr_nb.widgets.feed import SECONDS_BETWEEN_BEATS, Feed
-from geozarr_nb.widgets.monitor import ROWS, ROWS_A_BEAT
-from geozarr_nb.widgets.row import JobView
+from geozarr_nb.widgets.jobs.job_watcher import SECONDS_BETWEEN_BEATS, JobWatcher
+from geozarr_nb.widgets.jobs.monitor import ROWS, ROWS_A_BEAT
+from geozarr_nb.widgets.jobs.row import JobView
 from geozarr_runner.spec import Request
 from tests.contract.support import until
 from tests.unit.widgets_support import SECONDS, button, field, sent_messages, shown
@@ -94,14 +94,14 @@ def test_messages_are_bounded_however_many_jobs_run(
 
     watched.next_states = next_states
     messages = sent_messages(monkeypatch)
-    tell, told = Feed._tell, 0
+    tell, told = JobWatcher._tell, 0
 
     def count(*arguments: Any) -> None:
         nonlocal told
         told += 1
         tell(*arguments)
 
-    monkeypatch.setattr(Feed, "_tell", count)
+    monkeypatch.setattr(JobWatcher, "_tell", count)
     monitor = made()
     made()  # another one in another cell
     until(lambda: len(monitor.states) == JOBS and len(monitor.shown) == ROWS)

@@ -12,8 +12,8 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.widgets import Choice, Picker
-from geozarr_nb.widgets.background import SEEN, Worker
-from geozarr_nb.widgets.choice import describe_cost
+from geozarr_nb.widgets.blocks.background import SEEN, Worker
+from geozarr_nb.widgets.request.choice import describe_cost
 from tests.contract.support import until
 from tests.unit.test_widgets_tree import product_of
 from tests.unit.widgets_support import R20M, R60M, SECONDS, button, field, inside, sent_messages, shown

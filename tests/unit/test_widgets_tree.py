@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from geozarr_nb.backends.base import JobState, Progress
-from geozarr_nb.widgets.row import Pace, duration
-from geozarr_nb.widgets.tree import Tree
-from geozarr_runner.product import Array, Group, Product
+from geozarr_nb.widgets.jobs.row import Pace, duration
+from geozarr_nb.widgets.request.tree import Tree
+from geozarr_runner.product.model import Array, Group, Product
 from geozarr_runner.spec import Request
 
 REQUEST = Request(source="/p.zarr", shown="/p.zarr", product="p", output="/out.zarr", identity="0" * 64)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from geozarr_nb.backends import workflow as module
-from geozarr_nb.backends.workflow import Attempt, input_secret, manifest, output_address, secret, workflow_name
+from geozarr_nb.backends.argo import workflow as module
+from geozarr_nb.backends.argo.workflow import Attempt, input_secret, manifest, output_address, secret, workflow_name
 from geozarr_nb.cluster import manifests
 from geozarr_nb.errors import InvalidRequest
 from geozarr_nb.settings import Settings

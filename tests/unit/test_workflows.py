@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from geozarr_nb.backends.workflow import input_secret
+from geozarr_nb.backends.argo.workflow import input_secret
 from geozarr_nb.settings import Settings
-from geozarr_nb.widgets.lines import WHOLE_PRODUCT
+from geozarr_nb.widgets.request.code_snippets import WHOLE_PRODUCT
 from geozarr_runner.cli import _groups, _parser
 
 ROOT = Path(__file__).parents[2]

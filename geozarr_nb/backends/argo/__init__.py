@@ -1,0 +1,1 @@
+"""The backend `argo`: jobs are Workflows on a cluster."""

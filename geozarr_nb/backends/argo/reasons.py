@@ -1,0 +1,219 @@
+"""Why a job of a cluster waits, or ended without a word of its own: one sentence, from what the cluster shows.
+
+What may not be looked at is left out: the sentence is then less exact, never a guess.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from geozarr_nb.backends.argo.workflow import Attempt, Pod
+from geozarr_nb.backends.base import Failure
+from geozarr_nb.cluster import diagnostics
+from geozarr_nb.cluster.client import DEPLOYMENTS, EVENTS, NODES, Api, Object
+from geozarr_nb.cluster.diagnostics import Cause
+from geozarr_nb.errors import ClusterError
+from geozarr_runner.errors import ExitCode
+
+# A controller takes up a new workflow within moments.
+SECONDS_TO_BE_TAKEN_UP = 3.0
+SECONDS_UNTIL_LOOKED_AT_AGAIN = 1.0
+AGAIN = "run it again: job.retry()"
+_EXIT_CODES = {
+    "out-of-memory": ExitCode.CONVERTER_FAILED,
+    "converter-killed": ExitCode.CONVERTER_FAILED,
+    "deadline": ExitCode.INTERRUPTED,
+    "evicted": ExitCode.INTERRUPTED,
+    "node-lost": ExitCode.INTERRUPTED,
+    "pod-deleted": ExitCode.INTERRUPTED,
+    "template-missing": ExitCode.CLUSTER_FAILED,
+    "claim-missing": ExitCode.CLUSTER_FAILED,
+    "not-started": ExitCode.CLUSTER_FAILED,
+}
+
+
+class Reasons:
+    """Looks at a cluster for the reasons of its jobs; what was just seen is not asked for again."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._seen: dict[str, tuple[float, Any]] = {}
+
+    def pending(self, attempt: Attempt, *, closely: bool = True) -> str:
+        """Return why an attempt has not begun.
+
+        Parameters
+        ----------
+        closely
+            Also look at what happened to its pod; False keeps the number of calls the same for any number of jobs.
+        """
+        if attempt.is_shut_down:
+            return "it is being ended"
+        if attempt.is_held:
+            return "it was just submitted, and its product's address follows"
+        if attempt.is_suspended:
+            resume = f"kubectl -n {self._api.namespace} patch workflow {attempt.name} --type=merge"
+            return f'somebody has suspended it ({resume} -p \'{{"spec": {{"suspend": null}}}}\')'
+        if not attempt.phase:
+            return self._not_taken_up(attempt)
+        cause = diagnostics.lock_reason(attempt.thing) or self._pod_waits(attempt, closely=closely)
+        if cause is not None:
+            return f"{cause.message} ({cause.remedy})"
+        said = attempt.message or (attempt.pods[-1].message if attempt.pods else "")
+        return said or "it is about to start"
+
+    def held(self, attempt: Attempt) -> Failure:
+        """Return why an attempt never began whose product's address did not come."""
+        return Failure(
+            code="not-started",
+            message="the process that submitted it ended before it had sent the signed address of its product",
+            given=attempt.request.shown,
+            remedy="submit it again with the full address",
+            exit_code=int(ExitCode.CLUSTER_FAILED),
+            retryable=True,
+        )
+
+    def ended(self, attempt: Attempt) -> Failure:
+        """Return why an attempt ended of which no run said so itself."""
+        cause = self._ended(attempt)
+        return Failure(
+            code=cause.code,
+            message=cause.message,
+            remedy=cause.remedy,
+            exit_code=int(_EXIT_CODES.get(cause.code, ExitCode.DEFECT)),
+            retryable=not cause.lasting,
+        )
+
+    def interrupted(self, attempt: Attempt, failure: Failure) -> Failure:
+        """Return what made a run end, where the cluster shows it: the run itself only knows that it was asked to."""
+        cause = self._ended(attempt)
+        if cause.code not in ("deadline", "evicted", "node-lost", "pod-deleted"):
+            return failure
+        return Failure(
+            code=cause.code,
+            message=cause.message,
+            given=failure.given,
+            remedy=cause.remedy,
+            exit_code=failure.exit_code,
+            retryable=not cause.lasting,
+        )
+
+    def killed(self, attempt: Attempt, failure: Failure) -> Failure:
+        """Return the failure of a run whose converter was killed, with the memory that would do."""
+        seen = self._ended(attempt)
+        is_seen = seen.code == "out-of-memory"  # not always: a node tells of its containers, not of their processes
+        cause = seen if is_seen else diagnostics.out_of_memory(_memory_limit(attempt), attempt.memory_needed)
+        return Failure(
+            code=failure.code,
+            message=cause.message if is_seen else failure.message,
+            given=failure.given,
+            remedy=f"{cause.remedy}, then {AGAIN}",
+            exit_code=failure.exit_code,
+            retryable=failure.retryable,
+        )
+
+    def _not_taken_up(self, attempt: Attempt) -> str:
+        if seconds_since(attempt.submitted) < SECONDS_TO_BE_TAKEN_UP:
+            return "it was just submitted"
+        namespace = self._api.namespace
+        deployments = self._look("deployments", lambda: self._api.list(DEPLOYMENTS, everywhere=True)[0])
+        if deployments is None:
+            return (
+                f"no workflow controller has taken it up: as it seems none watches namespace {namespace} (make doctor)"
+            )
+        cause = diagnostics.unwatched(diagnostics.controllers(deployments), namespace)
+        if cause is None:
+            return "the workflow controller has not taken it up yet"
+        return f"{cause.message} ({cause.remedy})"
+
+    def _pod_waits(self, attempt: Attempt, *, closely: bool) -> Cause | None:
+        if not attempt.pods:
+            return None
+        name = attempt.pods[-1].name
+        pod = next((pod for pod in attempt.seen if pod["metadata"]["name"] == name), None)
+        if pod is None:
+            return None
+        events: Sequence[Object] = ()
+        if closely:
+            found = self._look(
+                f"events of {name}", lambda: self._api.list(EVENTS, fields=f"involvedObject.name={name}")[0]
+            )
+            events = sorted(found or (), key=lambda event: str(event.get("lastTimestamp") or ""))
+        nodes = self._look("nodes", lambda: self._api.list(NODES)[0])
+        return diagnostics.waiting_reason(pod, events, nodes or ())
+
+    def _ended(self, attempt: Attempt) -> Cause:
+        pod = attempt.pods[-1] if attempt.pods else None
+        if pod is None:
+            return self._never_began(attempt)
+        thing = next((each for each in attempt.seen if each["metadata"]["name"] == pod.name), None)
+        if thing and (cause := diagnostics.ending_reason(thing)) is not None:
+            if cause.code == "out-of-memory":
+                return diagnostics.out_of_memory(diagnostics.memory_limit(thing), attempt.memory_needed)
+            return cause
+        # The pod is gone: the workflow's status has kept what the controller saw of it.
+        return _of_message(attempt, pod)
+
+    def _never_began(self, attempt: Attempt) -> Cause:
+        if "workflowtemplates" in attempt.message and "not found" in attempt.message:
+            reference = attempt.thing.get("spec", {}).get("workflowTemplateRef") or {}
+            return diagnostics.missing_template(str(reference.get("name", "")), self._api.namespace)
+        message = attempt.message or "its pod was never made"
+        return Cause("not-started", message, "look at it: geozarr-nb doctor --backend argo", lasting=True)
+
+    def _look[T](self, what: str, call: Callable[[], T]) -> T | None:
+        """Return what the cluster shows, None where it does not."""
+        now = time.monotonic()
+        known = self._seen.get(what)
+        if known is not None and now - known[0] < SECONDS_UNTIL_LOOKED_AT_AGAIN:
+            found: T | None = known[1]
+            return found
+        try:
+            found = call()
+        except ClusterError:
+            found = None
+        self._seen = {key: seen for key, seen in self._seen.items() if now - seen[0] < SECONDS_UNTIL_LOOKED_AT_AGAIN}
+        self._seen[what] = (now, found)
+        return found
+
+
+def seconds_since(moment: datetime) -> float:
+    """Return how long ago something was, by this machine's clock."""
+    return (datetime.now(UTC) - moment).total_seconds()
+
+
+def _of_message(attempt: Attempt, pod: Pod) -> Cause:
+    message = pod.message or attempt.message
+    if "OOMKilled" in message:
+        return diagnostics.out_of_memory(_memory_limit(attempt), attempt.memory_needed)
+    if "deadline" in message.lower():
+        seconds = attempt.parameters.get("time_limit", "")
+        return Cause(
+            "deadline",
+            f"it took longer than its time limit{f' of {seconds} s' if seconds else ''}",
+            "give it more time (GEOZARR_TIME_LIMIT=28800, in seconds), or convert fewer groups at once",
+        )
+    if "pod deleted" in message or "deleted" in message.lower():
+        return Cause("pod-deleted", "its pod was deleted while it ran", AGAIN, lasting=False)
+    if "evicted" in message.lower() or "low on resource" in message:
+        return Cause("evicted", f"its node evicted it: {message}", AGAIN, lasting=False)
+    if pod.exit_code == diagnostics.KILLED:
+        enough = diagnostics.out_of_memory(_memory_limit(attempt), attempt.memory_needed).remedy
+        message = "the run was killed from outside (SIGKILL), as a rule because its node's memory ran out"
+        return Cause("converter-killed", message, f"{AGAIN}; if that does not help: {enough}", lasting=False)
+    code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"
+    return Cause(
+        "defect",
+        f"its run ended{code} and no word: {message or 'nothing is known of it'}",
+        "look at job.logs(), and at the cluster: geozarr-nb doctor --backend argo",
+    )
+
+
+def _memory_limit(attempt: Attempt) -> float | None:
+    try:
+        return diagnostics.quantity(attempt.parameters.get("memory_limit", ""))
+    except ValueError:
+        return None

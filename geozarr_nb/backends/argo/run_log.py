@@ -1,0 +1,135 @@
+"""What the runs of an attempt have said: from the pod's log while there is one, from the file on the claim after that.
+
+Both hold the same events in the same order, each run behind a `run` event with the Workflow's uid and the pod's name (a
+Workflow that is deleted and made again has pods of the same names). So what was read of one is not read again of the
+other, and a pod that is deleted in the middle of a run takes nothing with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+from geozarr_nb.backends.argo.workflow import Attempt, Pod
+from geozarr_nb.cluster.client import Api
+from geozarr_nb.errors import ClusterObjectMissing, ClusterRefused
+from geozarr_runner.events import Event, parse, parse_all
+
+ReadFile = Callable[[str], bytes | None]
+_STAMPED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d) (.*)", re.DOTALL)
+
+
+class RunLog:
+    """The events of one attempt's runs, one after the other, read piece by piece.
+
+    Parameters
+    ----------
+    read_file
+        Returns the content of a file by its `pvc://` address; None where there is none.
+    """
+
+    def __init__(self, api: Api, read_file: ReadFile) -> None:
+        self._api = api
+        self._read_file = read_file
+        self._lock = Lock()
+        self._runs: dict[str, _Run] = {}
+
+    def refresh(self, attempt: Attempt) -> None:
+        """Read what was said since the last time.
+
+        Raises
+        ------
+        ClusterError
+            Neither the pod's log nor the file can be read now.
+        """
+        with self._lock:
+            for pod in attempt.pods:
+                if not pod.has_begun:
+                    continue
+                run = self._runs.setdefault(pod.name, _Run())
+                if not run.is_whole:
+                    self._read(run, pod, attempt)
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """All that was read so far."""
+        with self._lock:
+            return [event for run in self._runs.values() for event in run.events]
+
+    def _read(self, run: _Run, pod: Pod, attempt: Attempt) -> None:
+        if not run.is_pod_gone:
+            try:
+                run.take(self._api.log(pod.name, since=run.since))
+            except ClusterObjectMissing:
+                run.is_pod_gone = True
+            except ClusterRefused:
+                # The container is being made, or its node does not answer: the next look may find more.
+                if pod.has_ended:
+                    run.is_pod_gone = True
+            else:
+                if pod.has_ended:
+                    # Of a long log the kubelet shows the end only.
+                    run.is_pod_gone = not run.has_beginning
+                    run.is_whole = run.has_beginning
+        if run.is_pod_gone:
+            content = self._read_file(f"{attempt.request.output}.log.jsonl")
+            found = _of_run(content or b"", f"{attempt.uid}/{pod.name}")
+            if len(found) > len(run.events):
+                run.events = found
+            run.is_whole = pod.has_ended
+
+
+@dataclass
+class _Run:
+    """What was read of one pod.
+
+    Attributes
+    ----------
+    since
+        The second of the last line: the API server tells what came from a second on, and not from a line on.
+    in_second
+        How many lines of that second were taken.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    since: str = ""
+    in_second: int = 0
+    is_pod_gone: bool = False
+    is_whole: bool = False
+
+    @property
+    def has_beginning(self) -> bool:
+        """True unless the log begins in the middle."""
+        return not self.events or self.events[0].type == "run"
+
+    def take(self, log: bytes) -> None:
+        """Take in a log that was read from `since` on."""
+        lines = log[: log.rfind(b"\n") + 1].splitlines()
+        for line in lines[self.in_second :]:
+            found = _STAMPED.fullmatch(line)
+            if found is None:
+                continue
+            second = (found[1] + found[2]).decode()
+            self.in_second = self.in_second + 1 if second == self.since else 1
+            self.since = second
+            if (event := parse(found[3].decode("utf-8", errors="replace"))) is not None:
+                self.events.append(event)
+
+
+def _of_run(content: bytes, run: str) -> list[Event]:
+    """Return the events of one run out of a file that holds many."""
+    found: list[Event] = []
+    is_ours = False
+    for event in parse_all(content.decode("utf-8", errors="replace").split("\n")):
+        if event.type == "run":
+            is_ours = event.get("id") == run
+        if is_ours:
+            found.append(event)
+    return found
+
+
+def without_log(events: Iterable[Event], *, verbose: bool) -> list[Event]:
+    """Return what a run says of itself, without the converter's own lines unless those were asked for."""
+    return [event for event in events if verbose or event.type != "log"]

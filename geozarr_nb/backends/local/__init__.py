@@ -1,0 +1,1 @@
+"""The backend `local`: jobs are folders and processes of this machine."""

@@ -1,0 +1,1 @@
+"""Files of a cluster's claims: through a mount, or through a pod that reads them."""

@@ -1,0 +1,1 @@
+"""Jobs: the handle of one, sets of them, and their live progress."""

@@ -1,0 +1,1 @@
+"""Outputs: open, look at, download and catalogue what conversions wrote."""

@@ -1,0 +1,331 @@
+"""STAC: what a catalogue lists, as products to convert, and what was converted, as a catalogue."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductNotFound
+from geozarr_nb.outputs.open import location
+from geozarr_runner.publishing.stac_item import address_of
+from geozarr_runner.stores.store import Store
+from geozarr_runner.trust.addresses import local_path, named, redact, said_place
+from geozarr_runner.trust.bounds import from_json
+
+if TYPE_CHECKING:
+    import pystac
+
+MAX_ITEMS, MAX_CATALOGUES = 10_000, 1_000
+SECONDS_BETWEEN_WORDS = 5.0
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # what pystac makes of odd documents
+LICENCE = "other"  # the results' is that of the products, which they do not say
+
+
+def read_item(output: str, source: str = "") -> pystac.Item:
+    """Return the STAC item of an output that is there, with absolute hrefs.
+
+    Parameters
+    ----------
+    output
+        A path, an address, or `pvc://claim/path`.
+    source
+        The address of what it was made from, where that has another name here than where the job ran.
+
+    Raises
+    ------
+    InvalidRequest
+        There is none.
+    ProductUnreachable, ProductDenied, ProductBroken, ClusterError
+        It cannot be read.
+    """
+    import pystac
+
+    from geozarr_nb.outputs.stac_objects import Item
+
+    address = address_of(location(output))
+    raw = _read(address)
+    if raw is None:
+        raise InvalidRequest(
+            "the output has no STAC item beside it",
+            given=redact(address),
+            remedy='convert it again, with if_exists="overwrite"; or bring back the file, if somebody removed it',
+        )
+    with _read_as_stac(address):
+        item = Item.of(_parsed(raw, address), address)
+        item.make_asset_hrefs_absolute()
+        if source and [link.href for link in item.get_links(pystac.RelType.DERIVED_FROM)] != [source]:
+            item.clear_links(pystac.RelType.DERIVED_FROM)
+            item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, source))
+        return item.dressed()
+
+
+def collection_of(items: Sequence[pystac.Item], identifier: str, description: str) -> pystac.Collection:
+    """Return a collection of items; of several with the same id, each but the first gets a number.
+
+    Raises
+    ------
+    InvalidRequest
+        There are no items.
+    """
+    import pystac
+
+    from geozarr_nb.outputs.stac_objects import Collection
+
+    if not items:
+        raise InvalidRequest(
+            "none of these jobs has succeeded, and a collection of nothing covers no place and no time",
+            given=identifier,
+            remedy="wait for them: jobs.wait(); then see jobs.failed",
+        )
+    seen: dict[str, int] = {}
+    for item in items:
+        number = seen[item.id] = seen.get(item.id, 0) + 1
+        if number > 1:
+            item.id = f"{item.id}-{number}"
+    placed = [item for item in items if item.bbox is not None]
+    extent = pystac.Extent.from_items(items)
+    if not placed:
+        extent.spatial = pystac.SpatialExtent([[-180.0, -90.0, 180.0, 90.0]])
+    collection = Collection(identifier, description, extent, license=LICENCE)
+    collection.add_items(items)
+    return collection
+
+
+def expand(requests: Any, *, max_items: int = MAX_ITEMS, max_catalogues: int = MAX_CATALOGUES) -> Any:
+    """Return the items of a catalogue, those of its children included; what is none as it was given.
+
+    What a catalogue links to is held to the same as what an item names, and each document is read once.
+
+    Parameters
+    ----------
+    requests
+        A static STAC catalogue, a collection, or an `ItemCollection`: its address, its path, its dict or its pystac
+        object.
+    max_items, max_catalogues
+        How many it may have.
+
+    Raises
+    ------
+    InvalidRequest
+        It is broken, links to what is or to what it may not, or has too much.
+    ProductUnreachable
+        And its kinds: it, or what it links to, cannot be read.
+    """
+    walk = _Walk(max_items, max_catalogues)
+    if hasattr(requests, "get_items"):  # a catalogue of pystac's, without importing it
+        return walk.items_of(requests)
+    if isinstance(requests, str | os.PathLike):
+        address = os.fspath(requests).strip()
+        path = local_path(address)
+        if path is not None:
+            address = str(path.absolute())
+        raw = None if _is_store(address) else _read(address, is_json=True)
+        if raw is None:
+            return requests
+        return walk.listed(_parsed(raw, address), address, requests)
+    return walk.listed(requests, None, requests) if isinstance(requests, Mapping) else requests
+
+
+class _Walk:
+    """Goes through a catalogue, however it is linked, to a bounded number of items and catalogues."""
+
+    def __init__(self, max_items: int, max_catalogues: int) -> None:
+        self._max_items, self._max_catalogues = max_items, max_catalogues
+        self._items = self._catalogues = 0
+        self._last_told = time.monotonic()
+
+    def listed(self, document: Mapping[str, Any], address: str | None, otherwise: Any) -> Any:
+        """Return the items that a document lists; `otherwise` where it is no list of items."""
+        kind = document.get("type")
+        given = address or str(document.get("id", kind))
+        if kind == "FeatureCollection":
+            with _read_as_stac(given):
+                features = document.get("features", ())
+                self._count_items(len(features), given)
+                return [_member(feature, address) for feature in features]
+        if kind in ("Catalog", "Collection"):
+            with _read_as_stac(given):
+                catalogue = _catalogue_of(document, address)
+            return self.items_of(catalogue, address or "")
+        return otherwise
+
+    def items_of(self, catalogue: pystac.Catalog, asked: str = "") -> list[pystac.Item]:
+        """Return the items of a catalogue and of its children, each catalogue's own before those of its children.
+
+        `asked` is the address that the person gave, whose host gets what it may be told; empty where they gave none.
+        """
+        import pystac
+
+        given = catalogue.get_self_href() or catalogue.id
+        if type(catalogue) not in (pystac.Catalog, pystac.Collection):  # a service's, which has its own way
+            with _read_as_stac(given):
+                items = list(islice(catalogue.get_items(recursive=True), self._max_items + 1))
+            self._count_items(len(items), given)
+            return items
+        read = _reader(catalogue, asked)
+        found: list[pystac.Item | str] = []
+        waiting: list[pystac.Catalog | str] = [catalogue]
+        seen: set[str | int] = {catalogue.get_self_href() or id(catalogue)}
+        while waiting:
+            current = waiting.pop()
+            self._count_catalogue(given)
+            if isinstance(current, str):
+                address = current
+                with _read_as_stac(address):
+                    current = _catalogue_of(_parsed(read(address), address), address)
+            children: list[pystac.Catalog | str] = []
+            with _read_as_stac(current.get_self_href() or current.id):
+                for rel, target in _links_of(current):
+                    key = target if isinstance(target, str) else target.get_self_href() or id(target)
+                    if key not in seen:
+                        seen.add(key)
+                        (found if rel == pystac.RelType.ITEM else children).append(target)
+            self._count_items(len(found) - self._items, given)
+            waiting += reversed(children)
+        return [self._item(target, read) for target in found]
+
+    def _item(self, target: pystac.Item | str, read: Callable[[str], bytes]) -> pystac.Item:
+        from geozarr_nb.outputs.stac_objects import Item
+
+        self._tell()
+        if not isinstance(target, str):
+            return target
+        with _read_as_stac(target):
+            document = _parsed(read(target), target)
+            if document.get("type", "Feature") != "Feature":
+                raise ValueError("it is linked to as an item, and is none")
+            return Item.of(document, target)
+
+    def _count_catalogue(self, given: str) -> None:
+        self._catalogues += 1
+        self._tell()
+        self._limit(self._catalogues, self._max_catalogues, "catalogues", "MAX_CATALOGUES", given)
+
+    def _count_items(self, more: int, given: str) -> None:
+        self._items += more
+        self._limit(self._items, self._max_items, "items", "MAX_ITEMS", given)
+
+    def _limit(self, count: int, most: int, what: str, setting: str, given: str) -> None:
+        if count > most:
+            raise InvalidRequest(
+                f"this catalogue has more than {most:,} {what}",
+                given=redact(given),
+                remedy=f"give a part of it, or a list of its items; or allow more: GEOZARR_{setting}={most * 10}",
+            )
+
+    def _tell(self) -> None:
+        """Say how far it is, where that takes long enough for somebody to wonder."""
+        if time.monotonic() - self._last_told >= SECONDS_BETWEEN_WORDS:
+            self._last_told = time.monotonic()
+            sys.stderr.write(f"reading a catalogue: {self._items:,} items in {self._catalogues:,} catalogues\n")
+
+
+def _catalogue_of(document: Mapping[str, Any], address: str | None) -> pystac.Catalog:
+    """Return a catalogue or collection; where it was read is where it is, whatever it says."""
+    import pystac
+
+    kind = document.get("type")
+    if kind not in ("Catalog", "Collection"):
+        raise ValueError("it is linked to as a catalogue, and is none")
+    of = pystac.Catalog if kind == "Catalog" else pystac.Collection
+    links = document.get("links", ())
+    if address is not None:
+        links = [link for link in links if link.get("rel") != "self"]
+    return of.from_dict({**document, "links": list(links)}, href=address, preserve_dict=False)
+
+
+def _member(feature: Mapping[str, Any], address: str | None) -> pystac.Item:
+    """Return an item of a list; what it names counts as from where it says that it lies, else from the list's place."""
+    import pystac
+
+    item = pystac.Item.from_dict(dict(feature), preserve_dict=True)
+    said = item.get_self_href()
+    if address is None:
+        return item
+    if local_path(address) is None:
+        try:
+            _ = said and named(said, address)
+        except InvalidRequest:
+            said = None  # nothing on the web is taken for a file of this machine because it says so
+        if not said:
+            item.remove_links(pystac.RelType.SELF)
+            item.set_self_href(address)
+    elif not said:
+        item.set_self_href(address)  # hrefs are relative to the list
+        item.make_asset_hrefs_absolute()
+        item.set_self_href(None)  # it is no document of its own
+    return item
+
+
+def _links_of(catalogue: pystac.Catalog) -> Iterator[tuple[str, Any]]:
+    """Yield what a catalogue links to as children and items: objects, and addresses that it may name."""
+    import pystac
+
+    base = said_place(catalogue.get_self_href())
+    for link in catalogue.links:
+        if link.rel in (pystac.RelType.CHILD, pystac.RelType.ITEM):
+            target = link.target
+            yield str(link.rel), named(target, base).partition("#")[0] if isinstance(target, str) else target
+
+
+def _reader(catalogue: pystac.Catalog, asked: str) -> Callable[[str], bytes]:
+    """Return what reads a catalogue's links: as products are read, unless the person's object has a way of its own."""
+    own = catalogue._stac_io
+    if own is not None and not type(own).__module__.startswith("pystac."):
+        return lambda href: own.read_text(href).encode()
+
+    def read(href: str) -> bytes:
+        raw = _read(href, asked, is_json=True)
+        if raw is None:
+            raise ProductNotFound(
+                "a link of the catalogue leads to nothing",
+                given=redact(href),
+                remedy="check that the catalogue was copied as a whole, or give its items as a list",
+            )
+        return raw
+
+    return read
+
+
+@contextmanager
+def _read_as_stac(address: str) -> Iterator[None]:
+    """Turn what pystac says of a document into ours."""
+    import pystac
+
+    try:
+        yield
+    except GeozarrError:
+        raise
+    except (pystac.STACError, pystac.STACTypeError, *UNREADABLE) as error:
+        if isinstance(error.__cause__, GeozarrError):
+            raise error.__cause__ from None
+        raise InvalidRequest(
+            f"this is no STAC that can be read: {' '.join(str(error).split()) or type(error).__name__}",
+            given=redact(address),
+            remedy="see what is wrong with it: stac-validator, or pystac.read_file(...).validate_all()",
+        ) from error
+
+
+def _read(address: str, asked: str | None = None, *, is_json: bool = False) -> bytes | None:
+    path = local_path(address)
+    store, key = (Store(address, asked=asked), "") if path is None else (Store(path.parent), path.name)
+    return store.read(key, is_json=is_json)
+
+
+def _parsed(raw: bytes, address: str) -> dict[str, Any]:
+    try:
+        document = from_json(raw)
+    except ValueError as error:
+        raise ProductBroken(
+            f"this is no JSON: {error}", given=redact(address), remedy="give the address of a STAC catalogue"
+        ) from error
+    return document if isinstance(document, dict) else {}
+
+
+def _is_store(address: str) -> bool:
+    return address.partition("?")[0].rstrip("/").lower().endswith(".zarr")

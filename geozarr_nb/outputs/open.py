@@ -1,0 +1,495 @@
+"""Opens what a conversion wrote: one tree of lazy datasets, at full resolution or at an overview.
+
+The converter writes overviews in two ways, and says which in a group's `multiscales` attribute:
+
+- chosen groups: the group holds the native arrays, its children `r2`, `r4`, ... the overviews (asset "." is native);
+- whole Sentinel-2 or OLCI product: the group holds no arrays, its children `r10m`, `r20m`, ... are the levels.
+
+In the first one a child has the coordinates of its parent in another length, which `xarray.open_datatree` refuses.
+Here every group is opened for itself, and overviews take the place of the native arrays instead of standing below them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+from geozarr_nb.claims.volume import SCHEME, neighbours, resolve
+from geozarr_runner.errors import InvalidRequest, ProductBroken
+from geozarr_runner.events import human_bytes
+from geozarr_runner.publishing.object_store import MANIFEST, is_address
+from geozarr_runner.stores.store import Store
+from geozarr_runner.text.shell import literal
+from geozarr_runner.trust import crs
+from geozarr_runner.trust.addresses import redact
+from geozarr_runner.trust.bounds import LARGEST_OBJECT, MOST_OBJECTS, from_json
+
+if TYPE_CHECKING:
+    import xarray as xr
+    import zarr
+
+    from geozarr_nb.jobs.job import Job
+
+CONVENTIONS = frozenset({"multiscales", "spatial", "proj"})
+NATIVE = "."
+RASTER_DIMENSIONS = 2
+METADATA = ("zarr.json", ".zmetadata", ".zgroup")
+# What others wrote says how large it is; nothing that it says is believed beyond these.
+MOST_NODES = 20_000
+MOST_ALONG_A_DIMENSION = 1_000_000
+MOST_READ_AT_ONCE = 100_000_000  # bytes of an array that is read when its group is opened
+CONVERT_AGAIN = "convert it again, with if_exists='overwrite'"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One resolution of a multiscale group.
+
+    Attributes
+    ----------
+    number
+        0 is the native resolution, 1 the finest overview, and so on.
+    path
+        The group that holds the arrays of this level.
+    shape
+        Rows and columns; None where the level holds no raster.
+    variables
+        The rasters, in stored order.
+    """
+
+    number: int
+    path: str
+    shape: tuple[int, int] | None
+    variables: tuple[str, ...]
+
+
+class Output:
+    """An opened store: what is in it, read from its metadata alone.
+
+    Parameters
+    ----------
+    output
+        A path, an address of any protocol that fsspec knows, `pvc://claim/path` for a cluster's claim, or a job that
+        succeeded.
+    strict
+        Refuse a store that has none of the GeoZarr conventions (multiscales, spatial, proj).
+
+    Attributes
+    ----------
+    address
+        Where the store is, without what may be secret in it.
+    groups
+        The names of the arrays of every group by its absolute path, the root's included.
+    pyramids
+        The levels of every multiscale group by its absolute path, native first.
+
+    Raises
+    ------
+    InvalidRequest
+        Nothing is there (yet), or what is there is no GeoZarr.
+    ProductUnreachable, ProductDenied, ProductBroken
+        A remote store does not answer, or refuses; or its metadata cannot be read.
+    """
+
+    def __init__(self, output: str | os.PathLike[str] | Job, *, strict: bool = True) -> None:
+        url = location(output)
+        self.address = redact(url)
+        self._groups = _read_groups(url)
+        self._datasets: dict[tuple[str, bool], xr.Dataset] = {}
+        with _trusted_no_further(self.address):
+            self._arrays = {path: dict(group.arrays()) for path, group in self._groups.items()}
+            _check_names(self._groups, self._arrays, self.address)
+        self.groups = {path: tuple(arrays) for path, arrays in self._arrays.items()}
+        if strict and not any(_conventions(group) for group in self._groups.values()):
+            raise InvalidRequest(
+                "this Zarr store is no GeoZarr: none of its groups has multiscales, spatial or proj metadata",
+                given=self.address,
+                remedy=f"convert it with gz.convert({literal(self.address)}), or open it as it is with strict=False",
+            )
+        self.pyramids = {path: levels for path in self._groups if (levels := self._levels(path))}
+
+    def dataset(self, path: str, *, chunked: bool = True) -> xr.Dataset:
+        """Open one group by its absolute path, lazily, with values decoded and the CRS as a coordinate.
+
+        Parameters
+        ----------
+        chunked
+            Read whole chunks, by dask where that is installed; else what is asked for alone.
+        """
+        if (path, chunked) not in self._datasets:
+            self._datasets[path, chunked] = self._open(path, chunked and find_spec("dask") is not None)
+        return self._datasets[path, chunked]
+
+    def _open(self, path: str, chunked: bool) -> xr.Dataset:
+        import xarray as xr
+
+        from geozarr_runner.product.guard import guard
+
+        group = self._groups[path]
+        if not self.groups[path]:
+            return xr.Dataset(attrs=group.attrs.asdict())
+        if (wrong := crs.flaw(group.attrs.asdict())) is not None:
+            raise ProductBroken(
+                f"a group cannot be opened: {wrong}", given=f"{self.address}{path}", remedy=CONVERT_AGAIN
+            )
+        with _trusted_no_further(f"{self.address}{path}"):
+            store = xr.backends.ZarrStore(
+                group,
+                mode="r",
+                # As xarray itself decides: in Zarr v2 the fill value marks what is missing, in v3 `_FillValue` does.
+                use_zarr_fill_value_as_mask=group.metadata.zarr_format == 2,
+            )
+            for name, array in store.arrays():
+                _check(array, name, f"{self.address}{path}")
+                guard(array, self.address)
+            return xr.open_dataset(store, engine="store", chunks={} if chunked else None, decode_coords="all")
+
+    def rasters(self, path: str) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every array of a group that has rows and columns, coordinates aside."""
+        shapes = {name: tuple(array.shape) for name, array in self._arrays[path].items()}
+        return {
+            name: shape
+            for name, shape in shapes.items()
+            if len(shape) >= RASTER_DIMENSIONS and name not in ("latitude", "longitude")
+        }
+
+    def missing_value(self, path: str, name: str) -> float | None:
+        """Return the number that stands for no data in an array, where its attributes name one."""
+        value = self._arrays[path][name].attrs.get("missing_value")
+        try:
+            return float(value) if isinstance(value, int | float) else None
+        except OverflowError:  # a number of a thousand digits is in no array
+            return None
+
+    def chunk_bytes(self, path: str, name: str) -> int:
+        """Return how large one chunk of an array is, once it is decoded."""
+        array = self._arrays[path][name]
+        return math.prod(array.chunks) * array.dtype.itemsize
+
+    def level(self, pyramid: str, number: int) -> Level:
+        """Return a level of a multiscale group; its coarsest one where it has fewer."""
+        levels = self.pyramids[pyramid]
+        return levels[min(number, len(levels) - 1)]
+
+    def _levels(self, path: str) -> tuple[Level, ...]:
+        declared = self._groups[path].attrs.get("multiscales")
+        layout = declared.get("layout") if isinstance(declared, Mapping) else None
+        places = [
+            path if asset == NATIVE else _join(path, str(asset))
+            for entry in (layout if isinstance(layout, list) else ())
+            if isinstance(entry, Mapping) and (asset := entry.get("asset"))
+        ]
+        found = [place for place in dict.fromkeys(places) if place in self._groups]
+        levels = []
+        for number, place in enumerate(found):
+            rasters = self.rasters(place)
+            shape = max(((shape[-2], shape[-1]) for shape in rasters.values()), default=None)
+            levels.append(Level(number, place, shape, tuple(rasters)))
+        return tuple(levels)
+
+
+def open(  # noqa: A001  it is the public name, gz.open
+    output: str | os.PathLike[str] | Job,
+    *,
+    level: int | Literal["native", "coarsest"] = "native",
+    strict: bool = True,
+) -> xr.DataTree:
+    """Open a converted product with xarray, lazily, every group at its own path.
+
+    Parameters
+    ----------
+    output
+        A path, an address of any protocol that fsspec knows (http, https, s3, ...), `pvc://claim/path` for a cluster's
+        claim, or a job that succeeded.
+    level
+        "native" or 0 for full resolution: all groups. A number for that overview, "coarsest" for the smallest: only
+        multiscale groups, with the overview's arrays in place of the native ones; where the levels lie side by side
+        (whole Sentinel-2 product: r10m, r20m, r60m, r120m, r360m, r720m) only the group of that level, at its own
+        path. A group that has fewer overviews than asked for shows its coarsest.
+    strict
+        Refuse a store that has no GeoZarr metadata. With False any Zarr store opens.
+
+    Returns
+    -------
+    xarray.DataTree
+        Values are decoded (scale, offset, fill value) and chunked as they are stored; `spatial_ref` is a coordinate,
+        so that `.rio.crs` works where rioxarray is installed. Nothing but metadata and the one-dimensional
+        coordinates has been read.
+
+    Raises
+    ------
+    InvalidRequest
+        Nothing is there (yet), it is no GeoZarr, or it has no such level.
+    ProductUnreachable, ProductDenied, ProductBroken
+        A remote store does not answer, or refuses; or its metadata cannot be read.
+    ClusterError
+        A claim is not mounted here and cannot be read through its cluster either.
+
+    Examples
+    --------
+    >>> tree = gz.open("out/r20m.zarr")
+    >>> tree["measurements/reflectance/r20m/b04"].mean().compute()
+    >>> small = gz.open("out/r20m.zarr", level="coarsest")
+    """
+    import xarray as xr
+
+    source = Output(output, strict=strict)
+    datasets = {path: source.dataset(place) for path, place in _places(source, level).items()}
+    try:
+        return xr.DataTree.from_dict(datasets)
+    except (ValueError, KeyError, TypeError) as error:
+        if "not aligned with its parents" not in str(error):
+            raise ProductBroken(
+                f"its groups cannot be one tree: {' '.join(str(error).split())}",
+                given=source.address,
+                remedy=CONVERT_AGAIN,
+            ) from error
+        raise InvalidRequest(
+            "a group and one below it share dimensions of different lengths, which one tree cannot hold",
+            given=source.address,
+            remedy="open its groups apart from each other: xarray.open_groups(path, engine='zarr')",
+        ) from error
+
+
+def levels(output: str | os.PathLike[str] | Job) -> dict[str, tuple[Level, ...]]:
+    """Return the resolutions of every multiscale group by its absolute path, native first.
+
+    Raises
+    ------
+    InvalidRequest, ProductUnreachable
+        As `open` does.
+    """
+    return dict(Output(output).pyramids)
+
+
+def location(output: str | os.PathLike[str] | Job) -> str:
+    """Return the address behind a path, an address or a job.
+
+    Raises
+    ------
+    InvalidRequest
+        The job has not succeeded, so there is nothing to open.
+    """
+    if isinstance(output, str | os.PathLike):
+        if not os.fspath(output):
+            raise InvalidRequest("the output's path is empty", given='""', remedy="give the path of a converted store")
+        return _reachable(os.fspath(output))
+    if output.status == "Succeeded":
+        return _reachable(str(output.output))
+    going_on = output.status in ("Pending", "Running")
+    raise InvalidRequest(
+        f"the job is {output.status}, so there is no output to open" + (f": {output.reason}" if output.reason else ""),
+        given=output.name,
+        remedy=f'wait for it: gz.get_job("{output.name}").wait()'
+        if going_on
+        else f'read why: print(gz.get_job("{output.name}").logs()); then gz.get_job("{output.name}").retry()',
+    )
+
+
+def _reachable(address: str) -> str:
+    """Return where to open something of a cluster's claim: a path where that is mounted here."""
+    return resolve(address) if address.startswith(SCHEME) else address
+
+
+def _places(source: Output, level: int | str) -> dict[str, str]:
+    """Return each group of the tree with the group that its arrays come from."""
+    number = _number(source, level)
+    if number == 0:
+        # Levels that lie side by side are groups in their own right; those below native arrays are only overviews.
+        below = {each.path for levels in source.pyramids.values() if _is_stacked(levels) for each in levels[1:]}
+        return {path: path for path in source.groups if not any(_is_within(path, overview) for overview in below)}
+    places: dict[str, str] = {}
+    for path, levels in source.pyramids.items():
+        # Parents come along for their attributes, unless they hold arrays of their own at another resolution.
+        places |= {parent: parent for parent in _parents(path) if parent not in places and not source.groups[parent]}
+        chosen = source.level(path, number)
+        places |= {path: chosen.path} if _is_stacked(levels) else {path: path, chosen.path: chosen.path}
+    return places
+
+
+def _is_stacked(levels: tuple[Level, ...]) -> bool:
+    """Tell overviews below their native arrays from levels side by side."""
+    return any(_is_within(level.path, levels[0].path) for level in levels[1:])
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.strip("/").split("/")
+    return ["/", *(f"/{'/'.join(parts[:end])}" for end in range(1, len(parts)))] if path != "/" else []
+
+
+def _number(source: Output, level: int | str) -> int:
+    deepest = max((len(levels) for levels in source.pyramids.values()), default=1) - 1
+    if level == "native":
+        return 0
+    if level == "coarsest":
+        return deepest
+    number = level if isinstance(level, int) else -1
+    if not 0 <= number <= deepest:
+        raise InvalidRequest(
+            "there is no such level",
+            given=f"level={level!r}",
+            remedy=f'use "native", "coarsest" or a number from 0 to {deepest}'
+            if deepest
+            else "this output has no overviews: leave the level out",
+        )
+    return number
+
+
+def _read_groups(url: str) -> dict[str, zarr.Group]:
+    """Return every group by its absolute path, parents before children."""
+    import zarr
+
+    store = Store(url)
+    found = {name: content for name in METADATA[:2] if (content := store.read(name)) is not None}
+    if not found and store.read(METADATA[2]) is None:
+        raise _absent(url, store)
+    with _trusted_no_further(redact(url)):
+        _count_nodes(next(iter(found.values()), b"{}"), redact(url))
+        try:
+            root = zarr.open_group(store.for_zarr(), mode="r")
+            members = {f"/{path}": node for path, node in root.members(max_depth=None)}
+        except zarr.errors.ContainsArrayError as error:
+            raise InvalidRequest(
+                "this is a single array, not a store with groups",
+                given=redact(url),
+                remedy="give the store that it is in",
+            ) from error
+    if not members and store.local is None:
+        raise ProductBroken(
+            "the store has no consolidated metadata, and its server does not list what is there",
+            given=redact(url),
+            remedy="have it consolidated by whoever can write to it: zarr.consolidate_metadata(store)",
+        )
+    groups = {path: node for path, node in sorted(members.items()) if isinstance(node, zarr.Group)}
+    return {"/": root, **groups}
+
+
+def _count_nodes(metadata: bytes, address: str) -> None:
+    """Refuse a store with more groups and arrays than anybody would open at once."""
+    document = from_json(metadata)
+    if not isinstance(document, dict):
+        raise ValueError("it is no JSON object")
+    listed = document.get("consolidated_metadata") if "zarr_format" in document else document
+    nodes = listed.get("metadata") if isinstance(listed, dict) else None
+    if isinstance(nodes, dict) and len(nodes) > MOST_NODES * (1 if "zarr_format" in document else 2):
+        raise ProductBroken(
+            f"it lists {len(nodes)} groups and arrays, and {MOST_NODES} are the most that is opened",
+            given=address,
+            remedy="open the groups that you want with xarray.open_dataset(address, engine='zarr', group=...)",
+        )
+
+
+def _check_names(
+    groups: Mapping[str, zarr.Group], arrays: Mapping[str, Mapping[str, zarr.Array[Any]]], address: str
+) -> None:
+    """Refuse names that end a line, or are more than names: all that show an output would have to expect them."""
+    for path, group in groups.items():
+        names = {*path.split("/"), *group.attrs.keys(), *arrays[path]}
+        for array in arrays[path].values():
+            names.update(array.attrs.keys(), map(str, _dimensions(array)))
+        for name in names:
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+                raise ProductBroken(
+                    f"something in the group {path} has a name with control characters: {name!r}",
+                    given=address,
+                    remedy=CONVERT_AGAIN,
+                )
+
+
+def _dimensions(array: zarr.Array[Any]) -> list[Any]:
+    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return list(named) if isinstance(named, list | tuple) else []
+
+
+def _check(array: zarr.Array[Any], name: str, place: str) -> None:
+    """Refuse an array whose metadata promise more than can be opened."""
+    objects = [math.ceil(size / max(chunk, 1)) for size, chunk in zip(array.shape, array.chunks, strict=True)]
+    width = 100 if array.dtype.hasobject else max(array.dtype.itemsize, 1)
+    chunk = math.prod(array.chunks) * width
+    # An index is read when its group is opened, and of times the first and the last.
+    index = len(array.shape) == 1 and _dimensions(array) == [name]
+    read = array.nbytes if index else 0
+    if index or "since" in str(array.attrs.get("units", "")):
+        read = max(read, chunk)
+    if (wrong := crs.flaw(array.attrs)) is not None:
+        wrong = f"{wrong}, which .rio.crs would open"
+    elif not all(_is_number(array.attrs.get(name, 0)) for name in ("scale_factor", "add_offset")):
+        wrong = "its scale_factor and add_offset are no numbers"
+    elif math.prod(objects) > MOST_OBJECTS or max(objects, default=0) > MOST_ALONG_A_DIMENSION:
+        wrong = f"it says that it has {' x '.join(map(str, objects))} chunks"
+    elif chunk > LARGEST_OBJECT:
+        wrong = f"it says that each of its chunks has {human_bytes(chunk)}"
+    elif read > MOST_READ_AT_ONCE:
+        wrong = f"it is read when it is opened, and says that it has {human_bytes(read)}"
+    if wrong is not None:
+        raise ProductBroken(f"an array cannot be opened: {wrong}", given=f"{place}/{name}", remedy=CONVERT_AGAIN)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return isinstance(value, int | float) and abs(value) < 2**1000
+
+
+@contextmanager
+def _trusted_no_further(place: str) -> Iterator[None]:
+    """Say `ProductBroken` of whatever comes of a store that is not what it seems."""
+    from geozarr_runner.product.guard import within
+
+    with within(place, "the store's metadata cannot be read", CONVERT_AGAIN):
+        yield
+
+
+def _absent(url: str, store: Store) -> InvalidRequest:
+    if url.startswith(SCHEME):
+        return _absent_on_claim(url)
+    if store.local is None:
+        remedy = "check the address: it must be the store itself"
+        if is_address(url) and Store(f"{url.rstrip('/')}{MANIFEST}").read("") is not None:
+            remedy = "it is being written, or was interrupted: run the conversion again once none is at work on it"
+        return InvalidRequest("there is no Zarr store here", given=redact(url), remedy=remedy)
+    name, parent = store.local.name, store.local.parent
+    if (parent / f".{name}.partial").exists():
+        remedy = "it is being written, or was interrupted: look at gz.list_jobs() and run the conversion again"
+    elif store.local.exists():
+        remedy = "it is no Zarr store: give the folder that has a zarr.json in it"
+    elif parent.is_dir() and (near := sorted(entry.name for entry in parent.glob("*.zarr"))[:5]):
+        remedy = f"in that folder there are: {', '.join(near)}"
+    else:
+        remedy = f"check the path, or make it: gz.convert(product, {literal(url)})"
+    return InvalidRequest("there is no converted product here", given=url, remedy=remedy)
+
+
+def _absent_on_claim(address: str) -> InvalidRequest:
+    names = neighbours(address)
+    name = address.rstrip("/").rpartition("/")[2]
+    if f".{name}.partial" in names:
+        remedy = 'it is being written, or was interrupted: look at geozarr_nb.list_jobs(backend="argo")'
+    elif name in names:
+        remedy = "it is no Zarr store: give the folder that has a zarr.json in it"
+    elif near := [each for each in names if each.endswith(".zarr")][:5]:
+        remedy = f"in that folder there are: {', '.join(near)}"
+    else:
+        remedy = f'check the path, or make it: gz.convert(product, {literal(address)}, backend="argo")'
+    return InvalidRequest("there is no converted product here", given=address, remedy=remedy)
+
+
+def _conventions(group: zarr.Group) -> frozenset[str]:
+    declared = group.attrs.get("zarr_conventions")
+    entries = declared if isinstance(declared, list) else []
+    names = {str(entry.get("name", "")).rstrip(":") for entry in entries if isinstance(entry, Mapping)}
+    return CONVENTIONS & names
+
+
+def _join(path: str, asset: str) -> str:
+    return f"{path.rstrip('/')}/{asset.strip('/')}"
+
+
+def _is_within(path: str, ancestor: str) -> bool:
+    return path == ancestor or path.startswith(f"{ancestor.rstrip('/')}/")

@@ -1,0 +1,1 @@
+"""Sample products: a landscape, a structure, and one writer for each kind."""

@@ -1,0 +1,1 @@
+"""Building blocks of the widgets: panels, pages, and work in the background."""

@@ -1,0 +1,1 @@
+"""Widgets that show jobs: the monitor, its rows, and what watches the jobs."""

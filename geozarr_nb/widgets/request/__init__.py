@@ -1,0 +1,1 @@
+"""Widgets that choose what is converted: the product, its groups, output and options."""

@@ -1,0 +1,286 @@
+"""Runs the converter as its own command, and tells how far it is from what it has written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import IO, Any, Self, cast
+
+from geozarr_runner.errors import ConverterFailed, ConverterKilled, ConverterMissing, StorageDenied, StorageFull
+from geozarr_runner.kinds.layout import NO_OPTIONS
+from geozarr_runner.kinds.profiles import ConverterCall
+from geozarr_runner.spec import converter_flags
+from geozarr_runner.trust.credentials import without
+
+COMMAND = "eopf-geozarr"
+TICK = 0.5
+LINES_KEPT = 200
+SECONDS_TO_END = 10
+# Of the disk, of a quota, of a limit on the size of files.
+NO_SPACE = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_OWN_ERROR = re.compile(r"(?:Error during conversion|Error starting dask cluster).*?error=(?P<text>.+)$")
+_EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b")
+
+
+def find_converter() -> str:
+    """Return the path of the converter's command: beside this Python, else on PATH.
+
+    Raises
+    ------
+    ConverterMissing
+    """
+    beside = shutil.which(COMMAND, path=sysconfig.get_path("scripts"))
+    found = beside or shutil.which(COMMAND)
+    if found is None:
+        raise ConverterMissing(
+            f"the command {COMMAND} is not installed beside this Python, nor on PATH",
+            given=sys.executable,
+            remedy='pip install "geozarr-runner[convert]"',
+        )
+    return found
+
+
+def build_argv(
+    converter: str, source: str, output: str, call: ConverterCall, options: Mapping[str, Any] = NO_OPTIONS
+) -> list[str]:
+    """Return the converter's command line: input and output positional, all groups behind one `--groups`."""
+    argv = [converter, call.command, source, output]
+    if call.groups:
+        argv += ["--groups", *call.groups]
+    return [*argv, *call.flags, *converter_flags(options, call.lacks)]
+
+
+class Converters:
+    """The converters of one run; with the block they end, whatever became of it.
+
+    Loading one takes seconds, which pass while its input is still on the way.
+
+    Parameters
+    ----------
+    command
+        As `find_converter` returns it.
+    environment
+        Variables for those that are loaded, where this process does not have them itself.
+    load
+        How many to load at once; none where the command is not this Python's own.
+    about
+        What a list of processes shows of those until they have a command line: the folder that they will write in.
+    """
+
+    def __init__(
+        self, command: str, environment: Mapping[str, str] | None = None, *, load: int = 0, about: object = ""
+    ) -> None:
+        self.command = command
+        self._environment = environment or {}
+        is_own = Path(command).parent == Path(sys.executable).parent
+        self._load = load if is_own and entry_points(group="console_scripts", name=COMMAND) else 0
+        self._loader = [sys.executable, "-P", str(Path(__file__).with_name("launcher.py")), COMMAND, str(about)]
+        self._waiting: list[_Converter] = []
+        self._cleanup = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._cleanup:
+            self._waiting = [self._start(self._loader, waits=True) for _ in range(self._load)]
+            self._cleanup = self._cleanup.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def run(
+        self,
+        commands: Sequence[Sequence[str]],
+        environment: Mapping[str, str] | None = None,
+        *,
+        on_line: Callable[[str], None],
+        on_tick: Callable[[], None],
+    ) -> None:
+        """Run converters side by side to their end; the first that fails ends the others.
+
+        Those that were loaded are used if it is for this many that they were; else they end, and others are started.
+
+        Parameters
+        ----------
+        commands
+            A command line for each.
+        environment
+            Variables for those that are started; None for the same as for those that were loaded.
+        on_line
+            Called with every line that one of them prints, without colours.
+        on_tick
+            Called about twice a second.
+
+        Raises
+        ------
+        ConverterFailed, ConverterKilled, StorageFull, StorageDenied
+            From the exit code and the last words. Exit code 0 proves nothing yet: see `verify`.
+        """
+        running: dict[IO[bytes], _Converter] = {}
+        if len(commands) != len(self._waiting):
+            self._end()
+        try:
+            for argv in commands:
+                if self._waiting:
+                    converter = self._waiting.pop()
+                    converter.tell(argv)
+                else:
+                    converter = self._start(argv, environment)
+                running[converter.stream] = converter
+            for stream, line in _lines(list(running), on_tick):
+                converter = running[stream]
+                if line is None:  # it closed its output, and so has ended or is about to
+                    if (code := converter.process.wait()) != 0:
+                        raise _failure(code, converter.last)
+                    continue
+                converter.last.append(line)
+                on_line(line)
+                if any(words in line for words in NO_SPACE):  # it would try again, and again
+                    raise _failure(1, converter.last)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """End all of them."""
+        self._waiting.clear()
+        self._cleanup.close()
+
+    def _start(
+        self, argv: Sequence[str], environment: Mapping[str, str] | None = None, *, waits: bool = False
+    ) -> _Converter:
+        converter = _Converter(argv, self._environment if environment is None else environment, waits=waits)
+        self._cleanup.callback(converter.end)
+        return converter
+
+
+class _Converter:
+    """One running converter, and its last words.
+
+    Parameters
+    ----------
+    argv
+        What is run.
+    environment
+        Variables for it, where this process does not have them itself.
+    waits
+        It waits for a command line.
+    """
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], *, waits: bool = False) -> None:
+        tether = [sys.executable, "-I", "-S", str(Path(__file__).with_name("child_launcher.py")), str(os.getpid())]
+        self.last: deque[str] = deque(maxlen=LINES_KEPT)
+        self.process = subprocess.Popen(
+            [*tether, *argv],
+            stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**environment, **without(os.environ), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
+            process_group=0,  # its own, so that what it starts can be ended with it
+        )
+        self.stream = cast(IO[bytes], self.process.stdout)
+
+    def tell(self, argv: Sequence[str]) -> None:
+        """Give it the command line that it waits for."""
+        with suppress(BrokenPipeError), cast(IO[bytes], self.process.stdin) as line:  # its end tells what was wrong
+            line.write(json.dumps(argv).encode() + b"\n")
+
+    def end(self) -> None:
+        """End whatever of it is still there: itself, and the workers it may have started."""
+        self.stream.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        for step in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, step)
+            if self.process.poll() is not None:
+                continue
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(SECONDS_TO_END)
+
+
+def count_chunks(store: Path) -> int:
+    """Return how many objects of data the store holds: files that are neither metadata nor half-written."""
+    count = 0
+    folders = [store]
+    while folders:
+        with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif entry.name != "zarr.json" and "partial" not in entry.name:
+                    count += 1
+    return count
+
+
+def _lines(streams: Sequence[IO[bytes]], on_tick: Callable[[], None]) -> Iterator[tuple[IO[bytes], str | None]]:
+    """Yield lines as they come, whatever the bytes are, and None when a stream ends.
+
+    Progress bars end their lines with a carriage return.
+    """
+    rest = dict.fromkeys(streams, b"")
+    next_tick = time.monotonic() + TICK
+    with selectors.DefaultSelector() as selector:
+        for stream in streams:
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select(max(next_tick - time.monotonic(), 0)):
+                stream = cast(IO[bytes], key.fileobj)
+                block = os.read(key.fd, 1 << 16)
+                *whole, rest[stream] = re.split(rb"[\r\n]+", rest[stream] + (block or b"\n"))
+                yield from ((stream, text) for line in whole if (text := _clean(line)))
+                if not block:
+                    selector.unregister(stream)
+                    yield stream, None
+            if time.monotonic() >= next_tick:
+                on_tick()
+                next_tick = time.monotonic() + TICK
+
+
+def _clean(line: bytes) -> str:
+    return _ESCAPES.sub("", line.decode("utf-8", errors="replace")).rstrip()
+
+
+def _failure(code: int, last: Sequence[str]) -> Exception:
+    words = last_words(last)
+    remedy = "read the log file: it holds everything that the converter said"
+    if code < 0:
+        name = signal.Signals(-code).name
+        if -code == signal.SIGKILL:
+            return ConverterKilled(
+                "the converter was killed from outside, as a rule because it needed more memory than there is",
+                given=name,
+                remedy="give it more memory, or convert fewer groups at once (the estimate says what it needs)",
+            )
+        return ConverterKilled(f"the converter was ended by a signal: {words}", given=name, remedy=remedy)
+    if any(words in line for line in last for words in NO_SPACE):
+        return StorageFull(
+            "no space was left while the converter wrote", given=words, remedy="make space, run it again"
+        )
+    if any("Read-only file system" in line or "PermissionError" in line for line in last):
+        return StorageDenied("the converter could not write", given=words, remedy="choose another output folder")
+    return ConverterFailed(f"the converter failed: {words}", given=f"exit code {code}", remedy=remedy)
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Return the line in which the converter says why it failed."""
+    for line in reversed(lines):
+        if (found := _OWN_ERROR.search(line)) is not None:
+            return found["text"].strip("'\"")[:500]
+    for line in reversed(lines):
+        if _EXCEPTION.match(line):
+            return line[:500]
+    return lines[-1][:500] if lines else "it said nothing"

@@ -1,0 +1,1 @@
+"""Kinds of products: how each is recognised, named, converted, laid out and placed on a map."""

@@ -1,0 +1,217 @@
+"""Which groups are wanted, which of them there are, and what to choose instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from difflib import SequenceMatcher
+from typing import Any
+
+from geozarr_runner.errors import GroupsMissing
+from geozarr_runner.kinds.profiles import Profile, profile_of
+from geozarr_runner.product.model import Group, Product
+from geozarr_runner.spec import Groups, normalise
+from geozarr_runner.text import html
+from geozarr_runner.text.printable import printable
+from geozarr_runner.text.shell import word
+
+SHOWN = 25
+ALIKE = 0.6
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """What became of the wanted groups.
+
+    Attributes
+    ----------
+    wanted
+        As they were asked for, normalised; empty for the whole product.
+    found
+        Those that will be converted.
+    missing
+        Those that the product does not have.
+    unfit
+        Those that it has, and why each cannot become GeoZarr. Of a whole product those that keep it from being
+        converted: an array of theirs cannot be read.
+    available
+        Every group of the product that can be chosen.
+    suggestions
+        For each missing or unfit group what to choose instead, best first.
+    warnings
+        Options that will have no effect.
+    """
+
+    product: str
+    wanted: tuple[str, ...]
+    found: tuple[str, ...]
+    missing: tuple[str, ...]
+    unfit: Mapping[str, str]
+    available: tuple[str, ...]
+    suggestions: Mapping[str, tuple[str, ...]]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """True when everything that was asked for can be done."""
+        return not self.missing and not self.unfit and bool(self.available)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The report, a line each."""
+        shown = list(self.available[:SHOWN])
+        if len(self.available) > SHOWN:
+            shown.append(f"... and {len(self.available) - SHOWN} more")
+        lines = [f"Available: {', '.join(shown) or 'none that can become GeoZarr'}"]
+        if self.missing:
+            lines.append(f"Missing: {', '.join(self.missing)}")
+        lines += [f"Unfit: {group}: {why}" for group, why in list(self.unfit.items())[:SHOWN]]
+        if len(self.unfit) > SHOWN:
+            lines.append(f"Unfit: ... and {len(self.unfit) - SHOWN} more")
+        lines += [f"Suggestions: {group} -> {' or '.join(near)}" for group, near in self.suggestions.items() if near]
+        lines += [f"Without effect: {warning}" for warning in self.warnings]
+        return tuple(map(printable, lines))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values, for JSON."""
+        return {"ok": self.ok, **asdict(self)}
+
+    def __repr__(self) -> str:
+        verdict = "ok" if self.ok else "not as asked"
+        chosen = ", ".join(self.found) or ("nothing" if self.wanted or self.unfit else "the whole product")
+        title = printable(f"{self.product}: {verdict}; would convert {chosen}")
+        return "\n".join([title, *(f"  {line}" for line in self.lines)])
+
+    def _repr_html_(self) -> str:
+        rows = [(group, "will be converted", "") for group in self.found]
+        rows += [(group, "missing", " or ".join(self.suggestions.get(group, ()))) for group in self.missing]
+        rows += [(group, why, " or ".join(self.suggestions.get(group, ()))) for group, why in self.unfit.items()]
+        rows += [("", warning, "") for warning in self.warnings]
+        if not self.wanted and not self.unfit:
+            rows.append(("the whole product", "will be converted", ""))
+        title = f"{self.product}: {'ok' if self.ok else 'not as asked'}"
+        return html.block(
+            title,
+            html.table(("group", "", "instead"), rows[:SHOWN]),
+            html.facts(
+                {"available": ", ".join(self.available[:SHOWN]) + (" ..." if len(self.available) > SHOWN else "")}
+            ),
+        )
+
+    def raise_for_missing(self, *, all_needed: bool) -> None:
+        """Raise when this cannot go on.
+
+        Parameters
+        ----------
+        all_needed
+            True wants every group; False is content as long as one is left.
+
+        Raises
+        ------
+        GroupsMissing
+        """
+        why = [f"{group}: {reason}" for group, reason in list(self.unfit.items())[:SHOWN]]
+        if not self.available:
+            raise GroupsMissing(
+                "; ".join(["no group of this product can become GeoZarr", *why]),
+                given=self.product,
+                remedy="look at what it holds: geozarr_nb.inspect(...)",
+            )
+        lost = (*self.missing, *self.unfit)
+        if not lost or (self.found and not all_needed):
+            return
+        available = ", ".join(map(word, self.available[:SHOWN]))
+        if not self.wanted:
+            raise GroupsMissing(
+                f"the whole product cannot be converted: {'; '.join(why)}",
+                given=self.product,
+                remedy=f"choose of the other groups, groups=[...]: {available}",
+            )
+        near = [
+            f"{' or '.join(map(word, found))} instead of {word(group)}"
+            for group, found in self.suggestions.items()
+            if found
+        ]
+        absent = f"the product has no {', '.join(self.missing)}" if self.missing else ""
+        raise GroupsMissing(
+            "; ".join(filter(None, [absent, *why])),
+            given=", ".join(self.wanted),
+            remedy=("choose " + "; ".join(near)) if near else f"choose of: {available}",
+        )
+
+
+def report(product: Product, groups: Groups | None = None, *, options: Mapping[str, Any] | None = None) -> GroupReport:
+    """Compare the wanted groups with a product.
+
+    Parameters
+    ----------
+    groups
+        In any form that `normalise` takes.
+    options
+        Further options of the run by name (`validate_groups`, `dask_cluster`), to say which have no effect.
+    """
+    wanted = normalise(groups)
+    profile = profile_of(product)
+    reasons = {path: _unfit(profile, product, group) for path, group in product.groups.items()}
+    available = tuple(path for path, reason in reasons.items() if reason is None)
+    found: dict[str, None] = {}
+    missing: list[str] = []
+    unfit: dict[str, str] = {}
+    if not wanted:
+        unfit = {path: reason for path, group in product.groups.items() if group.unusable and (reason := reasons[path])}
+    for name in wanted:
+        resolved = profile.resolve(product, name)
+        if not resolved:
+            children = [path for path in product.groups if path.startswith(name.rstrip("/") + "/")]
+            if children or name in product.parents:
+                unfit[name] = "it holds no data itself, only groups"
+            else:
+                missing.append(name)
+        found.update(dict.fromkeys(path for path in resolved if reasons[path] is None))
+        lost = [reason for path in resolved if (reason := reasons[path]) is not None]
+        if lost and len(lost) == len(resolved):
+            unfit[name] = lost[0]
+    return GroupReport(
+        product=product.name,
+        wanted=wanted,
+        found=tuple(found),
+        missing=tuple(missing),
+        unfit=unfit,
+        available=available,
+        suggestions={name: suggest(name, available) for name in (*missing, *unfit) if name in wanted},
+        warnings=profile.without_effect(wanted, options or {}),
+    )
+
+
+def _unfit(profile: Profile, product: Product, group: Group) -> str | None:
+    """Return why a group cannot become GeoZarr, also where it or what has to lie beside it cannot be read."""
+    if group.unusable:
+        return group.unusable
+    if (reason := profile.unfit(product, group)) is not None:
+        return reason
+    beside = (product.groups[path] for path in profile.companions(product, (group.path,)))
+    return next((f"{other.path}: {other.unusable}" for other in beside if other.unusable), None)
+
+
+def suggest(name: str, available: Iterable[str], most: int = 3) -> tuple[str, ...]:
+    """Return the groups that may have been meant, best first.
+
+    Groups below `name` or ending with it come first, then those alike in letters, as a whole or in their last part.
+    """
+
+    def likeness(path: str) -> float:
+        if path.startswith(name.rstrip("/") + "/"):
+            return 2.0
+        if path.endswith(name):
+            # r60m ends many paths.
+            return 3.0 if path.startswith("/measurements") else 2.0
+        whole = SequenceMatcher(None, name.lower(), path.lower()).ratio()
+        last = SequenceMatcher(None, name.rpartition("/")[2].lower(), path.rpartition("/")[2].lower()).ratio()
+        return max(whole, 0.9 * last)
+
+    # Of those that are equally alike, data are meant more often than masks.
+    ranked = sorted(
+        ((likeness(path), path) for path in available),
+        key=lambda pair: (-pair[0], not pair[1].startswith("/measurements")),
+    )
+    return tuple(path for score, path in ranked[:most] if score >= ALIKE and score > ranked[0][0] - 0.5)

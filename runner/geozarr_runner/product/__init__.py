@@ -1,0 +1,1 @@
+"""What a product holds: groups, arrays, their metadata, stored chunks and sampled pixels."""

@@ -1,0 +1,214 @@
+"""Sampled pixels: what a reader of the output would see, against what a reader of the source would."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geozarr_runner.product.model import Array
+from geozarr_runner.stores.store import Store
+
+if TYPE_CHECKING:
+    import zarr
+
+WINDOW = 128
+ABSENT_OBJECTS_SAMPLED = 3
+Values = NDArray[np.float64]
+Window = tuple[slice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A variable of the source and what became of it."""
+
+    source: Array
+    output: Array
+    overviews: tuple[Array, ...]
+    warped: bool
+
+
+class Pixels:
+    """Decoded values of the arrays of one store.
+
+    Parameters
+    ----------
+    is_view
+        See `Store.for_zarr`.
+
+    Attributes
+    ----------
+    address
+        What an error calls the store.
+    """
+
+    def __init__(self, store: Store, zarr_format: int, address: str, *, is_view: bool = False) -> None:
+        import zarr
+
+        self.store = store
+        self.address = address
+        self._format = zarr_format
+        with store.translated():
+            self._root: zarr.Group = zarr.open_group(
+                store.for_zarr(is_view=is_view), mode="r", zarr_format=3 if zarr_format == 3 else 2
+            )
+
+    def read(self, array: Array, window: Window) -> Values:
+        """Return a window as a reader of the CF conventions sees it: scaled, and NaN where there is nothing.
+
+        Raises
+        ------
+        ProductBroken
+            A stored object cannot be decoded, or becomes more than its array has room for.
+        """
+        with self.store.translated():
+            raw = np.asarray(self._open(array.path)[window])
+        values = raw.astype(np.float64)
+        fill = array.attributes.get("_FillValue")
+        if fill is None and self._format == 2:
+            fill = array.metadata.get("fill_value")
+        if isinstance(fill, int | float) and not math.isnan(fill):
+            values[raw == np.asarray(fill).astype(raw.dtype)] = np.nan
+        return values * float(array.attributes.get("scale_factor", 1)) + float(array.attributes.get("add_offset", 0))
+
+    def read_path(self, path: str, window: Window) -> Values:
+        """Return a window of an array that holds plain numbers, coordinates say."""
+        with self.store.translated():
+            return np.asarray(self._open(path)[window], dtype=np.float64)
+
+    def _open(self, path: str) -> Any:
+        from geozarr_runner.product.guard import guard
+
+        array: Any = self._root[path.strip("/")]
+        return guard(array, self.address)
+
+
+def compare(pair: Pair, source: Pixels, written: Pixels) -> tuple[list[str], int]:
+    """Compare a variable that kept its grid.
+
+    Returns
+    -------
+    problems, pixels
+        What is wrong, and how many pixels were compared: a window of one stored object, and one for some of those
+        that were not written, which read as fill value and so has the source to be.
+    """
+    if not comparable(pair.source):
+        return [], 0
+    problems = []
+    pixels = 0
+    tolerance = 1e-6 * abs(float(pair.source.attributes.get("scale_factor", 1)))  # float32's rounding near zero
+    chosen = sample(pair)
+    for window in (chosen, *_absent(pair.output, written.store)):
+        expected, actual = source.read(pair.source, window), written.read(pair.output, window)
+        pixels += expected.size
+        wrong = ~np.isclose(expected, actual, rtol=1e-5, atol=tolerance, equal_nan=True)
+        if wrong.any():
+            problems.append(
+                f"{pair.output.path}: {wrong.sum()} of {wrong.size} sampled pixels differ from the source, "
+                f"e.g. {actual[wrong][0]:g} instead of {expected[wrong][0]:g}"
+            )
+        if window is chosen:
+            problems += check_overviews(pair, window, actual, written)
+    return problems, pixels
+
+
+def comparable(array: Array) -> bool:
+    """Return whether an array's values are numbers that the converter keeps: no text, no booleans, no times."""
+    units = str(array.attributes.get("units", ""))
+    times = " since " in units or "timedelta" in str(array.attributes.get("dtype", ""))
+    return bool(array.shape) and array.dtype.lstrip("<>|=")[:1] in ("u", "i", "f") and not times
+
+
+def sample(pair: Pair) -> Window:
+    """Return a window inside one stored object of the output: always the same for an array, another for another.
+
+    Its edges are edges of pixels of every overview too.
+    """
+    digest = hashlib.sha256(pair.output.path.encode()).digest()
+    index = tuple(digest[axis] % count for axis, count in enumerate(pair.output.grid))
+    return align(pair, _inside(pair.output, index, WINDOW))
+
+
+def align(pair: Pair, window: Window) -> Window:
+    """Return the window, moved and widened so that its edges are edges of pixels of every overview."""
+    moved = list(window)
+    for axis in (-2, -1) if pair.overviews else ():
+        size = pair.output.shape[axis]
+        step = math.lcm(*(max(size // overview.shape[axis], 1) for overview in pair.overviews))
+        start = window[axis].start // step * step
+        stop = max(window[axis].stop // step * step, start + step)
+        moved[axis] = (
+            slice(start, stop) if stop <= size else slice(max(size // step - 1, 0) * step, size // step * step)
+        )
+    return tuple(moved)
+
+
+def check_overviews(pair: Pair, window: Window, native: Values, written: Pixels) -> list[str]:
+    """Return what is wrong with a variable's overviews where they stand for a window of it, whose values are given."""
+    found = (_check_overview(pair.output, overview, window, native, written) for overview in pair.overviews)
+    return [problem for problem in found if problem]
+
+
+def _check_overview(native: Array, overview: Array, window: Window, fine: Values, written: Pixels) -> str | None:
+    """Each pixel of an overview has to lie within the pixels that it stands for."""
+    if len(overview.shape) != len(native.shape):
+        return f"{overview.path}: it has {len(overview.shape)} dimensions and not {len(native.shape)}"
+    factors = [full // coarse for full, coarse in zip(native.shape[-2:], overview.shape[-2:], strict=True)]
+    if min(factors) < 2:
+        return f"{overview.path}: it is not coarser than {native.path}"
+    # Where the size is no multiple, an overview leaves the last pixels out.
+    coarse = [
+        slice(part.start // factor, min(part.stop // factor, size))
+        for part, factor, size in zip(window[-2:], factors, overview.shape[-2:], strict=True)
+    ]
+    actual = written.read(overview, (*window[:-2], *coarse))
+    *lead, height, width = actual.shape
+    fine = fine[..., : height * factors[0], : width * factors[1]]
+    fine = fine.reshape(*lead, height, factors[0], width, factors[1])
+    whole = np.isfinite(fine).all(axis=(-3, -1))
+    low, high = fine.min(axis=(-3, -1)), fine.max(axis=(-3, -1))
+    slack = 1e-5 * np.maximum(np.abs(low), np.abs(high))
+    with np.errstate(invalid="ignore"):
+        inside = (actual >= low - slack) & (actual <= high + slack)
+    wrong = whole & ~inside
+    if wrong.any():
+        return f"{overview.path}: {wrong.sum()} of {wrong.size} sampled pixels are not of the pixels they stand for"
+    return None
+
+
+def _absent(array: Array, store: Store) -> Iterator[Window]:
+    """Yield windows of some of the objects that an output has not written."""
+    if store.local is None:
+        return
+    root = store.local / array.path.strip("/")
+
+    def absent() -> Iterator[tuple[int, ...]]:
+        return (index for index in array.indices() if not (root / array.key(index)).exists())
+
+    step = max(1, sum(1 for _ in absent()) // ABSENT_OBJECTS_SAMPLED)
+    for index in islice(absent(), 0, step * ABSENT_OBJECTS_SAMPLED, step):
+        yield _inside(array, index, WINDOW)
+
+
+def region(array: Array, index: tuple[int, ...]) -> Window:
+    """Return all pixels of one stored object."""
+    return tuple(
+        slice(position * chunk, min((position + 1) * chunk, size))
+        for size, chunk, position in zip(array.shape, array.chunks, index, strict=True)
+    )
+
+
+def _inside(array: Array, index: tuple[int, ...], edge: int) -> Window:
+    """Return the middle of one stored object, at most `edge` pixels long along each dimension."""
+    window = []
+    for part in region(array, index):
+        length = part.stop - part.start
+        start = part.start + max(length - edge, 0) // 2
+        window.append(slice(start, start + min(edge, length)))
+    return tuple(window)

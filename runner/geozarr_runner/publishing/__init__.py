@@ -1,0 +1,1 @@
+"""Publishing: the output, its archive and its STAC item get their names."""

@@ -1,0 +1,368 @@
+"""The STAC item of an output: what a catalogue needs to know of it, beside it as `<output>.stac.json`.
+
+Everything in it comes from metadata that is there anyway: the product's own STAC attributes (or the item that it was
+opened from), the output's reference system and grid, and the record of how it was made. Hrefs are relative, so that an
+output and its item can be moved together.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geozarr_runner.errors import GeozarrError
+from geozarr_runner.trust.addresses import redact
+from geozarr_runner.trust.bounds import from_json
+from geozarr_runner.trust.crs import flaw
+
+if TYPE_CHECKING:
+    import pystac
+    from pystac.extensions.raster import RasterBand
+
+    from geozarr_runner.product.model import Array, Group, Product
+
+SUFFIX = ".stac.json"
+MEDIA_TYPE = "application/vnd+zarr; version=3"
+STORE_ASSET = "product"  # what catalogues of EOPF products call the asset that is the whole store
+# Those for which pystac has no classes.
+PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+ZARR = "https://stac-extensions.github.io/zarr/v1.1.0/schema.json"
+# Where an orchestrator says which image a run is in.
+IMAGE_VARIABLE = "GEOZARR_RUNNER_IMAGE"
+# What metadata that is not as one expects comes to.
+CANNOT_BE_DESCRIBED = (ArithmeticError, AttributeError, GeozarrError, ImportError, LookupError, TypeError, ValueError)
+_TIME_IN_NAME = re.compile(r"(?<!\d)(\d{8}T\d{6})(?!\d)")
+_ZARR_GROUP = {"zarr:zarr_format": 3, "zarr:node_type": "group"}
+
+
+def address_of(output: str | os.PathLike[str]) -> str:
+    """Return where the item of an output is: beside it."""
+    return f"{os.fspath(output).rstrip('/')}{SUFFIX}"
+
+
+def write(path: Path, product: Product, store: Path, output: str, record: Mapping[str, Any]) -> None:
+    """Write the item of an output.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    product
+        What was converted.
+    store
+        Where the output lies now.
+    output
+        Its final address; only the last part of it is used.
+    record
+        How it was made, as `publish.provenance` has it.
+
+    Raises
+    ------
+    OSError
+    """
+    from geozarr_runner.product.model import open_product
+
+    item = item_of(product, open_product(str(store)), output, record)
+    document = item.to_dict(include_self_link=False, transform_hrefs=False)
+    text = json.dumps(document, indent=2, allow_nan=False)
+    path.write_text(text, encoding="utf-8")
+
+
+def item_of(product: Product, result: Product, output: str, record: Mapping[str, Any]) -> pystac.Item:
+    """Return the STAC item of an output, with hrefs relative to the place beside it.
+
+    Parameters
+    ----------
+    product
+        What was converted.
+    result
+        The output, opened.
+    output, record
+        As for `write`.
+    """
+    import pystac
+
+    name = output.rstrip("/").rpartition("/")[2]
+    finished = _time(record.get("finished")) or datetime.now(UTC)
+    geometry, bbox = _place(product, result)
+    when, properties = _times(product, finished)
+    item = pystac.Item(
+        id=_identifier(product.name, name),
+        geometry=geometry,
+        bbox=bbox,
+        datetime=when,
+        properties={**properties, **_platform(product), **_processing(record)},
+    )
+    item.common_metadata.created = finished
+    item.stac_extensions += [PROCESSING, ZARR]
+    item.add_link(_source(product))
+    item.add_asset(
+        STORE_ASSET,
+        pystac.Asset(
+            f"./{name}",
+            title=name,
+            media_type=MEDIA_TYPE,
+            roles=["data"],
+            extra_fields={**_ZARR_GROUP, "zarr:consolidated": result.consolidated},
+        ),
+    )
+    rasters = list(_rasters(product, result))
+    for group in rasters:
+        _add_group(item, name, group, result)
+    codes = {str(result.parents.get(group.path, {}).get("proj:code")) for group in rasters} - {"None"}
+    if len(codes) == 1:
+        from pystac.extensions.projection import ProjectionExtension
+
+        ProjectionExtension.ext(item, add_if_missing=True).code = codes.pop()
+    return item
+
+
+def _identifier(product: str, output: str) -> str:
+    """Return an id that tells products apart, and outputs of one product."""
+    stem = output.removesuffix(".zarr")
+    text = stem if product in stem else f"{product}_{stem}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+
+
+# --- where and when --------------------------------------------------------------------------------------------------
+
+
+def _place(product: Product, result: Product) -> tuple[dict[str, Any] | None, list[float] | None]:
+    """Return outline and box in degrees: as the product's item or the product says them, else those of the output."""
+    import numpy as np
+
+    for described in (product.item, product.discovery):
+        geometry = described.get("geometry")
+        if isinstance(geometry, Mapping) and geometry.get("type") in ("Polygon", "MultiPolygon"):
+            try:
+                points = np.asarray([point[:2] for ring in _rings(geometry) for point in ring], float)
+            except (ArithmeticError, LookupError, TypeError, ValueError):
+                continue
+            if points.ndim == 2 and points.shape[1] == 2 and len(points) >= 4 and np.all(np.abs(points) <= (180, 90)):
+                return dict(geometry), [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
+    box = product.bbox or _box_of(result)
+    if box is None or not np.all(np.abs(box) <= (180, 90, 180, 90)):  # nor where an edge is no number
+        return None, None
+    west, south, east, north = box
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"type": "Polygon", "coordinates": [ring]}, list(box)
+
+
+def _rings(geometry: Mapping[str, Any]) -> list[Any]:
+    if geometry["type"] == "Polygon":
+        return list(geometry["coordinates"])
+    return [ring for polygon in geometry["coordinates"] for ring in polygon]
+
+
+def _box_of(result: Product) -> tuple[float, ...] | None:
+    """Return the box around all groups of an output that say where they lie."""
+    boxes = []
+    for attributes in result.parents.values():
+        box, crs = attributes.get("spatial:bbox"), attributes.get("proj:code") or attributes.get("proj:wkt2")
+        if isinstance(box, list) and len(box) == 4 and isinstance(crs, str) and flaw(attributes) is None:
+            from rasterio.errors import RasterioError
+            from rasterio.warp import transform_bounds
+
+            # A system that is not known here, or far from where it holds; a box that is none.
+            with suppress(RasterioError, ArithmeticError, TypeError, ValueError):
+                boxes.append(transform_bounds(crs, "EPSG:4326", *box))
+    if not boxes:
+        return None
+    west, south, east, north = zip(*boxes, strict=True)
+    return min(west), min(south), max(east), max(north)
+
+
+def _times(product: Product, finished: datetime) -> tuple[datetime | None, dict[str, Any]]:
+    """Return the item's time, and the properties that say more of it."""
+    for described in (product.item, product.discovery):
+        said = described.get("properties")
+        if not isinstance(said, Mapping):
+            continue
+        when, start, end = (_time(said.get(name)) for name in ("datetime", "start_datetime", "end_datetime"))
+        period = {}
+        if start is not None and end is not None and start < end:
+            period = {"start_datetime": _text(start), "end_datetime": _text(end)}
+        if when is not None or period or start is not None:
+            return when or (None if period else start), period
+    if (found := _TIME_IN_NAME.search(product.name)) is not None and (when := _time(f"{found[1]}Z")) is not None:
+        return when, {}
+    return finished, {"description": "The product does not say when it was taken; `datetime` is when it was converted."}
+
+
+def _time(text: Any) -> datetime | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+        return when.replace(tzinfo=when.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _text(when: datetime) -> str:
+    return when.isoformat().replace("+00:00", "Z")
+
+
+# --- where it came from ----------------------------------------------------------------------------------------------
+
+
+def _platform(product: Product) -> dict[str, Any]:
+    """Return what the product says of the platform, in the words of STAC's common metadata."""
+    said = product.discovery.get("properties")
+    said = said if isinstance(said, Mapping) else {}
+    found = {name: said[name] for name in ("platform", "constellation", "mission") if isinstance(said.get(name), str)}
+    if isinstance(said.get("instrument"), str):
+        found["instruments"] = [said["instrument"]]
+    return found
+
+
+def _processing(record: Mapping[str, Any]) -> dict[str, Any]:
+    source, verified = record.get("input", {}), record.get("verified", {})
+    versions = dict(record.get("versions", {}))
+    groups = list(record.get("groups", ()))
+    converter = f"eopf-geozarr {versions['eopf-geozarr']}" if "eopf-geozarr" in versions else "eopf-geozarr"
+    properties = {
+        "processing:lineage": f"{source.get('name')}, {', '.join(groups) or 'the whole product'}: converted to GeoZarr "
+        f"by {converter}; {verified.get('variables', 0)} variables compared with the source at "
+        f"{verified.get('pixels_compared', 0)} pixels",
+        "processing:software": versions,
+        "processing:datetime": record.get("finished"),
+        "processing:expression": {
+            "format": "geozarr-runner",
+            "expression": {"input": source.get("url"), "input_identity": source.get("identity"), "groups": groups},
+        },
+        "geozarr:started": record.get("started"),
+        "geozarr:request": record.get("request"),
+        "geozarr:image": os.environ.get(IMAGE_VARIABLE),
+    }
+    return {name: value for name, value in properties.items() if value not in (None, "", {})}
+
+
+def _source(product: Product) -> pystac.Link:
+    import pystac
+
+    href = str(product.item.get("href") or "")
+    if href and redact(href) != redact(product.url):
+        return pystac.Link(pystac.RelType.DERIVED_FROM, redact(href), pystac.MediaType.GEOJSON, product.name)
+    kind = f"application/vnd+zarr; version={product.zarr_format}"
+    return pystac.Link(pystac.RelType.DERIVED_FROM, redact(product.url), kind, product.name)
+
+
+# --- what is in it ---------------------------------------------------------------------------------------------------
+
+
+def _rasters(product: Product, result: Product) -> Iterator[Group]:
+    """Yield the groups of an output that are GeoZarr, without overviews."""
+    for path, group in result.groups.items():
+        of_source = path in product.groups or (product.kind == "Sentinel-3 OLCI" and path == "/measurements/r0")
+        if of_source and group.raster is not None and "spatial:dimensions" in result.parents.get(path, {}):
+            yield group
+
+
+def _add_group(item: pystac.Item, name: str, group: Group, result: Product) -> None:
+    import pystac
+    from pystac.extensions.projection import ProjectionExtension
+    from pystac.extensions.raster import RasterExtension
+
+    attributes = result.parents.get(group.path, {})
+    transform = _transform(attributes)
+    code, wkt = attributes.get("proj:code"), attributes.get("proj:wkt2")
+    in_metres = bool(code or wkt) and code != "EPSG:4326"
+    resolution = abs(transform[0]) if transform and in_metres else None
+    arrays = [array for array in group.variables if len(array.shape) >= 2]
+    path = group.path[1:]
+    own = from_json(result.store.read(f"{path}/zarr.json") or b"{}")
+    asset = pystac.Asset(
+        f"./{name}/{path}",
+        title=path,
+        media_type=MEDIA_TYPE,
+        roles=["data"],
+        extra_fields={
+            **_ZARR_GROUP,
+            "zarr:consolidated": bool(own.get("consolidated_metadata")),
+            "bands": [_described(array) for array in arrays],
+        },
+    )
+    item.add_asset(path, asset)
+    projection = ProjectionExtension.ext(asset, add_if_missing=True)
+    projection.shape = list((group.shape or ())[-2:])
+    if code:
+        projection.code = code
+    elif wkt:
+        projection.wkt2 = wkt
+    if transform:
+        projection.transform = transform
+    if "spatial:bbox" in attributes:
+        projection.bbox = list(attributes["spatial:bbox"])
+    RasterExtension.ext(asset, add_if_missing=True).bands = [_band(array, resolution) for array in arrays]
+
+
+def _transform(attributes: Mapping[str, Any]) -> list[float] | None:
+    """Return the six numbers of a group's own grid, which its first level has where it has levels."""
+    scales = attributes.get("multiscales")
+    layout = scales.get("layout") if isinstance(scales, Mapping) else None
+    levels = [level for level in layout if isinstance(level, Mapping)] if isinstance(layout, list) else []
+    native: Mapping[str, Any] = next((level for level in levels if level.get("asset") == "."), {})
+    found = attributes.get("spatial:transform") or native.get("spatial:transform")
+    if not isinstance(found, list) or len(found) < 6:
+        return None
+    numbers = [_finite(number) for number in found[:6]]
+    return [number for number in numbers if number is not None] if None not in numbers else None
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number of an attribute that a float can hold; None for whatever else it is."""
+    if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None
+    return float(value)
+
+
+def _described(array: Array) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": array.name}
+    if isinstance(array.attributes.get("long_name"), str):
+        described["description"] = array.attributes["long_name"]
+    return described
+
+
+def _band(array: Array, resolution: float | None) -> RasterBand:
+    from pystac.extensions.raster import DataType, RasterBand
+
+    def number(name: str) -> float | None:
+        value = array.attributes.get(name)
+        return value if _finite(value) is not None else None
+
+    unit = array.attributes.get("units")
+    return RasterBand.create(
+        data_type=DataType(array.dtype if array.dtype in {*DataType} else "other"),
+        nodata=_no_data(array),
+        scale=number("scale_factor"),
+        offset=number("add_offset"),
+        unit=unit if isinstance(unit, str) else None,
+        spatial_resolution=resolution,
+    )
+
+
+def _no_data(array: Array) -> Any:
+    """Return the number that stands for no data, in the words of the raster extension; None where there is none."""
+    import numpy as np
+
+    value = array.attributes.get("_FillValue", array.attributes.get("missing_value"))
+    if isinstance(value, str):  # xarray's way of writing a float into JSON
+        try:
+            [value] = np.frombuffer(base64.b64decode(value), "<f8").tolist()
+        except ValueError:
+            return None
+    if not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value

@@ -1,0 +1,195 @@
+"""Gives the converter an input that holds what is wanted and nothing else.
+
+The converter copies every group it can see. So for chosen groups it is shown a view: a Zarr store of its own with the
+chosen groups, their parents' attributes and what they refer to. Objects of a local product are linked, those of a
+remote one downloaded as they are, compressed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import disk_usage
+from typing import Any, cast
+
+from geozarr_runner.errors import ProductBroken, StorageFull
+from geozarr_runner.events import Progress, Reporter, human_bytes
+from geozarr_runner.kinds.profiles import profile_of
+from geozarr_runner.planning.estimate import needed
+from geozarr_runner.planning.preflight import Plan, fill_of_text
+from geozarr_runner.product.chunk_check import flaws
+from geozarr_runner.product.model import Array, parents_of
+from geozarr_runner.publishing.local import Workspace, storage_errors
+from geozarr_runner.staging.download import download
+from geozarr_runner.trust.addresses import redact
+from geozarr_runner.trust.bounds import LARGEST_OBJECT
+from geozarr_runner.trust.keys import inside
+
+OVERHEAD = 1_000_000  # of an object, beside its values
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The converter's input: where it is, and how many bytes came over the network for it."""
+
+    url: str
+    bytes_read: int
+
+
+class DoesNotFit(StorageFull):
+    """What a run would stage is larger than the scratch space."""
+
+
+def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) -> Staged:
+    """Make the view, where one is needed.
+
+    A whole product that does not fit into scratch space is read in place, though parts of it several times.
+
+    Returns
+    -------
+    Staged
+        The view, or the product itself where it can be read in place.
+
+    Raises
+    ------
+    ProductUnreachable, ProductBroken, StorageFailed
+    DoesNotFit
+        Chosen groups are larger than the scratch space.
+    """
+    product = plan.product
+    arrays = needed(product, plan.groups)
+    if not plan.narrowed:
+        # The converter follows links, and reads whatever is listed.
+        product.store.tree.check()
+        _check_frames(plan, arrays, cast(Path, product.store.local))
+        return Staged(str(product.store.local), 0)
+    with storage_errors(space.staged):
+        write_metadata(plan, arrays, space.staged)
+        if product.store.local is not None:
+            _link(product.store.tree.find, arrays, space.staged, progress)
+            _check_frames(plan, arrays, space.staged)
+            return Staged(str(space.staged), 0)
+        sizes = product.store.sizes(key for array in arrays for key in array.object_keys())
+        targets = {key: inside(space.staged, key) for key in sizes}
+        total = None if None in sizes.values() else sum(size or 0 for size in sizes.values())
+        missing = (total or 0) - sum(target.stat().st_size for target in targets.values() if target.is_file())
+        if (lack := _lack_of_space(space, missing)) is not None:
+            if plan.groups or not plan.readable:
+                raise lack
+            reporter.warning("read-in-place", f"{lack.message}: it is read in place, parts several times", lack.remedy)
+            return Staged(product.url, 0)
+        done = 0
+
+        def arrived(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, total, "bytes")
+
+        most = {}
+        if total is None:
+            most = {key: _most(array) for array in arrays for key in array.object_keys() if key in sizes}
+        came = download(product.store, targets, sizes, arrived, most)
+        _check_frames(plan, arrays, space.staged)
+    return Staged(str(space.staged), came)
+
+
+def _most(array: Array) -> int:
+    """Return how many bytes a stored object of an array can have: what codecs may add to its values is generous."""
+    if array.is_text or not array.itemsize:
+        return LARGEST_OBJECT
+    values = math.prod(array.chunks)
+    return min(8 * values * array.itemsize + 16 * values + OVERHEAD, LARGEST_OBJECT)
+
+
+def _check_frames(plan: Plan, arrays: Iterable[Array], root: Path) -> None:
+    for array in arrays:
+        for found in flaws(array, root):
+            raise ProductBroken(
+                f"a stored chunk of {array.path} is not what its array says: {found}",
+                given=f"{redact(plan.product.url)}/{found.key}",
+                remedy="fetch the product again, or tell whoever publishes it; groups without it can be converted",
+            )
+
+
+def write_metadata(plan: Plan, arrays: Iterable[Array], view: Path) -> None:
+    """Write the narrowed metadata, consolidated and object by object."""
+    product = plan.product
+    kept = {array.path: array for array in arrays}
+    groups = dict.fromkeys(["/", *profile_of(product).empty_groups(product)])
+    for path in kept:
+        groups.update(dict.fromkeys(parents_of(path)))
+    if not plan.groups:
+        groups.update(dict.fromkeys(product.parents))
+    documents: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(groups):
+        documents.update(_group_documents(path, product.parents.get(path, {}), product.zarr_format))
+    for path, array in kept.items():
+        documents.update(_array_documents(path, array))
+    if product.zarr_format == 2:
+        documents[".zmetadata"] = {"zarr_consolidated_format": 1, "metadata": dict(documents)}
+    else:
+        inner = {key.removesuffix("/zarr.json"): node for key, node in documents.items() if key != "zarr.json"}
+        consolidated = {"kind": "inline", "must_understand": False, "metadata": inner}
+        documents["zarr.json"] = {**documents["zarr.json"], "consolidated_metadata": consolidated}
+    for key, document in documents.items():
+        target = inside(view, key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _group_documents(path: str, attributes: Mapping[str, Any], zarr_format: int) -> dict[str, Mapping[str, Any]]:
+    prefix = path.strip("/") + "/" if path != "/" else ""
+    if zarr_format == 3:
+        return {f"{prefix}zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
+    return {f"{prefix}.zgroup": {"zarr_format": 2}, f"{prefix}.zattrs": attributes}
+
+
+def _array_documents(path: str, array: Array) -> dict[str, Mapping[str, Any]]:
+    prefix = path.strip("/") + "/"
+    if array.metadata["zarr_format"] == 3:
+        return {f"{prefix}zarr.json": {**array.metadata, "node_type": "array", "attributes": array.attributes}}
+    metadata = dict(array.metadata)
+    if array.is_text and fill_of_text(metadata):
+        metadata["fill_value"] = None
+    return {f"{prefix}.zarray": metadata, f"{prefix}.zattrs": array.attributes}
+
+
+def make_view(plan: Plan, arrays: Sequence[Array], source: Path, view: Path) -> None:
+    """Make a view of some arrays of a store on this machine, a view itself or one whose links were looked at."""
+    write_metadata(plan, arrays, view)
+    _link(_found_in(source), arrays, view, lambda done, total, unit: None)
+
+
+def _found_in(source: Path) -> Callable[[str], Path | None]:
+    def find(key: str) -> Path | None:
+        path = inside(source, key)
+        return path if path.exists() else None
+
+    return find
+
+
+def _link(find: Callable[[str], str | Path | None], arrays: Sequence[Array], view: Path, progress: Progress) -> None:
+    """Link what exists; a chunk that does not is its fill value."""
+    total = sum(array.objects for array in arrays)
+    keys = (key for array in arrays for key in array.object_keys())
+    for done, key in enumerate(keys, start=1):
+        if (original := find(key)) is not None:
+            target = inside(view, key)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(original)
+        if done == total or done % 200 == 0:
+            progress(done, total, "chunks")
+
+
+def _lack_of_space(space: Workspace, wanted: int) -> DoesNotFit | None:
+    usage = disk_usage(space.scratch)
+    if wanted <= usage.free or not usage.total:  # some mounts do not tell their size
+        return None
+    return DoesNotFit(
+        f"staging needs {human_bytes(wanted)}, and {human_bytes(usage.free)} are free",
+        given=space.scratch,
+        remedy="make space there, or name a larger folder with scratch=...",
+    )

@@ -1,0 +1,1 @@
+"""Stores of products: the only place where bytes of a product are read."""

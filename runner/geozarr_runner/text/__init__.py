@@ -1,0 +1,1 @@
+"""Text that people see: made printable, spelled for a shell, written as HTML."""

@@ -1,0 +1,1 @@
+"""Checks of what others wrote: addresses, credentials, keys, sizes, names, folders and links."""

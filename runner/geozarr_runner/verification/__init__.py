@@ -1,0 +1,1 @@
+"""Verification: the output is compared with the product, and failures are diagnosed."""
