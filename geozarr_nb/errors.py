@@ -29,7 +29,8 @@ ClaimUnreadable     the files of a claim cannot be reached: no mount here, and n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self
 
 from geozarr_runner.errors import (
     ConverterFailed,
@@ -52,10 +53,7 @@ from geozarr_runner.errors import (
     StorageFull,
     VerificationFailed,
 )
-from geozarr_runner.text.printable import CONVERTERS_LINE, printable
-
-if TYPE_CHECKING:
-    from geozarr_nb.jobs.job import Job
+from geozarr_runner.text.printable import printable
 
 __all__ = [
     "ArchiveMissing",
@@ -92,7 +90,6 @@ __all__ = [
     "WaitTimeout",
 ]
 
-LAST_LINES = 8
 # Whatever else failed may be mended from outside: the product, the disk, the machine.
 RETRY_CANNOT_HELP = (ExitCode.BAD_REQUEST, ExitCode.VERIFICATION_FAILED, ExitCode.DEFECT)
 
@@ -175,6 +172,34 @@ class ClaimUnreadable(ClusterError):
     code = "claim-unreadable"
 
 
+class FailedJob(Protocol):
+    """What an error knows of its job, which is a `Job`: an error reads nothing."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def status(self) -> str:
+        """Its phase."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed."""
+
+    @property
+    def events(self) -> Callable[..., Any]:
+        """What the run has said of itself."""
+
+    @property
+    def logs(self) -> Callable[..., Any]:
+        """The log as lines."""
+
+    @property
+    def retry(self) -> Callable[..., Any]:
+        """Submits it again."""
+
+
 class ConversionFailed(GeozarrError):
     """A job ended without a result.
 
@@ -192,32 +217,30 @@ class ConversionFailed(GeozarrError):
     code = "conversion-failed"
     exit_code = ExitCode.CONVERTER_FAILED
 
-    def __init__(self, job: Job) -> None:
-        state = job.state
-        failure = state.failure
-        given = f"{state.request.shown} -> {state.request.output}"
-        if state.request.groups:
-            given += f", groups {', '.join(state.request.groups)}"
-        if failure is not None and failure.given and failure.given not in given:
-            given += f" ({failure.given})"
+    def __init__(
+        self,
+        job: FailedJob,
+        *,
+        given: str = "",
+        remedy: str = "",
+        last_lines: Sequence[str] = (),
+        log: str | None = None,
+    ) -> None:
         super().__init__(
-            f"{job.name} {state.status.lower()}: {state.reason or 'no reason was given'}",
-            given=given,
-            remedy=failure.remedy if failure else "",
+            f"{job.name} {job.status.lower()}: {job.reason or 'no reason was given'}", given=given, remedy=remedy
         )
         self.job = job
-        if failure is not None:
-            # What is a class's own elsewhere is the run's here.
-            self.code = failure.code  # type: ignore[misc]
-            known = failure.exit_code in ExitCode  # a later version may have more
-            self.exit_code = ExitCode(failure.exit_code) if known else ExitCode.DEFECT  # type: ignore[misc]
-            self.retryable = failure.retryable  # type: ignore[misc]
-        # What the run says last is the reason, which is above; what led to it is more telling.
-        try:
-            self._last_lines = [line for line in job.logs() if line.startswith(CONVERTERS_LINE)][-LAST_LINES:]
-        except GeozarrError:  # the cluster that has the log is in trouble itself, say: the reason is known all the same
-            self._last_lines = []
-        self._log = state.log
+        self._last_lines = tuple(last_lines)
+        self._log = log
+
+    def of_run(self, code: str, exit_code: int, *, retryable: bool) -> Self:
+        """Take over what the run's own error says; returns this error."""
+        # What is a class's own elsewhere is the run's here.
+        self.code = code  # type: ignore[misc]
+        known = exit_code in ExitCode  # a later version may have more
+        self.exit_code = ExitCode(exit_code) if known else ExitCode.DEFECT  # type: ignore[misc]
+        self.retryable = retryable  # type: ignore[misc]
+        return self
 
     def __str__(self) -> str:
         lines = [super().__str__()]

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from geozarr_nb.claims.volume import SCHEME, Address, Entry, files_of
+from geozarr_nb.claims.address import SCHEME, Address, Entry
+from geozarr_nb.claims.volume import files_of
 from geozarr_nb.errors import InvalidRequest, StorageDenied
 from geozarr_nb.settings import Settings
 
 if TYPE_CHECKING:
-    from geozarr_nb.claims.volume import Files
+    from geozarr_nb.claims.address import Files
 
 # As many as the API server is asked at once, see `api.CONNECTIONS`.
 WORKERS = 16

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from geozarr_nb.claims.volume import SCHEME, Entry
+from geozarr_nb.claims.address import SCHEME, Entry
 from geozarr_nb.cluster import diagnostics
 from geozarr_nb.cluster.client import CLAIMS, EVENTS, PODS, TEMPLATES, Answer, Api, Object, connect
 from geozarr_nb.errors import (

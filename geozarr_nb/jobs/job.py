@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from geozarr_nb.backends.base import Backend, Cursor, JobState, Progress
-from geozarr_nb.errors import ConversionFailed, InvalidRequest, WaitTimeout
+from geozarr_nb.errors import ConversionFailed, GeozarrError, InvalidRequest, WaitTimeout
 from geozarr_nb.request import Request
 from geozarr_runner.events import Event, amount, describe
 from geozarr_runner.text import html
-from geozarr_runner.text.printable import printable
+from geozarr_runner.text.printable import CONVERTERS_LINE, printable
 
 if TYPE_CHECKING:
     import pystac
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     # Not to be found at run time: jedi 0.20, which completes `job.` in a notebook, trips over a property whose type is
     # a Literal, and then offers nothing at all.
     from geozarr_nb.backends.base import Status
+
+LAST_LINES = 8  # of the converter's, in an error
 
 
 class Job:
@@ -232,7 +234,7 @@ class Job:
         ConversionFailed
         """
         if self.status in ("Failed", "Error"):
-            raise ConversionFailed(self)
+            raise _failed(self)
         return self
 
     def open(self, *, level: int | Literal["native", "coarsest"] = "native", strict: bool = True) -> xr.DataTree:
@@ -418,3 +420,23 @@ def _last(lines: list[str], count: int | None) -> list[str]:
     if count is None:
         return lines
     return lines[-count:] if count > 0 else []
+
+
+def _failed(job: Job) -> ConversionFailed:
+    """Return the error of a job that ended without a result, with the last lines of its log."""
+    state, failure = job.state, job.state.failure
+    given = f"{state.request.shown} -> {state.request.output}"
+    if state.request.groups:
+        given += f", groups {', '.join(state.request.groups)}"
+    if failure is not None and failure.given and failure.given not in given:
+        given += f" ({failure.given})"
+    # What the run says last is the reason, which the error has; what led to it is more telling.
+    try:
+        last_lines = [line for line in job.logs() if line.startswith(CONVERTERS_LINE)][-LAST_LINES:]
+    except GeozarrError:  # the cluster that has the log is in trouble itself, say: the reason is known all the same
+        last_lines = []
+    remedy = failure.remedy if failure else ""
+    error = ConversionFailed(job, given=given, remedy=remedy, last_lines=last_lines, log=state.log)
+    if failure is not None:
+        error.of_run(failure.code, failure.exit_code, retryable=failure.retryable)
+    return error

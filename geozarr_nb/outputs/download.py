@@ -40,7 +40,7 @@ from geozarr_runner.trust.keys import folds, inside, refuse, refuse_clashes
 from geozarr_runner.trust.tree import Tree
 
 if TYPE_CHECKING:
-    from geozarr_nb.jobs.job import Job
+    from geozarr_nb.outputs.open import FinishedJob
 
 # Files at once, of a folder; and of one file as many blocks as are on their way at once.
 WORKERS = 16
@@ -53,7 +53,7 @@ Told = Callable[[int], None]
 
 
 def download(
-    job: Job,
+    job: FinishedJob,
     path: str | os.PathLike[str],
     *,
     archive: bool | None = None,

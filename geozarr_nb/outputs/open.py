@@ -18,9 +18,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from geozarr_nb.claims.volume import SCHEME, neighbours, resolve
+from geozarr_nb.claims.address import SCHEME
+from geozarr_nb.claims.volume import neighbours, resolve
 from geozarr_runner.errors import InvalidRequest, ProductBroken
 from geozarr_runner.events import human_bytes
 from geozarr_runner.publishing.object_store import MANIFEST, is_address
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import xarray as xr
     import zarr
 
-    from geozarr_nb.jobs.job import Job
 
 CONVENTIONS = frozenset({"multiscales", "spatial", "proj"})
 NATIVE = "."
@@ -45,6 +45,26 @@ MOST_NODES = 20_000
 MOST_ALONG_A_DIMENSION = 1_000_000
 MOST_READ_AT_ONCE = 100_000_000  # bytes of an array that is read when its group is opened
 CONVERT_AGAIN = "convert it again, with if_exists='overwrite'"
+
+
+class FinishedJob(Protocol):
+    """What is asked of a job to know where its output lies."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def status(self) -> str:
+        """Its phase."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it waits or failed."""
+
+    @property
+    def output(self) -> str:
+        """The output's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +117,7 @@ class Output:
         A remote store does not answer, or refuses; or its metadata cannot be read.
     """
 
-    def __init__(self, output: str | os.PathLike[str] | Job, *, strict: bool = True) -> None:
+    def __init__(self, output: str | os.PathLike[str] | FinishedJob, *, strict: bool = True) -> None:
         url = location(output)
         self.address = redact(url)
         self._groups = _read_groups(url)
@@ -195,7 +215,7 @@ class Output:
 
 
 def open(  # noqa: A001  it is the public name, gz.open
-    output: str | os.PathLike[str] | Job,
+    output: str | os.PathLike[str] | FinishedJob,
     *,
     level: int | Literal["native", "coarsest"] = "native",
     strict: bool = True,
@@ -257,7 +277,7 @@ def open(  # noqa: A001  it is the public name, gz.open
         ) from error
 
 
-def levels(output: str | os.PathLike[str] | Job) -> dict[str, tuple[Level, ...]]:
+def levels(output: str | os.PathLike[str] | FinishedJob) -> dict[str, tuple[Level, ...]]:
     """Return the resolutions of every multiscale group by its absolute path, native first.
 
     Raises
@@ -268,7 +288,7 @@ def levels(output: str | os.PathLike[str] | Job) -> dict[str, tuple[Level, ...]]
     return dict(Output(output).pyramids)
 
 
-def location(output: str | os.PathLike[str] | Job) -> str:
+def location(output: str | os.PathLike[str] | FinishedJob) -> str:
     """Return the address behind a path, an address or a job.
 
     Raises

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from geozarr_nb.jobs.job import Job
+    from geozarr_nb.outputs.open import FinishedJob
 
 ENOUGH_PIXELS = 480
 MOST_PIXELS = 150_000_000  # of one band: those of a Sentinel-2 tile at 10 m, and some
@@ -125,7 +125,7 @@ class Preview:
 
 
 def preview(
-    output: str | os.PathLike[str] | Job,
+    output: str | os.PathLike[str] | FinishedJob,
     *,
     group: str | None = None,
     bands: str | Sequence[str] | None = None,

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import geozarr_nb as gz
+from geozarr_nb.errors import InvalidRequest
 
 if TYPE_CHECKING:
     import os
@@ -75,7 +75,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in ("ipywidgets", "traitlets"):
             raise
-        raise gz.InvalidRequest(
+        raise InvalidRequest(
             "forms need ipywidgets, which is not installed in this environment",
             remedy='pip install "geozarr-nb[notebook]", and restart the kernel; gz.convert(...) needs no forms',
         ) from error

@@ -12,7 +12,11 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-import geozarr_nb as gz
+from geozarr_nb import api
+from geozarr_nb.errors import GeozarrError
+from geozarr_nb.jobs.job import Job
+from geozarr_nb.outputs import open as open_module
+from geozarr_nb.outputs import preview
 from geozarr_nb.widgets.blocks.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.blocks.panel import WIDE, Panel, change, code, facts, flow, lines, status
 from geozarr_runner.text.html import escape
@@ -47,15 +51,15 @@ class Content:
     @classmethod
     def of(cls, output: Any) -> Content:
         """Read an output's metadata, and its one-dimensional coordinates."""
-        address = output.output if isinstance(output, gz.Job) else str(output)
+        address = output.output if isinstance(output, Job) else str(output)
         bands: dict[str, tuple[str, ...]] = {}
         sizes: dict[str, list[tuple[int, int]]] = {}
         inside: set[str] = set()
-        for path, levels in gz.levels(output).items():
+        for path, levels in open_module.levels(output).items():
             bands[path] = tuple(dict.fromkeys(name for level in levels for name in level.variables))
             sizes[path] = [level.shape for level in levels if level.shape]
             inside |= {level.path for level in levels}
-        for node in gz.open(output).subtree:
+        for node in open_module.open(output).subtree:
             rasters = {str(name): array for name, array in node.data_vars.items() if array.ndim >= ROWS_AND_COLUMNS}
             if rasters and node.path not in inside and node.path not in bands:
                 bands[node.path] = tuple(rasters)
@@ -192,13 +196,13 @@ class Viewer(Panel):
         """Show the result of a job."""
         self.source = None
 
-        def done(answer: gz.Job | gz.GeozarrError) -> None:
-            if isinstance(answer, gz.GeozarrError):
+        def done(answer: Job | GeozarrError) -> None:
+            if isinstance(answer, GeozarrError):
                 self.error = answer
             else:
                 self.source = answer
 
-        self._worker.start(lambda: gz.get_job(name, backend), done)
+        self._worker.start(lambda: api.get_job(name, backend), done)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Return whether everything was read and drawn within so many seconds."""
@@ -212,8 +216,8 @@ class Viewer(Panel):
         if source is None:
             return
 
-        def done(answer: Content | gz.GeozarrError) -> None:
-            if isinstance(answer, gz.GeozarrError):
+        def done(answer: Content | GeozarrError) -> None:
+            if isinstance(answer, GeozarrError):
                 self.busy, self.error = False, answer
                 return
             self.content = answer
@@ -276,11 +280,11 @@ class Viewer(Panel):
         self.busy = True
 
         def done(answer: Any) -> None:
-            failed = isinstance(answer, gz.GeozarrError)
+            failed = isinstance(answer, GeozarrError)
             self.error, self.picture = (answer, None) if failed else (None, answer)
             self.busy = False
 
-        self._worker.start_latest(lambda: gz.preview(source, **options), done, delay=0)
+        self._worker.start_latest(lambda: preview.preview(source, **options), done, delay=0)
 
     def _verdict(self) -> str:
         if self.error is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import geozarr_nb as gz
+from geozarr_nb.backends.base import JobState
+from geozarr_nb.jobs.job import Job
 from geozarr_nb.widgets.blocks.panel import Panel
 from geozarr_nb.widgets.jobs.row import JobView
 from geozarr_nb.widgets.request.choice import Choice
 from geozarr_nb.widgets.request.picker import Picker
+from geozarr_runner.product.model import Product
 
 
 def widget_of(thing: object) -> Panel | None:
@@ -15,14 +17,14 @@ def widget_of(thing: object) -> Panel | None:
     That of a job is brought up to date from a thread until it has finished, that of a state by who sets it.
     """
     match thing:
-        case gz.Job():
+        case Job():
             view = JobView(thing.state)
             if not view.state.is_finished:
                 view.follow()
             return view
-        case gz.JobState():
+        case JobState():
             return JobView(thing)
-        case gz.Product():
+        case Product():
             # Nothing is ticked: what a choice costs is asked of the store only when somebody chooses.
             return Picker(choice=Choice(thing, (), whole=False), fixed=True)
         case _:

@@ -24,8 +24,8 @@ import xarray as xr
 
 import geozarr_nb as gz
 from geozarr_nb.claims import reader
+from geozarr_nb.claims.address import Address
 from geozarr_nb.claims.reader import reader_of
-from geozarr_nb.claims.volume import Address
 from geozarr_nb.errors import ArchiveMissing
 from geozarr_nb.jobs.job import Job
 from geozarr_nb.outputs import download as module

@@ -12,7 +12,7 @@ import zarr
 
 import geozarr_nb as gz
 from geozarr_nb.backends.argo.workflow import output_address
-from geozarr_nb.claims.volume import Address
+from geozarr_nb.claims.address import Address
 from geozarr_nb.cluster.diagnostics import make, replace_claim
 from geozarr_nb.doctor.machine import check_groups
 from geozarr_nb.errors import GeozarrError, InvalidRequest

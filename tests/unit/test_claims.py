@@ -28,9 +28,10 @@ import zarr
 
 import geozarr_nb as gz
 from geozarr_nb.claims import reader, volume
+from geozarr_nb.claims.address import Address, Entry, Files
 from geozarr_nb.claims.filesystem import ClaimFileSystem
 from geozarr_nb.claims.reader import Reader, pod_manifest, reader_of
-from geozarr_nb.claims.volume import Address, Entry, Files, Mount, mounts_in, resolve
+from geozarr_nb.claims.volume import Mount, mounts_in, resolve
 from geozarr_nb.cluster.client import CLAIMS, EVENTS, PODS, TEMPLATES, Answer, Kind, Object
 from geozarr_nb.errors import (
     ClaimUnreadable,

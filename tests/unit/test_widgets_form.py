@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import geozarr_nb as gz
+from geozarr_nb import api
 from geozarr_nb.backends import NAMES
 from geozarr_nb.backends.argo.workflow import manifest
 from geozarr_nb.widgets import Form
@@ -49,7 +50,7 @@ class Submitted:
 @pytest.fixture
 def submitted(monkeypatch: pytest.MonkeyPatch) -> Submitted:
     fake = Submitted()
-    monkeypatch.setattr(gz, "submit", fake)
+    monkeypatch.setattr(api, "submit", fake)
     return fake
 
 
@@ -133,7 +134,7 @@ def test_only_the_last_of_many_keystrokes_is_checked(sample: Path, monkeypatch: 
         checked.append(options["output"])
         return check(*arguments, **options)
 
-    monkeypatch.setattr(gz, "check", spy)
+    monkeypatch.setattr(api, "check", spy)
     for end in range(1, len("a-longer-name.zarr") + 1):
         form.output = "a-longer-name.zarr"[:end]
     assert form.wait(SECONDS)
@@ -165,7 +166,7 @@ def test_a_double_click_submits_once(sample: Path, submitted: Submitted) -> None
 def test_what_was_refused_can_be_asked_for_again(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Submitted(gz.InvalidRequest("the disk is away", remedy="bring it back"))
     fake.may_answer.set()
-    monkeypatch.setattr(gz, "submit", fake)
+    monkeypatch.setattr(api, "submit", fake)
     form = form_of(str(sample), "out.zarr", groups=[R60M])
     form.submit()
     assert form.wait(SECONDS)
@@ -191,7 +192,7 @@ def test_a_cluster_has_fields_of_its_own(sample: Path, monkeypatch: pytest.Monke
         looked.append(look)
         raise gz.InvalidRequest(f"checked {options}")
 
-    monkeypatch.setattr(gz, "check", check)
+    monkeypatch.setattr(api, "check", check)
     form = form_of(str(sample), "out/r60m.zarr", groups=[R60M])
     assert field_labels(form).isdisjoint({"Claim", "Image", "Memory", "Cores", "Time limit"})
     form.backend = "argo"

@@ -36,7 +36,8 @@ from geozarr_nb.backends.argo.workflow import (
 )
 from geozarr_nb.backends.base import Cursor, Failure, JobState, Progress, Status, changes
 from geozarr_nb.backends.run_state import RunState, not_understood
-from geozarr_nb.claims.volume import Address, files_of, mount_of
+from geozarr_nb.claims.address import Address
+from geozarr_nb.claims.volume import files_of, mount_of
 from geozarr_nb.cluster import diagnostics, manifests
 from geozarr_nb.cluster.client import CLAIMS, NODES, PODS, SECRETS, TEMPLATES, WORKFLOWS, Api, Kind, Object
 from geozarr_nb.cluster.diagnostics import Cause

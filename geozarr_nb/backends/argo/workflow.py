@@ -14,7 +14,7 @@ from functools import cached_property
 from math import ceil
 from typing import Any
 
-from geozarr_nb.claims.volume import SCHEME, Address
+from geozarr_nb.claims.address import SCHEME, Address
 from geozarr_nb.cluster.client import WORKFLOWS, Object
 from geozarr_nb.errors import InvalidRequest
 from geozarr_nb.request import Request

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from traitlets.log import get_logger
 
-import geozarr_nb as gz
+from geozarr_nb.errors import GeozarrError
 
 SECONDS_BEFORE_WORK = 0.3
 
@@ -16,21 +16,21 @@ SECONDS_BEFORE_WORK = 0.3
 SEEN = threading.RLock()
 
 
-def attempt[T](work: Callable[[], T]) -> T | gz.GeozarrError:
+def attempt[T](work: Callable[[], T]) -> T | GeozarrError:
     """Return what came of some work, a failure like a result; what nobody expected is in the kernel's log as well."""
     try:
         return work()
-    except gz.GeozarrError as error:
+    except GeozarrError as error:
         return error
     except Exception as error:  # noqa: BLE001  the end of a thread: nobody above it could tell a person
         get_logger().error("geozarr_nb: nobody expected this", exc_info=True)
-        return gz.GeozarrError(
+        return GeozarrError(
             f"this is a defect of geozarr-nb ({type(error).__name__})",
             remedy="please report it, with what the kernel's log says",
         )
 
 
-def sentence(error: gz.GeozarrError) -> str:
+def sentence(error: GeozarrError) -> str:
     """Return an error in one line: what is wrong, with what, and what to do."""
     given = "" if error.given is None else f" ({error.given})"
     remedy = f"; {error.remedy}" if error.remedy else ""
@@ -54,14 +54,14 @@ class Worker:
         self._busy = 0
         self._outdated = threading.Event()
 
-    def start[T](self, work: Callable[[], T], done: Callable[[T | gz.GeozarrError], None]) -> None:
+    def start[T](self, work: Callable[[], T], done: Callable[[T | GeozarrError], None]) -> None:
         """Do some work now, whatever else is being done."""
         self._run(work, done, threading.Event(), 0)
 
     def start_latest[T](
         self,
         work: Callable[[], T],
-        done: Callable[[T | gz.GeozarrError], None],
+        done: Callable[[T | GeozarrError], None],
         delay: float = SECONDS_BEFORE_WORK,
     ) -> None:
         """Do some work in place of all that was asked for in this way before.
@@ -93,7 +93,7 @@ class Worker:
     def _run[T](
         self,
         work: Callable[[], T],
-        done: Callable[[T | gz.GeozarrError], None],
+        done: Callable[[T | GeozarrError], None],
         outdated: threading.Event,
         delay: float,
     ) -> None:

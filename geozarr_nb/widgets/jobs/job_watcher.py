@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
-import geozarr_nb as gz
+from geozarr_nb import api
+from geozarr_nb.backends.base import JobState
+from geozarr_nb.errors import GeozarrError
+from geozarr_nb.settings import Settings
 from geozarr_nb.widgets.blocks.background import attempt, sentence
 
 SECONDS_BETWEEN_BEATS = 0.25
@@ -28,8 +31,8 @@ class Subscriber(NamedTuple):
         Is given the error that ended `take`; neither is called again.
     """
 
-    take: Callable[[Mapping[str, gz.JobState], str], None]
-    fail: Callable[[gz.GeozarrError], None]
+    take: Callable[[Mapping[str, JobState], str], None]
+    fail: Callable[[GeozarrError], None]
 
 
 class JobWatcher:
@@ -45,8 +48,8 @@ class JobWatcher:
     def __init__(self, backend: str) -> None:
         self._backend = backend
         self._stop = threading.Event()
-        self._known: dict[str, gz.JobState] = {}
-        self._changed: dict[Subscriber, dict[str, gz.JobState]] = {}
+        self._known: dict[str, JobState] = {}
+        self._changed: dict[Subscriber, dict[str, JobState]] = {}
         self._lock = threading.Lock()
         self._trouble = ""
         self._pause = SHORTEST_PAUSE
@@ -54,7 +57,7 @@ class JobWatcher:
     @classmethod
     def subscribe(cls, backend: str | None, subscriber: Subscriber) -> Callable[[], None]:
         """Have a subscriber told of a backend's jobs; returns what ends that."""
-        name = backend or gz.Settings.load().backend
+        name = backend or Settings.load().backend
         with cls._mutex:
             feed = cls._feeds.get(name)
             is_new = feed is None
@@ -91,14 +94,14 @@ class JobWatcher:
         if self._trouble:
             # A watch says nothing as long as there are no jobs: that it would is seen by asking for them. What was
             # deleted meanwhile a new watch never knew.
-            there = {job.name for job in gz.list_jobs(self._backend).jobs}
+            there = {job.name for job in api.list_jobs(self._backend).jobs}
             for state in [state for name, state in self._known.items() if name not in there]:
                 self._take(replace(state, is_gone=True))
             self._trouble, self._pause = "", SHORTEST_PAUSE
-        for state in gz.watch_jobs(self._stop, self._backend):
+        for state in api.watch_jobs(self._stop, self._backend):
             self._take(state)
 
-    def _take(self, state: gz.JobState) -> None:
+    def _take(self, state: JobState) -> None:
         with self._lock:
             if state.is_gone:
                 self._known.pop(state.name, None)
@@ -115,7 +118,7 @@ class JobWatcher:
             for subscriber, batch in batches.items():
                 self._tell(subscriber, batch)
 
-    def _tell(self, subscriber: Subscriber, batch: Mapping[str, gz.JobState]) -> None:
+    def _tell(self, subscriber: Subscriber, batch: Mapping[str, JobState]) -> None:
         error = attempt(lambda: subscriber.take(batch, self._trouble))
         if error is not None:
             # Others go on; this one would fail at every beat.
@@ -159,7 +162,7 @@ class Tail:
 
     def _run(self, name: str, backend: str | None, stop: threading.Event) -> None:
         def read() -> None:
-            for line in gz.get_job(name, backend).logs(follow=True, tail=LINES, stop=stop):
+            for line in api.get_job(name, backend).logs(follow=True, tail=LINES, stop=stop):
                 self._add(line, stop)
 
         error = attempt(read)

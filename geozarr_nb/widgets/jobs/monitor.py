@@ -10,8 +10,11 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-import geozarr_nb as gz
-from geozarr_nb.jobs.job import describe_state
+from geozarr_nb import api
+from geozarr_nb.backends.base import JobState
+from geozarr_nb.errors import GeozarrError
+from geozarr_nb.jobs.job import Job, describe_state
+from geozarr_nb.settings import Settings
 from geozarr_nb.widgets.blocks.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.blocks.pages import Pages
 from geozarr_nb.widgets.blocks.panel import BORDER, MONOSPACE, Panel, button, change, code, facts, flow, lines, status
@@ -64,7 +67,7 @@ class Monitor(Panel):
 
     def __init__(self, backend: str | None = None, *, viewer: Viewer | None = None, rows: int = ROWS) -> None:
         self._worker, self._tail = Worker("job"), Tail()
-        self._states: dict[str, gz.JobState] = {}
+        self._states: dict[str, JobState] = {}
         self._paces: dict[str, Pace] = {}
         self._acting: set[str] = set()
         self._trouble, self._spelled = "", ""
@@ -100,7 +103,7 @@ class Monitor(Panel):
         self.observe(lambda _: self._paint(), "message")
 
     @property
-    def states(self) -> Mapping[str, gz.JobState]:
+    def states(self) -> Mapping[str, JobState]:
         """The state of every job that is known, by its name."""
         with SEEN:
             return dict(self._states)
@@ -127,11 +130,11 @@ class Monitor(Panel):
 
     def cancel(self) -> None:
         """End the selected job, in the background."""
-        self._act("cancelling", "was cancelled", gz.Job.cancel)
+        self._act("cancelling", "was cancelled", Job.cancel)
 
     def retry(self) -> None:
         """Run the selected job again, in the background."""
-        self._act("starting again", "was started again", gz.Job.retry)
+        self._act("starting again", "was started again", Job.retry)
 
     def view(self) -> None:
         """Show the result of the selected job."""
@@ -165,16 +168,16 @@ class Monitor(Panel):
     # What comes
 
     def _watch(self, _: Any) -> None:
-        default = gz.Settings.load().backend
+        default = Settings.load().backend
         self._spelled = "" if self.backend in (None, default) else f', backend="{self.backend}"'
         watching = object()
 
-        def take(changed: Mapping[str, gz.JobState], trouble: str) -> None:
+        def take(changed: Mapping[str, JobState], trouble: str) -> None:
             with SEEN:
                 if self._watching is watching:  # a last beat of what was watched before may still come
                     self._take(changed, trouble)
 
-        def fail(error: gz.GeozarrError) -> None:
+        def fail(error: GeozarrError) -> None:
             with SEEN:
                 self._trouble = f"the jobs are not brought up to date any more: {sentence(error)}; gz.ui() begins anew"
                 change(self._summary, value=status(lines([self._trouble], "Problem")))
@@ -187,7 +190,7 @@ class Monitor(Panel):
             self._leave = JobWatcher.subscribe(self.backend, Subscriber(take, fail))
             self._paint()
 
-    def _take(self, changed: Mapping[str, gz.JobState], trouble: str) -> None:
+    def _take(self, changed: Mapping[str, JobState], trouble: str) -> None:
         """Take in what changed since the last beat; called in a thread, a few times a second."""
         now = time.monotonic()
         with SEEN:
@@ -211,7 +214,7 @@ class Monitor(Panel):
             self.selected = ""
             self.message = f"{name} was deleted: its backend does not know it any more"
 
-    def _act(self, verb: str, done_text: str, work: Callable[[gz.Job], Any]) -> None:
+    def _act(self, verb: str, done_text: str, work: Callable[[Job], Any]) -> None:
         name, backend = self.selected, self.backend
         if not name or name in self._acting:  # a second click asks for nothing else
             return
@@ -219,11 +222,11 @@ class Monitor(Panel):
 
         def done(answer: Any) -> None:
             self._acting.discard(name)
-            failed = isinstance(answer, gz.GeozarrError)
+            failed = isinstance(answer, GeozarrError)
             self.message = f"{name}: {sentence(answer)}" if failed else f"{name} {done_text}"
 
         self.message = f"{name}: {verb} ..."
-        self._worker.start(lambda: work(gz.get_job(name, backend)), done)
+        self._worker.start(lambda: work(api.get_job(name, backend)), done)
 
     # What is shown
 
@@ -234,7 +237,7 @@ class Monitor(Panel):
             self._tail.stop()
         self._paint()
 
-    def _newest_first(self) -> list[gz.JobState]:
+    def _newest_first(self) -> list[JobState]:
         with SEEN:
             return sorted(self._states.values(), key=lambda state: (state.submitted, state.name), reverse=True)
 
@@ -256,7 +259,7 @@ class Monitor(Panel):
             change(self._message, value=status(lines([self.message] if self.message else [])))
             self._paint_selected()
 
-    def _paint_rows(self, seen: Sequence[gz.JobState], most: int) -> None:
+    def _paint_rows(self, seen: Sequence[JobState], most: int) -> None:
         """Paint the rows in turn, so that each has its turn however few can be painted at once."""
         if not seen:
             return
@@ -312,7 +315,7 @@ class _Row:
         self.view = flow(self._choose, self._content)
         self._choose.on_click(lambda _: setattr(monitor, "selected", self.name))
 
-    def paint(self, state: gz.JobState, pace: str, *, is_selected: bool) -> int:
+    def paint(self, state: JobState, pace: str, *, is_selected: bool) -> int:
         """Show a state; returns how many messages that took."""
         self.name = state.name
         shows = "The log below is that" if is_selected else "Shows the log"

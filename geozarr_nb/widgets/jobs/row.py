@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 import ipywidgets
 import traitlets
 
-import geozarr_nb as gz
+from geozarr_nb.backends.base import JobState
+from geozarr_nb.errors import GeozarrError
 from geozarr_nb.jobs.job import describe_state
 from geozarr_nb.jobs.rate import Rate
 from geozarr_nb.widgets.blocks.background import SEEN, sentence
@@ -32,7 +33,7 @@ class Pace:
         self._total: int | None = None
         self._unit = ""
 
-    def take(self, state: gz.JobState, now: float) -> None:
+    def take(self, state: JobState, now: float) -> None:
         """Take in a state as it was at a moment, in seconds of any clock that goes on."""
         progress = state.progress
         if progress is None or state.is_finished:
@@ -85,7 +86,7 @@ class JobView(Panel):
     state = traitlets.Any()
     notes = traitlets.Tuple(())
 
-    def __init__(self, state: gz.JobState) -> None:
+    def __init__(self, state: JobState) -> None:
         self._pace = Pace()
         self._leave: Callable[[], None] = lambda: None
         self._row, self._below = ipywidgets.HTML(), ipywidgets.HTML()
@@ -102,7 +103,7 @@ class JobView(Panel):
         """Bring it up to date from a thread, until the job has finished."""
         name = self.state.name
 
-        def take(changed: Mapping[str, gz.JobState], trouble: str) -> None:
+        def take(changed: Mapping[str, JobState], trouble: str) -> None:
             with SEEN:
                 state = changed.get(name, self.state)
                 gone = ("it was deleted: its backend does not know it any more",) if state.is_gone else ()
@@ -112,7 +113,7 @@ class JobView(Panel):
             if state.is_finished or state.is_gone:
                 self._leave()
 
-        def fail(error: gz.GeozarrError) -> None:
+        def fail(error: GeozarrError) -> None:
             self.notes = (f"this is not brought up to date any more: {sentence(error)}",)
 
         self._leave = JobWatcher.subscribe(self.state.backend, Subscriber(take, fail))
@@ -131,7 +132,7 @@ class JobView(Panel):
             change(self._below, value=lines(self.notes, "Note"))
 
 
-def row(state: gz.JobState, pace: str) -> str:
+def row(state: JobState, pace: str) -> str:
     """Return a job as a row of HTML; what it is is said in words, and by no colour."""
     parts = [f"<strong>{SIGNS[state.status]} {state.status}</strong>"]
     progress = None if state.is_finished else state.progress
@@ -153,7 +154,7 @@ def row(state: gz.JobState, pace: str) -> str:
     return f'<div style="line-height:1.5">{" &middot; ".join(parts)}{reason}</div>'
 
 
-def advice(state: gz.JobState) -> dict[str, str]:
+def advice(state: JobState) -> dict[str, str]:
     """Return what a job that failed says beside its reason: with what, and what to do."""
     return {"Given": state.failure.given, "Remedy": state.failure.remedy} if state.failure else {}
 

@@ -10,9 +10,14 @@ from typing import Any
 
 import traitlets
 
-import geozarr_nb as gz
+from geozarr_nb import api
+from geozarr_nb.errors import GeozarrError, InvalidRequest
+from geozarr_nb.settings import Settings
 from geozarr_nb.widgets.blocks.background import SEEN, Worker, sentence
 from geozarr_runner.events import human_bytes
+from geozarr_runner.planning.estimate import Estimate
+from geozarr_runner.planning.groups import GroupReport
+from geozarr_runner.product.model import Product
 from geozarr_runner.spec import normalise
 from geozarr_runner.trust.addresses import redact
 
@@ -75,8 +80,8 @@ class Choice(traitlets.HasTraits):
     ) -> None:
         super().__init__()
         self._reader, self._checker = Worker("product"), Worker("estimate")
-        self._costs: dict[tuple[str, str, tuple[str, ...]], gz.Estimate] = {}
-        settings = gz.Settings.load()
+        self._costs: dict[tuple[str, str, tuple[str, ...]], Estimate] = {}
+        settings = Settings.load()
         self.groups = normalise(settings.groups if groups is None else groups)
         # A choice of no groups is the whole product to every call: here it is said with a word of its own.
         self.whole = not self.groups if whole is None else whole
@@ -151,9 +156,9 @@ class Choice(traitlets.HasTraits):
     def _ask_for_product(self) -> None:
         source = self.source
 
-        def work() -> tuple[gz.Product, tuple[str, ...]]:
-            product = gz.inspect(source)
-            return product, gz.validate(product, ()).available
+        def work() -> tuple[Product, tuple[str, ...]]:
+            product = api.inspect(source)
+            return product, api.validate(product, ()).available
 
         self._reader.drop()
         self.product, self.error, self.available = None, None, ()
@@ -161,8 +166,8 @@ class Choice(traitlets.HasTraits):
         if source:
             self._reader.start_latest(work, self._have_read, delay=0)
 
-    def _have_read(self, answer: tuple[gz.Product, tuple[str, ...]] | gz.GeozarrError) -> None:
-        if isinstance(answer, gz.GeozarrError):
+    def _have_read(self, answer: tuple[Product, tuple[str, ...]] | GeozarrError) -> None:
+        if isinstance(answer, GeozarrError):
             self.error = answer
         else:
             product, self.available = answer
@@ -178,18 +183,18 @@ class Choice(traitlets.HasTraits):
         product, wanted = self.product, self.wanted
         key = ("", "", ()) if product is None else (product.identity, product.url, tuple(wanted))
 
-        def work() -> tuple[gz.GroupReport, gz.Estimate | gz.GeozarrError | None]:
-            report = gz.validate(product, wanted)
+        def work() -> tuple[GroupReport, Estimate | GeozarrError | None]:
+            report = api.validate(product, wanted)
             if wanted and not report.found:
                 return report, None
             try:
-                return report, self._costs.get(key) or gz.estimate(product, wanted)
-            except gz.GeozarrError as error:
+                return report, self._costs.get(key) or api.estimate(product, wanted)
+            except GeozarrError as error:
                 return report, error
 
-        def done(answer: tuple[gz.GroupReport, gz.Estimate | gz.GeozarrError | None] | gz.GeozarrError) -> None:
-            self.report, cost = (None, answer) if isinstance(answer, gz.GeozarrError) else answer
-            if isinstance(cost, gz.GeozarrError):
+        def done(answer: tuple[GroupReport, Estimate | GeozarrError | None] | GeozarrError) -> None:
+            self.report, cost = (None, answer) if isinstance(answer, GeozarrError) else answer
+            if isinstance(cost, GeozarrError):
                 self.note = f"the cost is not known: {sentence(cost)}"
             elif cost is not None:
                 self._costs[key] = cost
@@ -206,7 +211,7 @@ class Choice(traitlets.HasTraits):
             self.busy = ""
 
 
-def describe_cost(cost: gz.Estimate) -> str:
+def describe_cost(cost: Estimate) -> str:
     """Return an estimate in a line."""
     objects = "one object" if cost.requests == 1 else f"{cost.requests:,} objects"
     if cost.download_bytes is None:
@@ -221,7 +226,7 @@ def describe_cost(cost: gz.Estimate) -> str:
     )
 
 
-def _time_class(cost: gz.Estimate) -> str:
+def _time_class(cost: Estimate) -> str:
     """Return how long it takes, as no more than an order of magnitude."""
     download = cost.staging_bytes / DOWNLOADED_A_SECOND
     seconds = SECONDS_TO_START + cost.output_bytes / WRITTEN_A_SECOND + download
@@ -231,9 +236,9 @@ def _time_class(cost: gz.Estimate) -> str:
     return "half an hour or more"
 
 
-def _named(settings: gz.Settings) -> str | None:
+def _named(settings: Settings) -> str | None:
     """Return the product that the settings name; None where they hold a placeholder."""
     try:
         return settings.required("stac_url")
-    except gz.InvalidRequest:
+    except InvalidRequest:
         return None

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-import geozarr_nb as gz
 from geozarr_nb.pods import JOB_ARGUMENTS, PODS
+from geozarr_nb.settings import Settings
 from geozarr_runner.spec import OPTIONS, parameters
 from geozarr_runner.text.shell import word
 from geozarr_runner.trust.addresses import redact
@@ -17,7 +17,7 @@ CLAIM = "pvc://"
 MOUNT = "/data/"
 
 
-def python_call(source: str, arguments: Mapping[str, Any], settings: gz.Settings) -> str:
+def python_call(source: str, arguments: Mapping[str, Any], settings: Settings) -> str:
     """Return the call of `geozarr_nb.convert` that does what the form does.
 
     Parameters
@@ -40,7 +40,7 @@ def python_call(source: str, arguments: Mapping[str, Any], settings: gz.Settings
     return f"import geozarr_nb as gz\n{note}job = gz.convert({', '.join(given)})"
 
 
-def _without(name: str, settings: gz.Settings) -> Any:
+def _without(name: str, settings: Settings) -> Any:
     """Return what an option is where nobody gives it."""
     default = JOB_ARGUMENTS[name].default
     return getattr(settings, name, None) if default is None else default
@@ -50,7 +50,7 @@ def _differs(arguments: Mapping[str, Any], name: str, default: Any) -> bool:
     return arguments.get(name) not in (None, default)
 
 
-def argo_command(source: str, arguments: Mapping[str, Any], settings: gz.Settings) -> str:
+def argo_command(source: str, arguments: Mapping[str, Any], settings: Settings) -> str:
     """Return the command of Argo's own client that submits the same; parameters as in `python_call`."""
     claim, path = _on_claim(str(arguments["output"]), settings.pvc_name)
     options = {name: _without(name, settings) if arguments.get(name) is None else arguments[name] for name in OPTIONS}

@@ -10,8 +10,12 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-import geozarr_nb as gz
+from geozarr_nb import api
+from geozarr_nb.errors import GeozarrError
+from geozarr_nb.jobs.job import Job
 from geozarr_nb.pods import PODS
+from geozarr_nb.request import Request
+from geozarr_nb.settings import Settings
 from geozarr_nb.widgets.blocks.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.blocks.panel import Panel, change, code, flow, forget, lines, status
 from geozarr_nb.widgets.request.choice import Choice
@@ -64,7 +68,7 @@ class Form(Panel):
         backend: str | None = None,
         choice: Choice | None = None,
     ) -> None:
-        self._settings = gz.Settings.load()
+        self._settings = Settings.load()
         own = choice is None
         self.choice = choice or Choice(source, groups)
         self._checker, self._submitter = Worker("check"), Worker("submit")
@@ -216,8 +220,8 @@ class Form(Panel):
             self.ready, self.submitting = False, True
             product, arguments = self.choice.product, self.arguments
 
-        def done(answer: gz.Job | gz.GeozarrError) -> None:
-            if isinstance(answer, gz.GeozarrError):
+        def done(answer: Job | GeozarrError) -> None:
+            if isinstance(answer, GeozarrError):
                 self.refusal = answer
             else:
                 self._submitted = {"product": product, **arguments}
@@ -228,7 +232,7 @@ class Form(Panel):
             if {"product": product, **arguments} != {"product": self.choice.product, **self.arguments}:
                 self._check(None)  # something was changed meanwhile
 
-        self._submitter.start(lambda: gz.submit(product, **arguments), done)
+        self._submitter.start(lambda: api.submit(product, **arguments), done)
 
     def close(self) -> None:
         """Take the widget away, the fields of the place that is not chosen included."""
@@ -283,12 +287,12 @@ class Form(Panel):
         is_local = arguments["backend"] == "local"
         claim = None if is_local else str(self._claim.value).strip()
 
-        def check() -> gz.Request:
+        def check() -> Request:
             self._settings.with_arguments(pvc_name=claim)
-            return gz.check(product, **arguments, look=is_local)
+            return api.check(product, **arguments, look=is_local)
 
-        def done(answer: gz.Request | gz.GeozarrError) -> None:
-            if isinstance(answer, gz.GeozarrError):
+        def done(answer: Request | GeozarrError) -> None:
+            if isinstance(answer, GeozarrError):
                 self.refusal = answer
             else:
                 self.request = answer

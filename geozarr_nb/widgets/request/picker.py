@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets
 
-import geozarr_nb as gz
+from geozarr_nb.errors import GeozarrError
 from geozarr_nb.widgets.blocks.background import SEEN, Worker
 from geozarr_nb.widgets.blocks.pages import Pages
 from geozarr_nb.widgets.blocks.panel import Panel, button, change, facts, flow, forget, lines, status
@@ -16,6 +16,8 @@ from geozarr_nb.widgets.request.choice import Choice, describe_cost
 from geozarr_nb.widgets.request.form_fields import product_field, text_field, tick, whole_product
 from geozarr_nb.widgets.request.tree import Node, Tree
 from geozarr_runner.events import human_bytes
+from geozarr_runner.planning.groups import GroupReport
+from geozarr_runner.product.model import Product
 from geozarr_runner.trust.addresses import redact
 
 ROWS = 30
@@ -60,7 +62,7 @@ class Picker(Panel):
         self._tree: Tree | None = None
         self._opened: set[str] = set()
         self._rows: list[_Row] = []
-        self._said: tuple[list[str], gz.GroupReport | None] = [], None
+        self._said: tuple[list[str], GroupReport | None] = [], None
         self._source = product_field(self.choice)
         self._about = ipywidgets.HTML()
         self._filter = text_field(
@@ -219,8 +221,8 @@ class Picker(Panel):
         def work() -> dict[str, int | None]:
             return {node.path: product.stored_bytes(node.path) for node in unknown}
 
-        def done(answer: dict[str, int | None] | gz.GeozarrError) -> None:
-            if isinstance(answer, gz.GeozarrError):
+        def done(answer: dict[str, int | None] | GeozarrError) -> None:
+            if isinstance(answer, GeozarrError):
                 return
             with SEEN:
                 if product is not self.choice.product:
@@ -287,7 +289,7 @@ class _Row:
             choice.toggle(self.path)
 
 
-def _about(product: gz.Product) -> dict[str, str]:
+def _about(product: Product) -> dict[str, str]:
     west, south, east, north = product.bbox or (0.0,) * 4
     return {
         "Kind": product.kind,

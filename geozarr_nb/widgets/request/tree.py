@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import geozarr_nb as gz
+    from geozarr_runner.product.model import Product
 
 ROOT = "/"
 
@@ -40,7 +40,7 @@ class Node:
 class Tree:
     """The groups of a product, in the order in which the product has them."""
 
-    def __init__(self, product: gz.Product) -> None:
+    def __init__(self, product: Product) -> None:
         self._words: dict[str, str] = {}
         children: dict[str, list[str]] = {}
         for path, group in product.groups.items():
