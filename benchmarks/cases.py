@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.measure import Measurement, measure, stored_bytes
 from benchmarks.results import Goal, Result, Row
 from geozarr_runner.events import Reporter
-from geozarr_runner.kinds.layout import NOT_COPIED
+from geozarr_runner.kinds.sentinel2 import Sentinel2
 from geozarr_runner.planning.estimate import needed
 from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.product.model import open_product
@@ -387,7 +387,7 @@ def _parts(product: Path, groups: Sequence[str]) -> list[str]:
     if groups:
         return list(groups)
     inside = [f"{top.name}/{group.name}" for top in product.iterdir() if top.is_dir() for group in top.iterdir()]
-    return [path for path in inside if not f"/{path}".startswith(NOT_COPIED)]
+    return [path for path in inside if not f"/{path}".startswith(Sentinel2.not_copied)]
 
 
 def inspect(bench: Bench) -> Result:

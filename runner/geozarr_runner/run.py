@@ -21,8 +21,8 @@ from geozarr_runner.converter import processes
 from geozarr_runner.converter.parallel import join, split, threads
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, ProductBroken, StorageFailed, VerificationFailed
 from geozarr_runner.events import Reporter
-from geozarr_runner.kinds.layout import planned_arrays
-from geozarr_runner.kinds.profiles import ConverterCall, profile_of
+from geozarr_runner.kinds.base import ConverterCall
+from geozarr_runner.kinds.profiles import planned_arrays, profile_of
 from geozarr_runner.planning import resources
 from geozarr_runner.planning.memory import memory_of_part, worth_reading
 from geozarr_runner.planning.preflight import Plan, preflight
@@ -197,7 +197,8 @@ def _complete(plan: Plan, reporter: Reporter) -> None:
 def _write_item(path: Path, plan: Plan, store: Path, record: Mapping[str, Any], reporter: Reporter) -> bool:
     """Write the item of an output; one that cannot be described is an output all the same."""
     try:
-        stac_item.write(path, plan.product, store, str(plan.output), record)
+        place = profile_of(plan.product).output_group
+        stac_item.write(path, plan.product, store, str(plan.output), record, output_group=place)
     except stac_item.CANNOT_BE_DESCRIBED as error:
         text = f"it has no STAC item, as its metadata cannot be put into one: {type(error).__name__}: {error}"
         reporter.warning("no-item", text, "please report it with the log")

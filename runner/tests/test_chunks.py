@@ -16,7 +16,8 @@ import zarr
 
 from geozarr_runner.errors import InvalidRequest, OutputExists, VerificationFailed
 from geozarr_runner.events import Reporter
-from geozarr_runner.kinds.layout import WEB_CHUNK, planned_arrays
+from geozarr_runner.kinds.layout import WEB_CHUNK
+from geozarr_runner.kinds.profiles import planned_arrays
 from geozarr_runner.planning.estimate import estimate
 from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.product.model import open_product
@@ -95,6 +96,8 @@ def test_it_is_part_of_the_result(case: str, web: Made, s2: Path) -> None:
     record = provenance(web.output)
     assert record is not None
     assert record["options"] == {"packed": False, "chunks": "web"}
+    item = json.loads(Path(f"{web.output}.stac.json").read_text())
+    assert item["properties"]["processing:expression"]["expression"]["options"] == {"chunks": "web"}
     reporter = Reporter(io.StringIO())
     again = Request.of(s2, web.output, groups=CASES[case], if_exists="skip")
     with pytest.raises(OutputExists, match="another request") as caught:

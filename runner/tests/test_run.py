@@ -18,7 +18,7 @@ import zarr
 
 from benchmarks.server import Kind, ProductServer
 from geozarr_runner.events import parse_all
-from geozarr_runner.kinds.layout import planned_arrays
+from geozarr_runner.kinds.profiles import planned_arrays
 from geozarr_runner.planning.estimate import estimate
 from geozarr_runner.product.model import open_product
 from geozarr_runner.publishing.local import provenance

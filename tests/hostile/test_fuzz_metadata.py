@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from geozarr_runner.converter.parallel import split
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import Reporter
-from geozarr_runner.kinds.layout import planned_arrays
+from geozarr_runner.kinds.profiles import planned_arrays
 from geozarr_runner.planning.estimate import estimate
 from geozarr_runner.planning.groups import report
 from geozarr_runner.planning.memory import memory_needed

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from geozarr_runner.errors import ConverterFailed
-from geozarr_runner.kinds.layout import REFLECTANCE, planned_arrays
+from geozarr_runner.kinds.layout import REFLECTANCE
+from geozarr_runner.kinds.profiles import planned_arrays
 from geozarr_runner.planning.estimate import needed
 from geozarr_runner.planning.memory import memory_of_part
 from geozarr_runner.planning.preflight import Plan

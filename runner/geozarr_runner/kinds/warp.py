@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from geozarr_runner.kinds.profiles import Sentinel1Grd
-from geozarr_runner.product.model import Array, Product
+from geozarr_runner.product.model import Array, Group
 from geozarr_runner.product.sampler import Pair, Pixels, Values, Window, align, check_overviews
 
 WINDOW = 64
@@ -23,17 +22,17 @@ class Warp:
 
     Parameters
     ----------
+    control_points
+        The group that has them.
     source
         The store that the converter read.
     """
 
-    def __init__(self, product: Product, source: Pixels) -> None:
+    def __init__(self, control_points: Group, source: Pixels) -> None:
         from rasterio.control import GroundControlPoint
         from rasterio.transform import GCPTransformer
 
-        # The converter places both polarisations by the first one's points.
-        first = product.groups[Sentinel1Grd().companions(product, ())[0]]
-        arrays = {array.name: array for array in first.arrays}
+        arrays = {array.name: array for array in control_points.arrays}
         columns = (_on_grid(arrays, name, source) for name in ("line", "pixel", "longitude", "latitude", "height"))
         points = [GroundControlPoint(*values) for values in zip(*columns, strict=True)]
         self._source = source

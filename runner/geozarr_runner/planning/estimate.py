@@ -12,8 +12,8 @@ from typing import Unpack
 
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.events import human_bytes
-from geozarr_runner.kinds.layout import NOT_COPIED, PlannedArray, planned_arrays
-from geozarr_runner.kinds.profiles import check_options, profile_of
+from geozarr_runner.kinds.layout import PlannedArray
+from geozarr_runner.kinds.profiles import check_options, planned_arrays, profile_of
 from geozarr_runner.planning.groups import report
 from geozarr_runner.planning.memory import memory_needed
 from geozarr_runner.product.metadata import figure
@@ -144,7 +144,7 @@ def needed(product: Product, groups: Iterable[str]) -> list[Array]:
     """Return the arrays that converting these groups reads; all of the product's for no groups."""
     chosen = tuple(groups)
     if not chosen:
-        left_out = NOT_COPIED if product.kind.startswith("Sentinel-2") else ()
+        left_out = profile_of(product).not_copied
         return [a for path, group in product.groups.items() if not path.startswith(left_out) for a in group.arrays]
     paths = dict.fromkeys((*chosen, *profile_of(product).companions(product, chosen)))
     return [array for path in paths for array in product.groups[path].arrays]

@@ -8,7 +8,8 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from geozarr_runner.errors import GroupsMissing
-from geozarr_runner.kinds.profiles import Profile, profile_of
+from geozarr_runner.kinds.base import Profile
+from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.product.model import Group, Product
 from geozarr_runner.spec import Groups, normalise
 from geozarr_runner.text import html

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray, planned_arrays
+from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray
+from geozarr_runner.kinds.profiles import planned_arrays
 from geozarr_runner.product.model import Array, Product
 
 # The converter's own interpreter and libraries.

@@ -13,7 +13,8 @@ from typing import Any
 
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.events import Reporter, human_bytes
-from geozarr_runner.kinds.profiles import ConverterCall, check_options, profile_of
+from geozarr_runner.kinds.base import ConverterCall
+from geozarr_runner.kinds.profiles import check_options, profile_of
 from geozarr_runner.planning.estimate import check_count
 from geozarr_runner.planning.groups import GroupReport, report
 from geozarr_runner.product.model import Product, open_product

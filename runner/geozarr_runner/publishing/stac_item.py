@@ -13,13 +13,14 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.errors import GeozarrError
+from geozarr_runner.spec import of_result
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.bounds import from_json
 from geozarr_runner.trust.crs import flaw
@@ -49,7 +50,15 @@ def address_of(output: str | os.PathLike[str]) -> str:
     return f"{os.fspath(output).rstrip('/')}{SUFFIX}"
 
 
-def write(path: Path, product: Product, store: Path, output: str, record: Mapping[str, Any]) -> None:
+def write(
+    path: Path,
+    product: Product,
+    store: Path,
+    output: str,
+    record: Mapping[str, Any],
+    *,
+    output_group: Callable[[str], str] = str,
+) -> None:
     """Write the item of an output.
 
     Parameters
@@ -63,7 +72,9 @@ def write(path: Path, product: Product, store: Path, output: str, record: Mappin
     output
         Its final address; only the last part of it is used.
     record
-        How it was made, as `publish.provenance` has it.
+        How it was made, as `provenance` has it.
+    output_group
+        Returns where the output holds a group's data at full size.
 
     Raises
     ------
@@ -71,13 +82,19 @@ def write(path: Path, product: Product, store: Path, output: str, record: Mappin
     """
     from geozarr_runner.product.model import open_product
 
-    item = item_of(product, open_product(str(store)), output, record)
+    item = item_of(product, open_product(str(store)), output, record, output_group)
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
     text = json.dumps(document, indent=2, allow_nan=False)
     path.write_text(text, encoding="utf-8")
 
 
-def item_of(product: Product, result: Product, output: str, record: Mapping[str, Any]) -> pystac.Item:
+def item_of(
+    product: Product,
+    result: Product,
+    output: str,
+    record: Mapping[str, Any],
+    output_group: Callable[[str], str] = str,
+) -> pystac.Item:
     """Return the STAC item of an output, with hrefs relative to the place beside it.
 
     Parameters
@@ -86,7 +103,7 @@ def item_of(product: Product, result: Product, output: str, record: Mapping[str,
         What was converted.
     result
         The output, opened.
-    output, record
+    output, record, output_group
         As for `write`.
     """
     import pystac
@@ -115,7 +132,7 @@ def item_of(product: Product, result: Product, output: str, record: Mapping[str,
             extra_fields={**_ZARR_GROUP, "zarr:consolidated": result.consolidated},
         ),
     )
-    rasters = list(_rasters(product, result))
+    rasters = list(_rasters(set(map(output_group, product.groups)), result))
     for group in rasters:
         _add_group(item, name, group, result)
     codes = {str(result.parents.get(group.path, {}).get("proj:code")) for group in rasters} - {"None"}
@@ -229,6 +246,8 @@ def _processing(record: Mapping[str, Any]) -> dict[str, Any]:
     source, verified = record.get("input", {}), record.get("verified", {})
     versions = dict(record.get("versions", {}))
     groups = list(record.get("groups", ()))
+    options = record.get("options")
+    chosen = of_result(options) if isinstance(options, Mapping) else {}
     converter = f"eopf-geozarr {versions['eopf-geozarr']}" if "eopf-geozarr" in versions else "eopf-geozarr"
     properties = {
         "processing:lineage": f"{source.get('name')}, {', '.join(groups) or 'the whole product'}: converted to GeoZarr "
@@ -238,7 +257,12 @@ def _processing(record: Mapping[str, Any]) -> dict[str, Any]:
         "processing:datetime": record.get("finished"),
         "processing:expression": {
             "format": "geozarr-runner",
-            "expression": {"input": source.get("url"), "input_identity": source.get("identity"), "groups": groups},
+            "expression": {
+                "input": source.get("url"),
+                "input_identity": source.get("identity"),
+                "groups": groups,
+                **({"options": chosen} if chosen else {}),
+            },
         },
         "geozarr:started": record.get("started"),
         "geozarr:request": record.get("request"),
@@ -260,11 +284,10 @@ def _source(product: Product) -> pystac.Link:
 # --- what is in it ---------------------------------------------------------------------------------------------------
 
 
-def _rasters(product: Product, result: Product) -> Iterator[Group]:
+def _rasters(places: Collection[str], result: Product) -> Iterator[Group]:
     """Yield the groups of an output that are GeoZarr, without overviews."""
     for path, group in result.groups.items():
-        of_source = path in product.groups or (product.kind == "Sentinel-3 OLCI" and path == "/measurements/r0")
-        if of_source and group.raster is not None and "spatial:dimensions" in result.parents.get(path, {}):
+        if path in places and group.raster is not None and "spatial:dimensions" in result.parents.get(path, {}):
             yield group
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from geozarr_runner.errors import ProductBroken, ProductUnreachable, VerificationFailed
 from geozarr_runner.events import Progress
-from geozarr_runner.kinds.layout import NOT_COPIED, REFLECTANCE, SMALLEST_OVERVIEW
-from geozarr_runner.kinds.profiles import crs_of
+from geozarr_runner.kinds.layout import REFLECTANCE, SMALLEST_OVERVIEW
+from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning.preflight import Plan
 from geozarr_runner.product.chunk_check import flaws
 from geozarr_runner.product.model import Group, Product, open_product
@@ -96,13 +96,9 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
 
 def _check_for(plan: Plan, source: Pixels, written: Pixels, output: Path) -> Callable[[Pair], tuple[list[str], int]]:
     """Return the function that compares a variable's pixels."""
-    warped = None
-    if plan.product.kind == "Sentinel-1 GRD":
-        from geozarr_runner.kinds.warp import Warp
-
-        warped = Warp(plan.product, source)
-
     from geozarr_runner.product.guard import MISREAD
+
+    warped = profile_of(plan.product).warp(plan.product, source)
 
     def check(pair: Pair) -> tuple[list[str], int]:
         # Before anything is decoded: what a decoder makes of a cut-off chunk is a matter of luck.
@@ -146,10 +142,11 @@ def _pairs(plan: Plan, result: Product, findings: _Findings) -> Iterator[Pair]:
     multiscale = {path: attributes for path, attributes in result.parents.items() if "multiscales" in attributes}
     for path, attributes in multiscale.items():
         _check_multiscale(path, attributes, result, findings)
-    geo_needed = set(plan.groups) or {path for path in plan.report.available if not path.startswith(NOT_COPIED)}
+    left_out = profile_of(plan.product).not_copied
+    geo_needed = set(plan.groups) or {path for path in plan.report.available if not path.startswith(left_out)}
     for path in plan.groups or plan.product.groups:
         source = plan.product.groups[path]
-        if not plan.groups and path.startswith(NOT_COPIED) and REFLECTANCE in multiscale:
+        if not plan.groups and path.startswith(left_out) and REFLECTANCE in multiscale:
             continue
         place = _place(plan, path, result)
         if place is None:
@@ -164,14 +161,13 @@ def _pairs(plan: Plan, result: Product, findings: _Findings) -> Iterator[Pair]:
 
 def _place(plan: Plan, path: str, result: Product) -> str | None:
     """Return the group of the output that holds a source group's data at full size."""
-    if plan.product.kind == "Sentinel-3 OLCI" and path == "/measurements":
-        path = "/measurements/r0"
-    return path if path in result.groups else None
+    place = profile_of(plan.product).output_group(path)
+    return place if place in result.groups else None
 
 
 def _variables(plan: Plan, source: Group, target: Group, result: Product, findings: _Findings) -> Iterator[Pair]:
     written = {array.name: array for array in target.arrays}
-    warped = plan.product.kind == "Sentinel-1 GRD" and source.path in plan.report.available
+    warped = profile_of(plan.product).is_warped and source.path in plan.report.available
     overviews = _overview_groups(plan, target.path, result)
     grid = () if warped else (array for array in source.coordinates if array.name in ("x", "y"))
     for array in (*source.variables, *grid):
@@ -239,6 +235,7 @@ def _check_multiscale(path: str, attributes: Mapping[str, Any], result: Product,
 
 def _check_georeference(plan: Plan, source: Group, target: Group, result: Product, findings: _Findings) -> None:
     """Check that a group says where it lies: conventions, extent, reference system, levels."""
+    profile = profile_of(plan.product)
     own = result.parents.get(target.path, {})
     parent = result.parents.get(target.path.rpartition("/")[0] or "/", {})
     in_layout = any(level.get("asset") == target.path.rpartition("/")[2] for level in _layout(parent))
@@ -247,13 +244,13 @@ def _check_georeference(plan: Plan, source: Group, target: Group, result: Produc
         return
     flat = not plan.groups and REFLECTANCE in result.parents
     large = source.shape is None or min(source.shape[-2:]) >= 2 * SMALLEST_OVERVIEW
-    if not in_layout and not _layout(own) and not flat and (large or plan.product.kind != "Sentinel-3 OLCI"):
+    if not in_layout and not _layout(own) and not flat and (large or not profile.is_swath):
         findings.add(target.path, "it has no multiscales")
-    if plan.product.kind == "Sentinel-3 OLCI":
-        return  # a swath lies where its latitudes and longitudes say; they are compared as data
+    if profile.is_swath:
+        return  # its latitudes and longitudes are compared as data
     if "spatial:bbox" not in own:
         findings.add(target.path, "it has no spatial:bbox")
-    wanted = "EPSG:4326" if plan.product.kind == "Sentinel-1 GRD" else crs_of(plan.product, source)
+    wanted = profile.output_crs(plan.product, source)
     if not _same_crs(own, target, wanted):
         findings.add(target.path, f"it does not say that it is in {(wanted or 'any reference system')[:60]}")
 

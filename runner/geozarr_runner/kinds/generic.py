@@ -1,0 +1,96 @@
+"""Any product with rasters over y and x."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from geozarr_runner.kinds.base import GENERIC_LAYOUT, ConverterCall, chunk_flags, crs_of
+from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray, generic_arrays
+from geozarr_runner.product.model import Group, Product
+
+if TYPE_CHECKING:
+    from geozarr_runner.kinds.warp import Warp
+    from geozarr_runner.product.sampler import Pixels
+
+
+class Generic:
+    """Any product with rasters over y and x."""
+
+    is_warped = False
+    is_swath = False
+    not_copied: tuple[str, ...] = ()
+
+    def resolve(self, product: Product, group: str) -> tuple[str, ...]:
+        """Return the group itself, if the product has it."""
+        return (group,) if group in product.groups else ()
+
+    def unfit(self, product: Product, group: Group) -> str | None:
+        """Return why a group cannot become GeoZarr; None where it can."""
+        if not group.variables:
+            return "it holds coordinates only"
+        if group.path == "/":
+            return "its data lie in the root of the store, and the converter passes over the root"
+        if not {"y", "x"} <= {array.name for array in group.coordinates}:
+            dims = dict.fromkeys(dim for array in group.variables for dim in array.dims)
+            return f"its data lie over ({', '.join(dims) or 'nothing'}) and not over a grid of y and x with coordinates"
+        for array in group.variables:
+            if array.dims[-2:] != ("y", "x") or len(array.dims) > 3:
+                return (
+                    f"{array.name} lies over ({', '.join(array.dims)}), and only (y, x) or (band, y, x) has overviews"
+                )
+            if array.is_text:
+                return f"{array.name} holds text"
+        if crs_of(product, group) is None:
+            return "neither it nor the product says in which coordinate reference system it lies"
+        return None
+
+    def companions(self, product: Product, groups: Sequence[str]) -> tuple[str, ...]:
+        """Return nothing: a grid's coordinates lie in its own group."""
+        return ()
+
+    def empty_groups(self, product: Product) -> tuple[str, ...]:
+        """Return nothing."""
+        return ()
+
+    def refuses(self, option: str, groups: Sequence[str]) -> str | None:
+        """Refuse `packed`: the generic layout holds floating-point numbers."""
+        return "the converter keeps packed integers of Sentinel-2 products only" if option == "packed" else None
+
+    def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> ConverterCall:
+        """Name the chosen groups, or all that can become GeoZarr: the converter's own default names hardly exist."""
+        return ConverterCall(tuple(groups) or self._fit(product), (*GENERIC_LAYOUT, *chunk_flags(options)))
+
+    def without_effect(self, groups: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return a sentence for each option that will not do what its name says."""
+        sentences = []
+        if options.get("validate_groups") and not groups:
+            sentences.append("validate_groups has no effect without groups: the whole product is converted")
+        if options.get("dask_cluster"):
+            sentences.append(
+                "dask_cluster starts three workers of up to 8 GB each, and was slower in every measurement"
+            )
+        return tuple(sentences)
+
+    def planned_arrays(
+        self, product: Product, groups: Sequence[str], options: Mapping[str, Any]
+    ) -> list[PlannedArray] | None:
+        """Return those of chosen groups; of a whole product libraries choose the chunks."""
+        is_sharded = options.get("chunks") == "web"
+        found = (generic_arrays(product.groups[path], is_sharded=is_sharded) for path in groups)
+        return [array for arrays in found for array in arrays] if groups else None
+
+    def output_group(self, group: str) -> str:
+        """Return the group itself."""
+        return group
+
+    def output_crs(self, product: Product, group: Group) -> str | None:
+        """Return the group's own."""
+        return crs_of(product, group)
+
+    def warp(self, product: Product, source: Pixels) -> Warp | None:
+        """Return None: pixels lie where they lay."""
+        return None
+
+    def _fit(self, product: Product) -> tuple[str, ...]:
+        return tuple(path for path, group in product.groups.items() if self.unfit(product, group) is None)
