@@ -29,13 +29,13 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 # Everything of ours that is referred to has to be there; other projects' names have no page in an offline build.
 nitpick_ignore_regex = [(r"py:.*", r"(?!geozarr_(nb|runner)\b).*")]
 # Ours, and on no page: what callers neither make nor need to know, and a name for three strings.
 nitpick_ignore = [
     ("py:class", "geozarr_nb.backends.base.Backend"),
     ("py:class", "geozarr_nb.jobs.job.Lines"),
+    ("py:class", "geozarr_nb.outputs.open.FinishedJob"),
     ("py:class", "geozarr_nb.samples.products.SampleKind"),
     ("py:class", "geozarr_runner.stores.store.Store"),
 ]

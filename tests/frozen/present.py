@@ -146,9 +146,12 @@ def runner_request(argv: Sequence[str], stdin: str, monkeypatch: pytest.MonkeyPa
     return reached.value.values
 
 
+INSPECTED = ("geozarr_runner.product.model", "geozarr_runner.planning.groups", "geozarr_runner.serve")
+
+
 def runner_call(argv: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, Document]:
     """Return the function that a command line of the runner ends in which converts nothing, and its arguments."""
-    product, groups, serve = (import_module(f"geozarr_runner.{name}") for name in ("product", "groups", "serve"))
+    product, groups, serve = map(import_module, INSPECTED)
     opened: list[object] = []
     monkeypatch.setattr(product, "open_product", opened.append)
 

@@ -8,12 +8,12 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from tests.unit.test_facts import deployment, node
 
 from geozarr_nb.cluster import manifests
 from geozarr_nb.cluster.client import Kind, Object
 from geozarr_nb.doctor import Diagnosis, Finding, cluster, doctor
 from geozarr_nb.errors import ClusterDenied, ClusterError, ClusterUnreachable
+from tests.unit.test_diagnostics import deployment, node
 
 IMAGE = "docker.io/library/eopf-geozarr:dev"
 

@@ -68,6 +68,7 @@ def test_it_begins_with_what_the_settings_say(sample: Path, tmp_path: Path, monk
         "output": "S2A_SAMPLE_geozarr.zarr",
         "groups": [R20M],
         "packed": False,
+        "chunks": "analysis",
         "validate_groups": None,
         "if_exists": "error",
         "archive": None,
