@@ -1,17 +1,52 @@
-"""Where jobs run: one contract (`base.Backend`), one module for each place."""
+"""Where jobs run: one contract (`base.Backend`), one class for each place, found by its entry point.
+
+A package that has a backend of its own declares it, and people choose it by that name:
+
+    [project.entry-points."geozarr_nb.backends"]
+    slurm = "my_package:SlurmBackend"
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from geozarr_nb.backends.base import Backend
-    from geozarr_nb.cluster.client import Api
     from geozarr_nb.settings import Settings
 
-NAMES = ("local", "argo")
+GROUP = "geozarr_nb.backends"
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the backends that are installed; none of them is imported for it."""
+    return tuple(_entries())
+
+
+def backend_type(name: str) -> type[Backend]:
+    """Return the class of a backend.
+
+    Raises
+    ------
+    InvalidRequest
+        There is none of this name, or it cannot be imported.
+    """
+    from geozarr_nb.errors import InvalidRequest
+
+    entry = _entries().get(name)
+    if entry is None:
+        raise InvalidRequest("there is no such backend", given=name, remedy=f"choose of: {', '.join(names())}")
+    try:
+        found: type[Backend] = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise InvalidRequest(
+            f"the backend cannot be loaded: {error}",
+            given=f"{name} = {entry.value}",
+            remedy="install its package again",
+        ) from error
+    return found
 
 
 def open_backend(name: str, settings: Settings) -> Backend:
@@ -24,26 +59,9 @@ def open_backend(name: str, settings: Settings) -> Backend:
     ClusterUnreachable
         It is a cluster's, and none is configured.
     """
-    from geozarr_nb.errors import InvalidRequest
-
-    if name == "local":
-        return _local(settings.state_dir, settings.max_jobs, settings.poll_interval, settings.environment)
-    if name == "argo":
-        from geozarr_nb.cluster.client import connect
-
-        return _argo(connect(settings), settings)
-    raise InvalidRequest("there is no such backend", given=name, remedy=f"choose of: {', '.join(NAMES)}")
+    return backend_type(name).of(settings)
 
 
-@lru_cache(maxsize=8)
-def _local(state_dir: Path, max_jobs: int, poll_interval: float, environment: tuple[str, ...]) -> Backend:
-    from geozarr_nb.backends.local.backend import LocalBackend
-
-    return LocalBackend(state_dir, max_jobs=max_jobs, poll_interval=poll_interval, environment=environment)
-
-
-@lru_cache(maxsize=8)
-def _argo(api: Api, settings: Settings) -> Backend:
-    from geozarr_nb.backends.argo.backend import ArgoBackend
-
-    return ArgoBackend(api, settings)
+@cache
+def _entries() -> Mapping[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -17,6 +17,7 @@ from geozarr_nb.request import Request
 from geozarr_runner.events import Event
 
 if TYPE_CHECKING:
+    from geozarr_nb.settings import Settings
     from geozarr_runner.product.model import Product
 
 Status = Literal["Pending", "Running", "Succeeded", "Failed", "Error"]
@@ -148,6 +149,8 @@ class Backend(Protocol):
     ----------
     name
         How a person chooses it: "local", "argo".
+    label
+        What a form calls it.
     poll_interval
         Seconds between two looks at a job that are neither too many for the place nor too few for a person.
     uses_scratch
@@ -157,9 +160,20 @@ class Backend(Protocol):
     """
 
     name: str
+    label: str
     poll_interval: float
     uses_scratch: bool
     uses_image: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> Backend:
+        """Return the backend that settings mean; the same one for the same settings.
+
+        Raises
+        ------
+        ClusterUnreachable
+            It is a cluster's, and none is configured.
+        """
 
     def locate(self, output: str | os.PathLike[str]) -> str:
         """Return the full name of an output as this place knows it.

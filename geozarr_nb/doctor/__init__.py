@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from geozarr_nb.backends import NAMES
+from geozarr_nb.backends import backend_type
 from geozarr_nb.doctor import machine
 from geozarr_nb.doctor.findings import Diagnosis, Finding
+from geozarr_nb.errors import GeozarrError
 from geozarr_nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,13 +46,15 @@ def doctor(
     """
     settings, finding = machine.load_settings()
     name = backend or settings.backend
-    findings = [*machine.versions(of_the_converter=name != "argo")]
-    if name != "argo":
+    try:
+        in_pods, missing = backend_type(name).uses_image, []
+    except GeozarrError as error:
+        found = f"{error.message}: {error.given}"
+        in_pods, missing = False, [Finding("backend", "problem", found, "jobs run there", error.remedy)]
+    findings = [*machine.versions(of_the_converter=not in_pods)]
+    if not in_pods:
         findings += machine.processor()
-    findings.append(finding)
-    if name not in NAMES:
-        why, remedy = "jobs run there", f"choose of: {', '.join(NAMES)}"
-        findings.append(Finding("backend", "problem", f"there is no backend {name!r}", why, remedy))
+    findings += [finding, *missing]
     estimate = None
     if source is not None:
         product, reachable = machine.check_product(source)
@@ -59,7 +62,7 @@ def doctor(
         if product is not None:
             groups, estimate = machine.check_groups(product, settings.groups)
             findings += groups
-    findings += _cluster(settings, source, output) if name == "argo" else _machine(settings, output, estimate)
+    findings += _cluster(settings, source, output) if in_pods else _machine(settings, output, estimate)
     return Diagnosis(tuple(findings))
 
 

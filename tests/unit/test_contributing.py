@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 COPIED = (
-    *("geozarr_nb", "runner", "tests", "benchmarks", "docs", "workflows", "scripts", "params.json", "pyproject.toml"),
+    *("geozarr_nb", "runner", "tests", "benchmarks", "docs", "workflows", "scripts"),
+    *("params.json", "pyproject.toml", "conftest.py"),
 )
 RECIPES = ("A kind of product", "A backend", "A check of the doctor")
 TARGETS = set(" ".join(re.findall(r"^([a-z0-9 -]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)).split())
@@ -62,6 +64,18 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def write_entry_points(root: Path) -> None:
+    """Write down the entry points of a copy, as its installation would."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    folder = root / "geozarr_nb-0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: geozarr-nb\nVersion: 0\n")
+    lines = []
+    for group, entries in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+    (folder / "entry_points.txt").write_text("\n".join(lines))
+
+
 @pytest.fixture(scope="module")
 def types(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What mypy has learned of other packages, for the next recipe."""
@@ -74,6 +88,7 @@ def test_a_recipe_is_followed(recipe: str, copy: Path, types: Path) -> None:
     assert len(changes) > 1
     for change in changes:
         apply(change, copy)
+    write_entry_points(copy)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "GEOZARR_"))}
     # Before the editable installation, which has the repository itself.
     environ |= {"PYTHONPATH": f"{copy}:{copy / 'runner'}", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -88,6 +103,7 @@ def test_a_recipe_is_followed(recipe: str, copy: Path, types: Path) -> None:
         assert " passed" in done.stdout
         assert "skipped" not in done.stdout
     changed = list(dict.fromkeys(change.partition("\n")[0].removeprefix("--- ") for change in changes))
+    changed = [path for path in changed if path.endswith(".py")]
     code = [path for path in changed if "tests/" not in path]
     for tool in (
         ["ruff", "check", *changed],

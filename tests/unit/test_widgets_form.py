@@ -13,10 +13,9 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb import api
-from geozarr_nb.backends import NAMES
+from geozarr_nb.backends import names
 from geozarr_nb.backends.argo.workflow import manifest
 from geozarr_nb.widgets import Form
-from geozarr_nb.widgets.request import form as module
 from geozarr_nb.widgets.request.code_snippets import argo_command, python_call
 from geozarr_runner.spec import OPTIONS, Request
 from tests.unit.api_server import ApiServer
@@ -219,7 +218,7 @@ def field_labels(form: Form) -> set[str]:
 
 
 def test_its_menus_are_those_of_the_calls() -> None:
-    assert set(module.BACKENDS.values()) == set(NAMES)
+    assert [value for _, value in field(form_of(), "Runs on").options] == list(names())
     assert set(OPTIONS["if_exists"].choices) == set(OPTIONS["if_exists"].values)
 
 

@@ -39,7 +39,7 @@ from geozarr_nb.backends.run_state import RunState, not_understood
 from geozarr_nb.claims.address import Address
 from geozarr_nb.claims.volume import files_of, mount_of
 from geozarr_nb.cluster import diagnostics, manifests
-from geozarr_nb.cluster.client import CLAIMS, NODES, PODS, SECRETS, TEMPLATES, WORKFLOWS, Api, Kind, Object
+from geozarr_nb.cluster.client import CLAIMS, NODES, PODS, SECRETS, TEMPLATES, WORKFLOWS, Api, Kind, Object, connect
 from geozarr_nb.cluster.diagnostics import Cause
 from geozarr_nb.cluster.watch import Watch
 from geozarr_nb.errors import (
@@ -87,8 +87,14 @@ class ArgoBackend:
     """
 
     name = "argo"
+    label = "a cluster with Argo Workflows"
     uses_scratch = False
     uses_image = True
+
+    @classmethod
+    def of(cls, settings: Settings) -> ArgoBackend:
+        """See `Backend.of`."""
+        return _opened(connect(settings), settings)
 
     def __init__(self, api: Api, settings: Settings) -> None:
         chosen = settings.origins.get("poll_interval", "default") != "default"
@@ -590,6 +596,11 @@ def _keep[T](known: OrderedDict[str, T], key: str, value: T, most: int) -> None:
     known.move_to_end(key)
     while len(known) > most:
         known.popitem(last=False)
+
+
+@lru_cache(maxsize=8)
+def _opened(api: Api, settings: Settings) -> ArgoBackend:
+    return ArgoBackend(api, settings)
 
 
 @lru_cache(maxsize=16)

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from geozarr_nb.errors import (
     StorageFailed,
 )
 from geozarr_nb.request import Request, check
+from geozarr_nb.settings import Settings
 from geozarr_runner.events import Event
 from geozarr_runner.product.model import Product
 from geozarr_runner.publishing.local import storage_errors
@@ -76,6 +78,7 @@ class LocalBackend:
     """
 
     name = "local"
+    label = "this machine"
     uses_scratch = True
     uses_image = False
 
@@ -101,6 +104,11 @@ class LocalBackend:
         self._finished: dict[str, tuple[_Stamp, JobState]] = {}
         self._leftovers: set[tuple[str, str]] = set()
         self._revived = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> LocalBackend:
+        """See `Backend.of`."""
+        return _opened(settings.state_dir, settings.max_jobs, settings.poll_interval, settings.environment)
 
     def __repr__(self) -> str:
         return f"LocalBackend({str(self._folders.root)!r}, max_jobs={self._max_jobs})"
@@ -455,6 +463,11 @@ class _Submission:
     stamp: _Stamp
     ticket: Ticket
     request: Request
+
+
+@lru_cache(maxsize=8)
+def _opened(state_dir: Path, max_jobs: int, poll_interval: float, environment: tuple[str, ...]) -> LocalBackend:
+    return LocalBackend(state_dir, max_jobs=max_jobs, poll_interval=poll_interval, environment=environment)
 
 
 def _odd(job: JobFolder, error: GeozarrError) -> JobState:

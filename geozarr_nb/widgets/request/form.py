@@ -11,6 +11,7 @@ import ipywidgets
 import traitlets
 
 from geozarr_nb import api
+from geozarr_nb.backends import backend_type, names
 from geozarr_nb.errors import GeozarrError
 from geozarr_nb.jobs.job import Job
 from geozarr_nb.pods import PODS
@@ -25,7 +26,6 @@ from geozarr_runner.spec import OPTIONS, normalise
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.names import output_name
 
-BACKENDS = {"this machine": "local", "a cluster with Argo Workflows": "argo"}
 TEMPLATES = "the template's own"
 
 
@@ -80,7 +80,10 @@ class Form(Panel):
         self._output = text_field(
             "Output", "path of the GeoZarr", "Path of the GeoZarr that will be written", wide=True
         )
-        self._backend = menu("Runs on", BACKENDS.items(), "Where the conversion runs")
+        self._kinds = {name: backend_type(name) for name in names()}
+        self._backend = menu(
+            "Runs on", [(kind.label, name) for name, kind in self._kinds.items()], "Where the conversion runs"
+        )
         self._options = {name: option_field(option) for name, option in OPTIONS.items() if option.label}
         claim = self._settings.pvc_name
         self._claim = text_field("Claim", claim, "Persistent volume claim that the output is written to")
@@ -96,7 +99,8 @@ class Form(Panel):
         product = [product_field(self.choice), whole_product(self.choice)] if own else []
         head = (*product, self._groups, self._output, flow(self._backend, *self._options.values()))
         tail = (flow(self._submit, self._state), self._python, self._argo)
-        self._parts = {"local": (*head, *tail), "argo": (*head, self._cluster, *tail)}
+        in_pods = (*head, self._cluster, *tail)
+        self._parts = {name: in_pods if kind.uses_image else (*head, *tail) for name, kind in self._kinds.items()}
         super().__init__("Output and job", ())
         self._fill(output, backend)
         self._connect()
@@ -127,7 +131,7 @@ class Form(Panel):
     def output(self) -> str:
         """The output as it is given to `geozarr_nb.submit`; may be set."""
         path, claim = str(self._output.value).strip(), str(self._claim.value).strip()
-        if self.backend == "argo" and claim not in ("", self._settings.pvc_name) and "://" not in path:
+        if self._in_pods and claim not in ("", self._settings.pvc_name) and "://" not in path:
             return f"{CLAIM}{claim}/{path.lstrip('/')}"
         return path
 
@@ -168,6 +172,10 @@ class Form(Panel):
             **{name: self._of_pods(name) for name in self._pods},
         }
 
+    @property
+    def _in_pods(self) -> bool:
+        return self._kinds[self.backend].uses_image
+
     def _without(self, name: str) -> Any:
         """Return what an option is where nobody chooses it."""
         default = OPTIONS[name].default
@@ -181,7 +189,7 @@ class Form(Panel):
     def _of_pods(self, name: str) -> Any:
         """Return what a field of the cluster's says; None where it says what holds without it."""
         text = str(self._pods[name].value).strip()
-        if self.backend != "argo" or text in ("", _text(getattr(self._settings, name))):
+        if not self._in_pods or text in ("", _text(getattr(self._settings, name))):
             return None
         return _number(text) if name == "time_limit" else text
 
@@ -236,7 +244,7 @@ class Form(Panel):
 
     def close(self) -> None:
         """Take the widget away, the fields of the place that is not chosen included."""
-        for part in {*self._parts["local"], *self._parts["argo"]} - {*self.children}:
+        for part in {part for parts in self._parts.values() for part in parts} - {*self.children}:
             forget(part)
         super().close()
 
@@ -284,12 +292,12 @@ class Form(Panel):
         if product is None or not (choice.whole or choice.groups) or self.submitting:
             return
         # A look at a cluster's claim may have to start a pod there: that is left to the submission.
-        is_local = arguments["backend"] == "local"
-        claim = None if is_local else str(self._claim.value).strip()
+        in_pods = self._in_pods
+        claim = str(self._claim.value).strip() if in_pods else None
 
         def check() -> Request:
             self._settings.with_arguments(pvc_name=claim)
-            return api.check(product, **arguments, look=is_local)
+            return api.check(product, **arguments, look=not in_pods)
 
         def done(answer: Request | GeozarrError) -> None:
             if isinstance(answer, GeozarrError):
