@@ -15,7 +15,9 @@ from tests.products import changed
 ROOT = Path(__file__).parent
 # Where every test has the mark, and fixtures that give it to whoever asks for them.
 MARKS = {
+    "runner/tests/test_chunks.py": "converter",
     "tests/contract/": "converter",
+    "tests/frozen/test_run.py": "converter",
     "tests/unit/test_contributing.py": "docs",
     "tests/unit/test_docs.py": "docs",
     "tests/unit/test_image.py": "supply",
@@ -83,7 +85,8 @@ def _see(event: str, arguments: tuple[object, ...]) -> None:
         return
     words = [os.fsdecode(word) for word in arguments[1] if isinstance(word, (str, bytes, os.PathLike))]
     command = " ".join(words)
-    if "child_launcher.py" in command or "backends.worker" in command or ("geozarr_" in command and "convert" in words):
+    of_runner = "geozarr_" in command and {"convert", "run"} & set(words)
+    if of_runner or "child_launcher.py" in command or "backends.local.worker" in command:
         _started.append(command)
 
 
