@@ -167,10 +167,10 @@ class LocalPlace(Place):
             yield f"{server.url}/{sample.name}"
 
     def kill(self, name: str) -> None:
-        for process in processes_with("geozarr_runner"):
+        [job] = [job for job in gz.list_jobs(self.backend).jobs if job.output == self.output(name)]
+        for process in processes_with(f"/jobs/{job.name}/"):
             with suppress(psutil.NoSuchProcess):  # some end by themselves meanwhile
-                if self.output(name) in process.cmdline():
-                    process.kill()
+                process.kill()
 
     def forget(self, job: Job) -> None:
         shutil.rmtree(Path(self.settings["GEOZARR_STATE_DIR"]) / "jobs" / job.name)

@@ -635,9 +635,9 @@ def test_what_was_fetched_before_has_no_links(made: Path, home: Path, shared: Pa
 def test_an_item_is_written_where_nobody_can_have_been(made: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Path(f"{made}.stac.json")
     place.with_name(f".{place.name}.{os.getpid()}").symlink_to(home / ".bashrc")
-    monkeypatch.setattr(run.publish, "provenance", lambda output: {})
-    monkeypatch.setattr(run.item, "write", lambda path, *_: path.write_text("{}"))
-    run._complete(SimpleNamespace(output=made, product=None), Reporter(io.StringIO()))  # type: ignore[arg-type]
+    monkeypatch.setattr(run.local, "provenance", lambda output: {})
+    monkeypatch.setattr(run.stac_item, "write", lambda path, *_, **__: path.write_text("{}"))
+    run._complete(SimpleNamespace(output=made, product=SimpleNamespace(kind="Zarr")), Reporter(io.StringIO()))  # type: ignore[arg-type]
     assert place.read_text() == "{}"
     assert place.stat().st_mode & 0o044 == 0o044
 

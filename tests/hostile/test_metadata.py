@@ -74,11 +74,9 @@ def changed_v2(group: str = "a", **changes: Any) -> dict[str, Document]:
 
 
 def plan_of(product: Path | Product, output: Path, *groups: str) -> Plan:
-    return preflight(
-        Request.of(product.url, output, groups=list(groups) or None),
-        Reporter(StringIO(), readable=True),
-        product=product,
-    )
+    opened = open_product(product)
+    request = Request.of(opened.url, output, groups=list(groups))
+    return preflight(request, Reporter(StringIO(), readable=True), product=opened)
 
 
 # --- names of files --------------------------------------------------------------------------------------------------

@@ -573,6 +573,9 @@ class TestVersions:
     @pytest.mark.parametrize("value", [None, 1, ["x", 1], {"a": 1}, "\0", "\ud800", ["\0"]], ids=repr)
     def test_a_field_of_a_request_has_its_kind(self, tmp_path: Path, field: str, value: Any) -> None:
         stored = {**asked(tmp_path).to_json(), field: value}
+        if field == "max_retries" and value == 1:
+            assert Request.from_json(stored).options["max_retries"] == 1
+            return
         if field in ("source", "asked") and value is None:
             assert Request.from_json(stored).withheld is (field == "source")
             return
