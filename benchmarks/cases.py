@@ -25,7 +25,7 @@ from geozarr_runner.kinds.sentinel2 import Sentinel2
 from geozarr_runner.planning.estimate import needed
 from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.product.model import open_product
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import make_view
 
 if TYPE_CHECKING:

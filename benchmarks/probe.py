@@ -62,7 +62,7 @@ def stage(url: str, output: str, *groups: str) -> dict[str, Any]:
     from geozarr_runner.events import Reporter
     from geozarr_runner.planning.preflight import preflight
     from geozarr_runner.publishing.local import workspace
-    from geozarr_runner.spec import Request
+    from geozarr_runner.spec.request import Request
     from geozarr_runner.staging.view import stage
 
     reporter = Reporter(io.StringIO())

@@ -19,7 +19,8 @@ from geozarr_nb.outputs.catalogue import expand
 from geozarr_nb.pods import JOB_ARGUMENTS, PODS, JobArguments
 from geozarr_nb.request import Request, check_groups, open_source, request_for
 from geozarr_nb.settings import Settings
-from geozarr_runner.spec import ARGUMENTS, RESULT, Arguments, Groups, ResultOptions, refuse_unknown, signed
+from geozarr_runner.spec.options import ARGUMENTS, RESULT, Arguments, Groups, ResultOptions, refuse_unknown
+from geozarr_runner.spec.signature import signed
 
 if TYPE_CHECKING:
     import pystac

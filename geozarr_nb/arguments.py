@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 
 from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.errors import ExitCode
-from geozarr_runner.spec import ARGUMENTS, RESULT, add_options
+from geozarr_runner.spec.command_line import add_options
+from geozarr_runner.spec.options import ARGUMENTS, RESULT
 from geozarr_runner.text.shell import truth
 
 Command = Callable[[argparse.Namespace], ExitCode | None]

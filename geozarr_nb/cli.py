@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from geozarr_nb.arguments import Command, build_parser
 from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted
-from geozarr_runner.spec import given
+from geozarr_runner.spec.command_line import given
 from geozarr_runner.text.printable import CONVERTERS_LINE, printable, printable_json, printable_lines
 from geozarr_runner.text.shell import in_shell, word
 

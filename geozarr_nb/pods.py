@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypedDict
 
-from geozarr_runner.spec import Arguments, Option, declared
+from geozarr_runner.spec.options import Arguments, Option, declared
 
 
 class PodOptions(TypedDict, total=False):

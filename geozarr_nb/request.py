@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from geozarr_nb.errors import StorageDenied, StorageFailed
 from geozarr_nb.settings import Settings
-from geozarr_runner.spec import Arguments, Folder, Groups, Options, Request, normalise
+from geozarr_runner.spec.options import Arguments, Folder, Groups, Options
+from geozarr_runner.spec.request import Request, normalise
 
 if TYPE_CHECKING:
     from geozarr_runner.product.model import Product

@@ -22,7 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 import geozarr_nb.errors
 from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.errors import ExitCode, GeozarrError
-from geozarr_runner.spec import RESULT
+from geozarr_runner.spec.options import RESULT
 
 
 def errors() -> list[type[GeozarrError]]:

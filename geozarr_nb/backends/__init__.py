@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from geozarr_nb.backends.base import Backend
     from geozarr_nb.settings import Settings
 
@@ -64,4 +65,6 @@ def open_backend(name: str, settings: Settings) -> Backend:
 
 @cache
 def _entries() -> Mapping[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     return {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -20,7 +20,9 @@ from geozarr_runner import __version__
 from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted, InvalidRequest
 from geozarr_runner.events import Reporter
 from geozarr_runner.outcome import write_last_words, write_outcome
-from geozarr_runner.spec import ARGUMENTS, OPTIONS, Request, add_options, given, normalise, refuse_unknown
+from geozarr_runner.spec.command_line import add_options, given
+from geozarr_runner.spec.options import ARGUMENTS, OPTIONS, refuse_unknown
+from geozarr_runner.spec.request import Request, normalise
 from geozarr_runner.text.shell import in_shell
 from geozarr_runner.trust.bounds import from_json
 

@@ -25,7 +25,7 @@ from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.events import Reporter
 from geozarr_runner.planning import preflight
 from geozarr_runner.publishing import local
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.staging import view
 from geozarr_runner.stores import store
 from runner.tests.support import (

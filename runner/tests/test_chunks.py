@@ -23,7 +23,8 @@ from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.product.model import open_product
 from geozarr_runner.publishing.local import provenance
 from geozarr_runner.run import run
-from geozarr_runner.spec import Request, resolved
+from geozarr_runner.spec.options import resolved
+from geozarr_runner.spec.request import Request
 from geozarr_runner.verification.verify import verify
 from runner.tests.support import R10M, R20M
 

@@ -188,7 +188,7 @@ def test_an_item_that_cannot_be_written_is_a_warning(
 
     from geozarr_runner.events import Reporter, parse
     from geozarr_runner.run import run as run_here
-    from geozarr_runner.spec import Request
+    from geozarr_runner.spec.request import Request
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")

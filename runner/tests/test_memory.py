@@ -22,7 +22,8 @@ from geozarr_runner.planning.memory import (
 from geozarr_runner.planning.preflight import Plan, preflight
 from geozarr_runner.product.model import Array, Product, open_product
 from geozarr_runner.run import environment, run
-from geozarr_runner.spec import Request, resolved
+from geozarr_runner.spec.options import resolved
+from geozarr_runner.spec.request import Request
 from runner.tests.support import R20M, R60M, contents
 
 

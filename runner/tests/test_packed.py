@@ -19,7 +19,7 @@ from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.product.model import open_product
 from geozarr_runner.publishing.local import provenance
 from geozarr_runner.run import Result, folder_bytes, run
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from runner.tests.support import R10M, R20M, contents
 
 

@@ -21,7 +21,7 @@ from geozarr_runner.planning import resources
 from geozarr_runner.planning.preflight import Plan, preflight
 from geozarr_runner.product.model import open_product
 from geozarr_runner.run import run
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.staging import view
 from runner.tests.support import R10M, R20M, R60M, contents, drop_top_group
 

@@ -14,7 +14,7 @@ from geozarr_runner.kinds.base import ConverterCall, crs_of
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.product.model import Product, open_product
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from runner.tests.support import R10M, R20M, R60M
 
 GENERIC = ["--no-s2-optimized", "--no-s3-olci-optimized"]

@@ -31,7 +31,7 @@ from geozarr_runner.publishing.local import (
     retired,
     workspace,
 )
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from runner.tests.support import write_store
 
 ROOT = {"zarr_format": 3, "node_type": "group", "attributes": {}}

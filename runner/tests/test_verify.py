@@ -17,7 +17,7 @@ import zarr
 from geozarr_runner.errors import ProductUnreachable, VerificationFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.planning.preflight import Plan, preflight
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.verification.verify import Verified, verify
 from runner.tests.support import R10M, R60M, Document, Run, beside, run
 

@@ -9,7 +9,7 @@ from itertools import count
 
 import geozarr_nb as gz
 from geozarr_nb.backends.base import JobState, Progress
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 
 SECONDS_BETWEEN_CHANGES = 0.05
 CHUNKS = 5_000

@@ -30,7 +30,7 @@ from geozarr_nb.backends.argo import workflow
 from geozarr_nb.backends.argo.workflow import output_address
 from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
-from geozarr_runner.spec import OPTIONS
+from geozarr_runner.spec.options import OPTIONS
 
 type Document = dict[str, Any]
 

@@ -25,7 +25,7 @@ from geozarr_runner.events import Reporter
 from geozarr_runner.planning import preflight
 from geozarr_runner.planning.preflight import _readable
 from geozarr_runner.product.model import open_product
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.download import download
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.credentials import VARIABLE, Credentials, without

@@ -20,7 +20,7 @@ from geozarr_nb.backends.local import processes, worker
 from geozarr_nb.backends.local.backend import LocalBackend
 from geozarr_nb.backends.local.state_folder import StateFolder, write_json
 from geozarr_nb.errors import StorageDenied, StorageFailed, StorageFull
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 
 TOO_LITTLE = [1, 2000]  # for the request; for what is private, which is longer
 

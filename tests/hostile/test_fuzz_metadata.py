@@ -27,7 +27,7 @@ from geozarr_runner.planning.memory import memory_needed
 from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.product.model import Product, open_product
 from geozarr_runner.publishing.stac_item import item_of
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import write_metadata
 
 EXAMPLES = int(os.environ.get("GEOZARR_FUZZ_EXAMPLES", "150"))

@@ -46,7 +46,7 @@ from geozarr_runner.publishing.local import (
     workspace,
     write_consolidated,
 )
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import stage
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust import folders

@@ -18,7 +18,7 @@ from geozarr_runner.planning.groups import report
 from geozarr_runner.planning.preflight import Plan, preflight
 from geozarr_runner.product import model as product_module
 from geozarr_runner.product.model import LOOKED_AT, Array, Product, open_product
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import make_view
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.bounds import MOST_OBJECTS

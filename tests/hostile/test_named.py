@@ -25,7 +25,7 @@ from geozarr_nb.outputs.catalogue import expand
 from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
 from geozarr_runner.product.model import open_product
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import check, named, said_place
 from geozarr_runner.trust.names import LONGEST, component, output_name

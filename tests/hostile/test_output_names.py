@@ -16,7 +16,7 @@ from geozarr_runner.events import Reporter
 from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.publishing.archive import pack
 from geozarr_runner.publishing.local import output_path, publish, workspace
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from runner.tests.support import write_store, write_terrain
 
 REFUSED = [

@@ -23,7 +23,7 @@ from geozarr_nb.jobs.display import Board, LineDisplay, TerminalDisplay
 from geozarr_nb.jobs.job import describe_state
 from geozarr_runner.events import CLEAR_LINE, Event, Reporter, describe, parse
 from geozarr_runner.outcome import write_last_words
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.text.printable import printable, printable_json
 
 # A title, a cleared screen, C1's own escape, an order that is turned, lines that end: and what would stand on them.

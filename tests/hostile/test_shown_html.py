@@ -24,7 +24,7 @@ from geozarr_nb.widgets.blocks import panel
 from geozarr_nb.widgets.jobs.row import row
 from geozarr_runner.events import parse
 from geozarr_runner.planning.groups import GroupReport
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from geozarr_runner.text import html
 
 EVIL = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script><a href='javascript:alert(3)'>\x1b]0;x\x07\u202e"

@@ -18,7 +18,7 @@ from geozarr_nb.settings import Settings
 from geozarr_runner.cli import main
 from geozarr_runner.planning.preflight import is_done
 from geozarr_runner.product.model import Product, open_product
-from geozarr_runner.spec import Request, normalise
+from geozarr_runner.spec.request import Request, normalise
 
 R10, R20, R60 = (f"/measurements/reflectance/r{size}m" for size in (10, 20, 60))
 

@@ -15,7 +15,7 @@ from geozarr_nb.backends.argo.workflow import input_secret
 from geozarr_nb.cluster.client import PODS, SECRETS, TEMPLATES, WORKFLOWS
 from geozarr_nb.errors import ClusterDenied, ClusterRefused, ClusterUnreachable, InvalidRequest
 from geozarr_nb.settings import Settings
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from tests.contract.support import until
 from tests.unit.memory_cluster import MemoryCluster
 

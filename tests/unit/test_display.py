@@ -18,7 +18,7 @@ from geozarr_nb.jobs import display as module
 from geozarr_nb.jobs.display import Board, LineDisplay, NotebookDisplay, TerminalDisplay, choose, show
 from geozarr_nb.jobs.job import Job
 from geozarr_runner.events import Event
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 REQUEST = Request(source="/p.zarr", shown="/p.zarr", product="p", output="/out.zarr", identity="0" * 64)

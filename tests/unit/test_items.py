@@ -17,7 +17,7 @@ from benchmarks.server import ProductServer
 from geozarr_nb.errors import GeozarrError
 from geozarr_nb.jobs.jobset import JobSet, Refused
 from geozarr_nb.outputs.catalogue import collection_of, expand, read_item
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 
 GROUP = "/measurements/reflectance/r60m"
 TAKEN = datetime(2025, 10, 8, tzinfo=UTC)

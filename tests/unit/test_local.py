@@ -23,7 +23,7 @@ from geozarr_nb.backends.local.state_folder import StateFolder
 from geozarr_nb.errors import ConversionFailed, InvalidRequest, JobNotFound, OutputBusy, StorageFailed, WaitTimeout
 from geozarr_nb.jobs.job import Job
 from geozarr_nb.jobs.jobset import JobSet, Refused
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 
 # What it does is said by $STAND_IN, which also shows that a job gets the environment of whoever submitted it.
 STAND_IN = """
@@ -529,7 +529,7 @@ def test_a_killed_submitter_leaves_its_job(tmp_path: Path, command: list[str], m
 import os, signal, sys
 from pathlib import Path
 from geozarr_nb.backends.local.backend import LocalBackend
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 import json
 backend = LocalBackend(Path({str(tmp_path / "state")!r}), command={command!r})
 request = Request.from_json(json.loads(sys.argv[1]))

@@ -24,7 +24,7 @@ from geozarr_nb.request import check, request_for
 from geozarr_nb.samples.products import sample_product
 from geozarr_nb.settings import Settings
 from geozarr_runner.product.model import Product, open_product
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 
 R60 = "/measurements/reflectance/r60m"
 ADDRESS = "https://store.example/S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613.zarr"

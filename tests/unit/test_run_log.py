@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from geozarr_nb.backends.argo.run_log import RunLog
 from geozarr_nb.backends.argo.workflow import Attempt
 from geozarr_nb.errors import ClusterObjectMissing
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OUTPUT = "pvc://claim/out.zarr"

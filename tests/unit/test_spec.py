@@ -19,16 +19,9 @@ from geozarr_nb.arguments import build_parser
 from geozarr_nb.cli import COMMANDS
 from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.cli import _parser
-from geozarr_runner.spec import (
-    ARGUMENTS,
-    OPTIONS,
-    RESULT,
-    Option,
-    Request,
-    from_parameters,
-    parameters,
-    resolved,
-)
+from geozarr_runner.spec.options import ARGUMENTS, OPTIONS, RESULT, Option, resolved
+from geozarr_runner.spec.parameters import from_parameters, parameters
+from geozarr_runner.spec.request import Request
 
 ROOT = Path(__file__).parents[2]
 CALLS: dict[Callable[..., object], dict[str, Option]] = {

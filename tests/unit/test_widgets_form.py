@@ -17,7 +17,8 @@ from geozarr_nb.backends import names
 from geozarr_nb.backends.argo.workflow import manifest
 from geozarr_nb.widgets import Form
 from geozarr_nb.widgets.request.code_snippets import argo_command, python_call
-from geozarr_runner.spec import OPTIONS, Request
+from geozarr_runner.spec.options import OPTIONS
+from geozarr_runner.spec.request import Request
 from tests.unit.api_server import ApiServer
 from tests.unit.widgets_support import R20M, R60M, SECONDS, button, field, inside, shown
 

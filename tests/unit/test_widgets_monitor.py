@@ -18,7 +18,7 @@ from geozarr_nb.widgets import Monitor
 from geozarr_nb.widgets.jobs.job_watcher import SECONDS_BETWEEN_BEATS, JobWatcher
 from geozarr_nb.widgets.jobs.monitor import ROWS, ROWS_A_BEAT
 from geozarr_nb.widgets.jobs.row import JobView
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 from tests.contract.support import until
 from tests.unit.widgets_support import SECONDS, button, field, sent_messages, shown
 

@@ -10,7 +10,7 @@ from geozarr_nb.backends.base import JobState, Progress
 from geozarr_nb.widgets.jobs.row import Pace, duration
 from geozarr_nb.widgets.request.tree import Tree
 from geozarr_runner.product.model import Array, Group, Product
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 
 REQUEST = Request(source="/p.zarr", shown="/p.zarr", product="p", output="/out.zarr", identity="0" * 64)
 STATE = JobState("p-1", "local", REQUEST, "Running", datetime(2025, 1, 1, tzinfo=UTC), stage="stage")

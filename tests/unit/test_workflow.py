@@ -13,7 +13,7 @@ from geozarr_nb.backends.argo.workflow import Attempt, input_secret, manifest, o
 from geozarr_nb.cluster import manifests
 from geozarr_nb.errors import InvalidRequest
 from geozarr_nb.settings import Settings
-from geozarr_runner.spec import Request
+from geozarr_runner.spec.request import Request
 
 SIGNED = "https://user:pass@host/a.zarr?signature=0123456789"
 REQUEST = Request(

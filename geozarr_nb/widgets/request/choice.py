@@ -18,7 +18,7 @@ from geozarr_runner.events import human_bytes
 from geozarr_runner.planning.estimate import Estimate
 from geozarr_runner.planning.groups import GroupReport
 from geozarr_runner.product.model import Product
-from geozarr_runner.spec import normalise
+from geozarr_runner.spec.request import normalise
 from geozarr_runner.trust.addresses import redact
 
 SECONDS_AFTER_A_TICK = 0.4

@@ -8,7 +8,8 @@ from typing import Any
 
 from geozarr_nb.pods import JOB_ARGUMENTS, PODS
 from geozarr_nb.settings import Settings
-from geozarr_runner.spec import OPTIONS, parameters
+from geozarr_runner.spec.options import OPTIONS
+from geozarr_runner.spec.parameters import parameters
 from geozarr_runner.text.shell import word
 from geozarr_runner.trust.addresses import redact
 

@@ -22,7 +22,8 @@ from geozarr_nb.widgets.blocks.panel import Panel, change, code, flow, forget, l
 from geozarr_nb.widgets.request.choice import Choice
 from geozarr_nb.widgets.request.code_snippets import CLAIM, argo_command, python_call
 from geozarr_nb.widgets.request.form_fields import menu, option_field, product_field, text_field, whole_product
-from geozarr_runner.spec import OPTIONS, normalise
+from geozarr_runner.spec.options import OPTIONS
+from geozarr_runner.spec.request import normalise
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.names import output_name
 

@@ -9,7 +9,7 @@ import ipywidgets
 
 from geozarr_nb.widgets.blocks.panel import WIDE, change
 from geozarr_nb.widgets.request.choice import Choice
-from geozarr_runner.spec import Option
+from geozarr_runner.spec.options import Option
 
 
 def text_field(label: str, placeholder: str, tooltip: str, *, wide: bool = False) -> ipywidgets.Text:

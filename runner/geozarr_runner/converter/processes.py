@@ -23,7 +23,7 @@ from typing import IO, Any, Self, cast
 from geozarr_runner.errors import ConverterFailed, ConverterKilled, ConverterMissing, StorageDenied, StorageFull
 from geozarr_runner.kinds.base import ConverterCall
 from geozarr_runner.kinds.layout import NO_OPTIONS
-from geozarr_runner.spec import converter_flags
+from geozarr_runner.spec.options import converter_flags
 from geozarr_runner.trust.credentials import without
 
 COMMAND = "eopf-geozarr"

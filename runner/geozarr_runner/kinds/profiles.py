@@ -18,7 +18,7 @@ from geozarr_runner.kinds.olci import Olci
 from geozarr_runner.kinds.sentinel1 import Sentinel1Grd
 from geozarr_runner.kinds.sentinel2 import Sentinel2
 from geozarr_runner.product.model import Product
-from geozarr_runner.spec import of_result
+from geozarr_runner.spec.options import of_result
 
 _KINDS: Mapping[str, Profile] = {
     "Sentinel-1 GRD": Sentinel1Grd(),

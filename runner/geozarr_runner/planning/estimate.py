@@ -18,7 +18,7 @@ from geozarr_runner.planning.groups import report
 from geozarr_runner.planning.memory import memory_needed
 from geozarr_runner.product.metadata import figure
 from geozarr_runner.product.model import Array, Product
-from geozarr_runner.spec import Groups, ResultOptions, resolved
+from geozarr_runner.spec.options import Groups, ResultOptions, resolved
 from geozarr_runner.stores.store import ASKED_AT_ONCE, Store
 from geozarr_runner.text import html
 from geozarr_runner.text.printable import printable

@@ -11,7 +11,8 @@ from geozarr_runner.errors import GroupsMissing
 from geozarr_runner.kinds.base import Profile
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.product.model import Group, Product
-from geozarr_runner.spec import Groups, normalise
+from geozarr_runner.spec.options import Groups
+from geozarr_runner.spec.request import normalise
 from geozarr_runner.text import html
 from geozarr_runner.text.printable import printable
 from geozarr_runner.text.shell import word

@@ -20,7 +20,8 @@ from geozarr_runner.planning.groups import GroupReport, report
 from geozarr_runner.product.model import Product, open_product
 from geozarr_runner.publishing import archive, local, object_store
 from geozarr_runner.publishing.object_store import Output, RemoteOutput, output_place
-from geozarr_runner.spec import RESULT, Request, of_result, passed_on
+from geozarr_runner.spec.options import RESULT, of_result, passed_on
+from geozarr_runner.spec.request import Request
 from geozarr_runner.text.printable import printable
 from geozarr_runner.trust.addresses import local_path, redact
 from geozarr_runner.trust.bounds import from_json

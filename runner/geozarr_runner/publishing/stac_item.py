@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.errors import GeozarrError
-from geozarr_runner.spec import of_result
+from geozarr_runner.spec.options import of_result
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.bounds import from_json
 from geozarr_runner.trust.crs import flaw
