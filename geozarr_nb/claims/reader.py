@@ -23,7 +23,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from geozarr_nb.claims.address import SCHEME, Entry
 from geozarr_nb.cluster import diagnostics
-from geozarr_nb.cluster.client import CLAIMS, EVENTS, PODS, TEMPLATES, Answer, Api, Object, connect
+from geozarr_nb.cluster.client import CLAIMS, EVENTS, PODS, TEMPLATES, Api, ApiResponse, Object, connect
 from geozarr_nb.errors import (
     ClaimUnreadable,
     ClusterDenied,
@@ -158,7 +158,7 @@ class Reader:
 
     # One request
 
-    def _ask(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    def _ask(self, path: str, headers: Mapping[str, str] | None = None) -> ApiResponse:
         """Return what the pod answers; asked again, of another pod if need be, while that may help."""
         if ".." in path.split("/"):
             # The client would leave out what `..` goes up from, and ask the API server for something else.
@@ -173,7 +173,7 @@ class Reader:
         except _Lost as lost:
             raise lost.cause from lost.cause.__cause__
 
-    def _ask_once(self, path: str, headers: Mapping[str, str]) -> Answer:
+    def _ask_once(self, path: str, headers: Mapping[str, str]) -> ApiResponse:
         pod = self._running()
         with self._lock:
             self._reading += 1
@@ -203,7 +203,7 @@ class Reader:
             raise _Lost(ClaimUnreadable(_message(answer), given=self._where, remedy=remedy))
         return answer
 
-    def _checked(self, answer: Answer, path: str) -> Answer:
+    def _checked(self, answer: ApiResponse, path: str) -> ApiResponse:
         if answer.status < 400:
             return answer
         address = f"{SCHEME}{self.claim}/{path}"
@@ -570,7 +570,7 @@ def _phase(pod: Mapping[str, Any]) -> str:
     return str(pod.get("status", {}).get("phase", "Pending"))
 
 
-def _message(answer: Answer) -> str:
+def _message(answer: ApiResponse) -> str:
     try:
         return str(json.loads(answer.body)["message"])
     except (ValueError, KeyError, TypeError):

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from geozarr_nb.claims.address import SCHEME, Address, Entry, Files
 from geozarr_nb.errors import ClusterDenied, ClusterObjectMissing, InvalidRequest, ProductDenied
 from geozarr_runner.text.shell import word
-from geozarr_runner.trust.tree import Tree
+from geozarr_runner.trust.tree import FolderTree
 
 if TYPE_CHECKING:
     from geozarr_nb.settings import Settings
@@ -56,12 +56,13 @@ class Mount:
         place = self.local(path)
         try:
             # Anybody who writes to the claim could have left a link to a file of this machine.
-            with os.fdopen(Tree(self.folder, ProductDenied).open(str(place.relative_to(self.folder))), "rb") as file:
+            opened = FolderTree(self.folder, ProductDenied).open(str(place.relative_to(self.folder)))
+            with os.fdopen(opened, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 file.seek(max(size + start, 0) if start < 0 else start)
                 return file.read(-1 if stop is None else max(min(stop, size) - start, 0))
         except FileNotFoundError as error:
-            if place.is_dir():  # which `Tree` opens as little
+            if place.is_dir():  # which `FolderTree` opens as little
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place)) from error
             raise
         except PermissionError as error:

@@ -88,7 +88,7 @@ OWN_RULES_REVIEWS = Kind("apis/authorization.k8s.io/v1", "selfsubjectrulesreview
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """What came back of a raw call."""
 
     status: int
@@ -219,11 +219,11 @@ class Api:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         namespace: str = "",
-    ) -> Answer:
+    ) -> ApiResponse:
         """Send a request to a port of a pod through the API server.
 
-        What the pod itself answers comes back, whatever its status; see `Answer`. The caller asks again where no answer
-        came.
+        What the pod itself answers comes back, whatever its status; see `ApiResponse`. The caller asks again where no
+        answer came.
 
         Raises
         ------
@@ -355,12 +355,12 @@ class Api:
         verb: str = "",
         foreign: bool = False,
         patience: float | None = None,
-    ) -> Answer:
+    ) -> ApiResponse:
         """Return the answer to a call; asked again while the API server does not answer, for a while."""
         if patience is None:
             patience = PATIENCE if self._reached else FIRST_PATIENCE
 
-        def once() -> Answer:
+        def once() -> ApiResponse:
             import urllib3
 
             response = self._open(method, path, query, body=body, headers=headers)
@@ -374,7 +374,7 @@ class Api:
             refused = response.status >= 400 and not (foreign and not _is_status(content))
             if refused:
                 raise self._refusal(response.status, content, verb or VERBS.get(method, "get"), path, what)
-            return Answer(response.status, response.headers, content)
+            return ApiResponse(response.status, response.headers, content)
 
         return self.patiently(once, patience)
 

@@ -37,7 +37,7 @@ from geozarr_runner.text.shell import word
 from geozarr_runner.trust import folders
 from geozarr_runner.trust.addresses import local_path, redact
 from geozarr_runner.trust.keys import folds, inside, refuse, refuse_clashes
-from geozarr_runner.trust.tree import Tree
+from geozarr_runner.trust.tree import FolderTree
 
 if TYPE_CHECKING:
     from geozarr_nb.outputs.open import FinishedJob
@@ -145,7 +145,7 @@ class _Output(_Wanted):
                 pass  # the first failure is raised
 
     def check(self, arriving: Path) -> None:
-        there = dict(Tree(arriving, DownloadBroken).files())
+        there = dict(FolderTree(arriving, DownloadBroken).files())
         if there != self._sizes:
             wrong = sorted(name for name, _ in there.items() ^ self._sizes.items())
             raise DownloadBroken("a file has not the size that it should have", given=wrong[0], remedy=_AGAIN)
@@ -387,7 +387,7 @@ def _size_and_time(store: Store) -> tuple[int, float] | None:
 def _listing(store: Store) -> dict[str, int]:
     """Return the size of every file below a store's root, by its path there."""
     if store.local is not None:
-        return dict(Tree(store.local, DownloadBroken).files())
+        return dict(FolderTree(store.local, DownloadBroken).files())
 
     async def below(folder: str) -> list[Mapping[str, Any]]:
         async def entries() -> list[Mapping[str, Any]]:

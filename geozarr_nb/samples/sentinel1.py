@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geozarr_nb.samples.landscape import Cover, Field, Landscape, row_blocks
-from geozarr_nb.samples.structure import Node, Pixels, chunks_of, is_array, load, map_attributes, walk, write
+from geozarr_nb.samples.structure import MadePixels, Node, chunks_of, is_array, load, map_attributes, walk, write
 
 FULL_COLUMNS = 26064
 FULL_ROWS = 16677
@@ -79,7 +79,7 @@ def write_product(folder: Path, size: int) -> None:
     """Write the sample into an existing, empty `folder`."""
     root = structure(size)
     write(root, folder)
-    pixels = Pixels(folder)
+    pixels = MadePixels(folder)
     scene = _Geometry(root, size)
     for path, node in walk(root):
         if is_array(node) and not path.endswith("measurements/grd"):

@@ -23,7 +23,7 @@ from geozarr_nb.samples.landscape import (
     square_parts,
 )
 from geozarr_nb.samples.spectra import SPECTRA, ground_reflectance
-from geozarr_nb.samples.structure import Node, Pixels, chunks_of, is_array, load, map_attributes, walk, write
+from geozarr_nb.samples.structure import MadePixels, Node, chunks_of, is_array, load, map_attributes, walk, write
 
 FULL_SIZE = 10980
 SIZE_STEP = 12  # a chunk of the 10 m bands, half a tile wide, has to hold whole 60 m pixels
@@ -89,7 +89,7 @@ def write_product(folder: Path, size: int) -> None:
     """Write the sample into an existing, empty `folder`."""
     root = structure(size)
     write(root, folder)
-    pixels = Pixels(folder)
+    pixels = MadePixels(folder)
     arrays = {path: node for path, node in walk(root) if is_array(node)}
     with ThreadPoolExecutor(_THREADS) as pool:
         _Scene(pixels, size, pool).write()
@@ -110,7 +110,7 @@ def _nodata(size: int, rows: slice, columns: slice) -> NDArray[np.bool_]:
 class _Scene:
     """Everything that has the resolution of a band."""
 
-    def __init__(self, pixels: Pixels, size: int, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pixels: MadePixels, size: int, pool: ThreadPoolExecutor) -> None:
         self.pixels = pixels
         self.size = size
         self.pool = pool

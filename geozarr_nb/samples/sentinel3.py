@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geozarr_nb.samples.landscape import SUN_AZIMUTH, SUN_ZENITH, Block, Cover, Landscape, fractal, row_blocks
 from geozarr_nb.samples.spectra import ground_reflectance, spectrum_at
-from geozarr_nb.samples.structure import Node, Pixels, is_array, walk, write
+from geozarr_nb.samples.structure import MadePixels, Node, is_array, walk, write
 
 FULL_COLUMNS = 4865
 FULL_ROWS = 4091
@@ -193,7 +193,7 @@ def write_product(folder: Path, size: int) -> None:
     """Write the sample into an existing, empty `folder`."""
     root = structure(size)
     write(root, folder)
-    pixels = Pixels(folder)
+    pixels = MadePixels(folder)
     rows = rows_of(size)
     landscape = Landscape(size)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -209,7 +209,7 @@ def write_product(folder: Path, size: int) -> None:
             pixels.fill(path, _tie_point_values(path.rpartition("/")[2], node["shape"]))
 
 
-def _write_strip(pixels: Pixels, landscape: Landscape, rows: slice, pool: ThreadPoolExecutor) -> None:
+def _write_strip(pixels: MadePixels, landscape: Landscape, rows: slice, pool: ThreadPoolExecutor) -> None:
     """Make and write everything that depends on the scene in `rows`, which are whole chunks."""
     size = landscape.edge
     shape = (rows.stop - rows.start, size)

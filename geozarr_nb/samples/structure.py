@@ -80,7 +80,7 @@ def chunks_of(array: zarr.Array[Any]) -> Iterator[tuple[slice, slice]]:
             yield slice(top, min(top + height, rows)), slice(left, min(left + width, columns))
 
 
-class Pixels:
+class MadePixels:
     """Fills the arrays of a written structure."""
 
     def __init__(self, folder: Path) -> None:

@@ -127,7 +127,7 @@ def run(
             size = folder_bytes(space.writing)
             with local.storage_errors(space.item):
                 _write_item(space.item, plan, space.writing, record, reporter)
-            if isinstance(space, object_store.Workspace):
+            if isinstance(space, object_store.RemoteWorkspace):
                 object_store.publish(space, overwrite=request.options["if_exists"] == "overwrite", progress=progress)
             else:
                 if request.options["if_exists"] == "overwrite":
@@ -217,7 +217,7 @@ def _has_place_for_a_log(output: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Converted:
     """An output that is complete, and what it took."""
 
     bytes_read: int
@@ -234,7 +234,7 @@ class _Work:
     shares: Sequence[Sequence[Array]]
     reporter: Reporter
 
-    def make(self, plan: Plan, output: Path) -> _Made:
+    def make(self, plan: Plan, output: Path) -> _Converted:
         """Stage, convert and verify."""
         with self.reporter.stage("stage") as progress:
             staged = stage(plan, self.space, progress, self.reporter)
@@ -251,9 +251,9 @@ class _Work:
             if (broken := diagnose(plan, staged.url)) is not None:
                 raise broken from failure
             raise
-        return _Made(staged.bytes_read, verified)
+        return _Converted(staged.bytes_read, verified)
 
-    def make_in_turn(self, plan: Plan) -> _Made:
+    def make_in_turn(self, plan: Plan) -> _Converted:
         """Make one group after the other, each with all of the scratch space, and join what came out."""
         call = profile_of(plan.product).call
         outputs, made = [], []
@@ -271,7 +271,7 @@ class _Work:
             sum(each.verified.variables for each in made),
             sum(each.verified.pixels_compared for each in made),
         )
-        return _Made(sum(each.bytes_read for each in made), verified)
+        return _Converted(sum(each.bytes_read for each in made), verified)
 
     def _convert(self, plan: Plan, staged: Staged, output: Path) -> None:
         if not self.shares or local_path(staged.url) is None:

@@ -55,7 +55,7 @@ _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is not answered with what it asked for.
 
     Attributes
@@ -111,7 +111,7 @@ class Folder:
 
         Raises
         ------
-        Refused
+        RequestRefused
             It is not there, leads outside, may not be read, or is neither file nor folder.
         """
         descriptor = self._open(path)
@@ -125,7 +125,7 @@ class Folder:
 
         Raises
         ------
-        Refused
+        RequestRefused
             As `opened`.
         """
         with self.opened(path) as descriptor:
@@ -135,7 +135,7 @@ class Folder:
         """Describe what is in an opened folder; what is neither file nor folder, or leads outside, is left out."""
         with os.scandir(descriptor) as found:
             for one in found:
-                with suppress(Refused, OSError):  # a link that leads outside; or it is gone meanwhile
+                with suppress(RequestRefused, OSError):  # a link that leads outside; or it is gone meanwhile
                     if one.is_symlink():
                         yield self.entry(f"{path}/{one.name}")
                     else:
@@ -146,12 +146,12 @@ class Folder:
     def _open(self, path: str) -> int:
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if ".." in parts or "\0" in path:
-            raise Refused(HTTPStatus.BAD_REQUEST, "outside", "a path goes down from the root only")
+            raise RequestRefused(HTTPStatus.BAD_REQUEST, "outside", "a path goes down from the root only")
         # Where links lead is looked up first. What is opened then is a path without links, part by part, and a part
         # that has become a link meanwhile is refused: so nobody who changes the folder can lead the server out of it.
         resolved = os.path.realpath(os.path.join(self.root, *parts))  # noqa: PTH118  as fast as it gets: each request
         if os.path.commonpath((self.root, resolved)) != self.root:
-            raise Refused(HTTPStatus.FORBIDDEN, "outside", "this leads outside of the folder")
+            raise RequestRefused(HTTPStatus.FORBIDDEN, "outside", "this leads outside of the folder")
         below = [part for part in os.path.relpath(resolved, self.root).split("/") if part != "."]
         try:
             descriptor = descend(self.root, below, os.O_RDONLY)
@@ -160,7 +160,7 @@ class Folder:
         kind = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
             os.close(descriptor)
-            raise Refused(HTTPStatus.FORBIDDEN, "denied", "neither a file nor a folder")
+            raise RequestRefused(HTTPStatus.FORBIDDEN, "denied", "neither a file nor a folder")
         return descriptor
 
 
@@ -269,14 +269,16 @@ class Server(ThreadingTCPServer):
 
         Raises
         ------
-        Refused
+        RequestRefused
             There are too many.
         """
         with self._lock:
             if id(request) in self._known:
                 return
             if len(self._known) >= CONNECTIONS:
-                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "busy", f"{CONNECTIONS} others read at this moment")
+                raise RequestRefused(
+                    HTTPStatus.SERVICE_UNAVAILABLE, "busy", f"{CONNECTIONS} others read at this moment"
+                )
             if self._strangers.pop(id(request), None) is not None:  # else its time is over
                 self._known.add(id(request))
 
@@ -365,16 +367,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse_writing(self) -> None:
         self.close_connection = True  # the body that may follow is left unread
         message = "this is read only: only GET and HEAD are answered"
-        self._send_refusal(Refused(HTTPStatus.METHOD_NOT_ALLOWED, "read-only", message, Allow="GET, HEAD"))
+        self._send_refusal(RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "read-only", message, Allow="GET, HEAD"))
 
     def _answer(self) -> None:
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True
         try:
             if not self.server.knows(self.headers.get(TOKEN_HEADER, "")):
-                raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorised", f"{TOKEN_HEADER} is not the right one")
+                raise RequestRefused(HTTPStatus.UNAUTHORIZED, "unauthorised", f"{TOKEN_HEADER} is not the right one")
             self.server.admit(self.connection)
-        except Refused as refusal:
+        except RequestRefused as refusal:
             self.close_connection = True
             self._send_refusal(refusal)
             return
@@ -387,8 +389,8 @@ class _Handler(BaseHTTPRequestHandler):
                 elif what in answer:
                     answer[what](path)
                 else:
-                    raise Refused(HTTPStatus.NOT_FOUND, "bad-request", "ask for /files, /info, /list or /stats")
-            except Refused as refusal:
+                    raise RequestRefused(HTTPStatus.NOT_FOUND, "bad-request", "ask for /files, /info, /list or /stats")
+            except RequestRefused as refusal:
                 self._send_refusal(refusal)
 
     def _asked(self) -> tuple[str, str]:
@@ -401,7 +403,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.folder.opened(path) as descriptor:
             status = os.fstat(descriptor)
             if stat.S_ISDIR(status.st_mode):
-                raise Refused(HTTPStatus.NOT_FOUND, "is-directory", "this is a folder: ask for /list")
+                raise RequestRefused(HTTPStatus.NOT_FOUND, "is-directory", "this is a folder: ask for /list")
             part = _part(self.headers.get("Range", ""), status.st_size)
             start, stop = part or (0, status.st_size)
             self.send_response(HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK)
@@ -425,7 +427,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_list(self, path: str) -> None:
         with self.server.folder.opened(path) as descriptor:
             if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                raise Refused(HTTPStatus.NOT_FOUND, "not-a-directory", "this is a file: ask for /files")
+                raise RequestRefused(HTTPStatus.NOT_FOUND, "not-a-directory", "this is a file: ask for /files")
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", "application/x-ndjson")
             if in_chunks := self.request_version == "HTTP/1.1":
@@ -455,7 +457,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _send_refusal(self, refusal: Refused) -> None:
+    def _send_refusal(self, refusal: RequestRefused) -> None:
         self._send_document({"code": refusal.code, "message": str(refusal)}, refusal.status, refusal.headers)
 
     def _end_headers(self) -> None:
@@ -564,7 +566,7 @@ def _part(header: str, size: int) -> tuple[int, int] | None:
         if last and numbers[1] < start:
             return None
     if start >= stop:
-        raise Refused(
+        raise RequestRefused(
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
             "no-such-range",
             f"the file has {size} bytes",
@@ -578,11 +580,11 @@ def _number(digits: str) -> int:
     return int(digits or "0") if len(digits) <= DIGITS_OF_A_POSITION else 10**DIGITS_OF_A_POSITION
 
 
-def _refusal(error: OSError) -> Refused:
+def _refusal(error: OSError) -> RequestRefused:
     if error.errno in (errno.EACCES, errno.EPERM):
-        return Refused(HTTPStatus.FORBIDDEN, "denied", "this may not be read")
+        return RequestRefused(HTTPStatus.FORBIDDEN, "denied", "this may not be read")
     if error.errno == errno.ELOOP:
-        return Refused(HTTPStatus.FORBIDDEN, "outside", "a link that leads nowhere, or has just been made")
+        return RequestRefused(HTTPStatus.FORBIDDEN, "outside", "a link that leads nowhere, or has just been made")
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-        return Refused(HTTPStatus.NOT_FOUND, "not-found", "nothing is there")
-    return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "failed", f"it cannot be read: {error.strerror}")
+        return RequestRefused(HTTPStatus.NOT_FOUND, "not-found", "nothing is there")
+    return RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "failed", f"it cannot be read: {error.strerror}")

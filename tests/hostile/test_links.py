@@ -34,7 +34,7 @@ from geozarr_runner.events import Reporter
 from geozarr_runner.planning import estimate
 from geozarr_runner.planning.preflight import Plan, preflight
 from geozarr_runner.product.model import open_product
-from geozarr_runner.product.sampler import Pixels
+from geozarr_runner.product.sampler import StoredPixels
 from geozarr_runner.publishing import archive, object_store
 from geozarr_runner.publishing.local import (
     claimed,
@@ -52,7 +52,7 @@ from geozarr_runner.stores.store import Store
 from geozarr_runner.trust import folders
 from geozarr_runner.trust import tree as tree_module
 from geozarr_runner.trust.credentials import Credentials
-from geozarr_runner.trust.tree import Tree
+from geozarr_runner.trust.tree import FolderTree
 from runner.tests.support import write_store, write_terrain
 from tests.hostile.support import bounded
 
@@ -339,7 +339,7 @@ def test_what_a_mounted_claim_tells_of_stays_inside(tree: Path) -> None:
 
 
 def test_what_becomes_a_link_once_it_was_looked_at(tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Tree(tree)
+    found = FolderTree(tree)
     find = found.find
 
     def late(key: str) -> str | None:
@@ -466,7 +466,7 @@ def test_a_chunk_that_becomes_a_link_while_the_product_is_compared(terrain: Path
     chunk.unlink()
     chunk.symlink_to(home / ".ssh" / "id")
     with pytest.raises(ProductBroken, match="leads out"):
-        Pixels(product.store, product.zarr_format, str(terrain)).read(dem, (slice(None), slice(None)))
+        StoredPixels(product.store, product.zarr_format, str(terrain)).read(dem, (slice(None), slice(None)))
 
 
 @pytest.mark.parametrize("groups", [("/dem",), ()])

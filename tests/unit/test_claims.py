@@ -32,7 +32,7 @@ from geozarr_nb.claims.address import Address, Entry, Files
 from geozarr_nb.claims.filesystem import ClaimFileSystem
 from geozarr_nb.claims.reader import Reader, pod_manifest, reader_of
 from geozarr_nb.claims.volume import Mount, mounts_in, resolve
-from geozarr_nb.cluster.client import CLAIMS, EVENTS, PODS, TEMPLATES, Answer, Kind, Object
+from geozarr_nb.cluster.client import CLAIMS, EVENTS, PODS, TEMPLATES, ApiResponse, Kind, Object
 from geozarr_nb.errors import (
     ClaimUnreadable,
     ClusterDenied,
@@ -82,7 +82,7 @@ class Cluster:
     objects: dict[Kind, dict[str, Object]] = field(default_factory=lambda: {CLAIMS: {CLAIM: BOUND}, PODS: {}})
     refusals: dict[str, Callable[[], Exception]] = field(default_factory=dict)
     # What happens to the next requests to a pod instead of an answer.
-    faults: list[Callable[[], Answer]] = field(default_factory=list)
+    faults: list[Callable[[], ApiResponse]] = field(default_factory=list)
     created: list[Object] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     becomes: Callable[[Object], Object] = field(default=lambda pod: {"phase": "Running"})
@@ -115,7 +115,7 @@ class Cluster:
         self.stop(name)
         return self.objects[PODS].pop(name, None) is not None
 
-    def proxy(self, pod: str, port: int, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
+    def proxy(self, pod: str, port: int, path: str, *, headers: Mapping[str, str] | None = None) -> ApiResponse:
         self._refuse("get", Kind("api/v1", "pods/proxy"))
         self.asked.append(path)
         if path != "stats" and self.faults:
@@ -128,7 +128,7 @@ class Cluster:
         try:
             connection.request("GET", f"/{quote(path)}", headers=dict(headers or {}))
             answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
+            return ApiResponse(answer.status, answer.headers, answer.read())
         finally:
             connection.close()
 
@@ -543,8 +543,8 @@ def test_another_pod_takes_over_when_one_has_ended(files: Reader, cluster: Clust
 def test_a_read_goes_on_over_a_restart_of_the_api_server(files: Reader, cluster: Cluster) -> None:
     files.read("a/c")
 
-    def fault(error: ClusterError) -> Callable[[], Answer]:
-        def fail() -> Answer:
+    def fault(error: ClusterError) -> Callable[[], ApiResponse]:
+        def fail() -> ApiResponse:
             raise error
 
         return fail
@@ -557,8 +557,8 @@ def test_a_read_goes_on_over_a_restart_of_the_api_server(files: Reader, cluster:
 def test_the_answer_of_another_pod_at_the_same_address_is_not_taken(files: Reader, cluster: Cluster) -> None:
     files.read("a/c")
     cluster.faults = [
-        lambda: Answer(200, {}, b"of somebody else"),
-        lambda: Answer(401, {"X-Geozarr-Serve": "1"}, b"{}"),
+        lambda: ApiResponse(200, {}, b"of somebody else"),
+        lambda: ApiResponse(401, {"X-Geozarr-Serve": "1"}, b"{}"),
     ]
     assert files.read("a/c") == CONTENT
     assert len(cluster.created) == 3
@@ -570,7 +570,7 @@ def test_a_read_is_given_up_with_the_last_reason(
     files.read("a/c")
     monkeypatch.setattr(reader, "PATIENCE", 0.3)
 
-    def fail() -> Answer:
+    def fail() -> ApiResponse:
         raise unreachable()
 
     cluster.faults = [fail] * 100

@@ -78,7 +78,7 @@ class Monitor(Panel):
         self._viewer, self._is_own = viewer, viewer is None
         self._summary = ipywidgets.HTML()
         self._shown = menu("Show", SHOWN, "Which jobs are shown")
-        self._rows = [_Row(self) for _ in range(rows)]
+        self._rows = [_JobRow(self) for _ in range(rows)]
         self._list = ipywidgets.VBox(layout=ipywidgets.Layout(width="100%"))
         self._pages = Pages(rows, "jobs", "Newer jobs", "Older jobs", self._paint)
         self._facts, self._log, self._message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
@@ -304,7 +304,7 @@ class Monitor(Panel):
         change(self._detail, children=tuple(parts))
 
 
-class _Row:
+class _JobRow:
     """A row; it shows one job after the other, as newer ones come and pages are turned."""
 
     def __init__(self, monitor: Monitor) -> None:

@@ -61,7 +61,7 @@ class Picker(Panel):
         self._stored: dict[str, int | None] = {}
         self._tree: Tree | None = None
         self._opened: set[str] = set()
-        self._rows: list[_Row] = []
+        self._rows: list[_GroupRow] = []
         self._said: tuple[list[str], GroupReport | None] = [], None
         self._source = product_field(self.choice)
         self._about = ipywidgets.HTML()
@@ -152,7 +152,7 @@ class Picker(Panel):
             nodes = [] if self._tree is None else self._tree.seen(self._opened, self.sought)
             seen = self._pages.of(nodes, "no group has these words" if self.sought else "")
             while len(self._rows) < len(seen):
-                self._rows.append(_Row(self))
+                self._rows.append(_GroupRow(self))
             for row, node in zip(self._rows, seen, strict=False):
                 row.bind(node, is_open=node.path in self._opened or bool(self.sought))
                 row.paint(self._details(node))
@@ -238,7 +238,7 @@ class Picker(Panel):
         return self.choice.wait(timeout) and self._sizes.wait(timeout)
 
 
-class _Row:
+class _GroupRow:
     """A row of the tree; it shows one group after the other as the tree is opened, filtered and paged."""
 
     def __init__(self, picker: Picker) -> None:

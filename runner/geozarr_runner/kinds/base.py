@@ -11,7 +11,7 @@ from geozarr_runner.product.model import Group, Product
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
-    from geozarr_runner.product.sampler import Pixels
+    from geozarr_runner.product.sampler import StoredPixels
 
 GENERIC_LAYOUT = ("--no-s2-optimized", "--no-s3-olci-optimized")
 
@@ -92,7 +92,7 @@ class Profile(Protocol):
     def output_crs(self, product: Product, group: Group) -> str | None:
         """Return the coordinate reference system that a group's output is in."""
 
-    def warp(self, product: Product, source: Pixels) -> Warp | None:
+    def warp(self, product: Product, source: StoredPixels) -> Warp | None:
         """Return what tells where pixels of the output came from; None where they lie where they lay."""
 
 

@@ -11,7 +11,7 @@ from geozarr_runner.product.model import Group, Product
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
-    from geozarr_runner.product.sampler import Pixels
+    from geozarr_runner.product.sampler import StoredPixels
 
 
 class Generic:
@@ -88,7 +88,7 @@ class Generic:
         """Return the group's own."""
         return crs_of(product, group)
 
-    def warp(self, product: Product, source: Pixels) -> Warp | None:
+    def warp(self, product: Product, source: StoredPixels) -> Warp | None:
         """Return None: pixels lie where they lay."""
         return None
 

@@ -12,7 +12,7 @@ from geozarr_runner.product.model import Group, Product
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
-    from geozarr_runner.product.sampler import Pixels
+    from geozarr_runner.product.sampler import StoredPixels
 
 
 class Sentinel1Grd(Generic):
@@ -65,7 +65,7 @@ class Sentinel1Grd(Generic):
         """Return that of degrees, onto which the converter warps."""
         return "EPSG:4326"
 
-    def warp(self, product: Product, source: Pixels) -> Warp | None:
+    def warp(self, product: Product, source: StoredPixels) -> Warp | None:
         """Return the warp by the control points of the first polarisation, which places both."""
         from geozarr_runner.kinds.warp import Warp
 

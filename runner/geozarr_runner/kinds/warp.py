@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from geozarr_runner.product.model import Array, Group
-from geozarr_runner.product.sampler import Pair, Pixels, Values, Window, align, check_overviews
+from geozarr_runner.product.sampler import Pair, StoredPixels, Values, Window, align, check_overviews
 
 WINDOW = 64
 REACH = 2  # pixels: bilinear interpolation takes one, the rounding of the control points' polynomial another
@@ -28,7 +28,7 @@ class Warp:
         The store that the converter read.
     """
 
-    def __init__(self, control_points: Group, source: Pixels) -> None:
+    def __init__(self, control_points: Group, source: StoredPixels) -> None:
         from rasterio.control import GroundControlPoint
         from rasterio.transform import GCPTransformer
 
@@ -38,7 +38,7 @@ class Warp:
         self._source = source
         self._to_source = GCPTransformer(points)
 
-    def compare(self, pair: Pair, written: Pixels) -> tuple[list[str], int]:
+    def compare(self, pair: Pair, written: StoredPixels) -> tuple[list[str], int]:
         """Compare the middle of a warped variable.
 
         Returns
@@ -90,7 +90,7 @@ class Warp:
         return low.reshape(shape), high.reshape(shape)
 
 
-def _on_grid(arrays: Mapping[str, Array], name: str, source: Pixels) -> Values:
+def _on_grid(arrays: Mapping[str, Array], name: str, source: StoredPixels) -> Values:
     """Return one value for each control point, also of what is given once a line or once a column."""
     array, grid = arrays[name], arrays["latitude"]
     values = source.read(array, tuple(slice(0, size) for size in array.shape))

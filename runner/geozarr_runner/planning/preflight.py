@@ -244,7 +244,7 @@ def is_done(
             given=output,
             remedy='pip install -U geozarr-nb, choose another output, or if_exists="overwrite"',
         )
-    made = _Made.of(record)
+    made = _EarlierOutput.of(record)
     # The order of the groups changes nothing in what is made of them.
     wanted = (product.identity, frozenset(groups), of_result(request.options))
     if made is None or (made.identity, frozenset(made.groups), made.options) != wanted:
@@ -257,7 +257,7 @@ def is_done(
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _EarlierOutput:
     """What an output's record says of how it was made; an output may be anybody's."""
 
     url: str
@@ -266,7 +266,7 @@ class _Made:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, record: Mapping[str, Any] | None) -> _Made | None:
+    def of(cls, record: Mapping[str, Any] | None) -> _EarlierOutput | None:
         """Read a record; None where there is none that could be understood."""
         source = record.get("input") if record else None
         groups = record.get("groups", []) if record else None

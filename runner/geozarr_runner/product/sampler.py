@@ -34,7 +34,7 @@ class Pair:
     warped: bool
 
 
-class Pixels:
+class StoredPixels:
     """Decoded values of the arrays of one store.
 
     Parameters
@@ -89,7 +89,7 @@ class Pixels:
         return guard(array, self.address)
 
 
-def compare(pair: Pair, source: Pixels, written: Pixels) -> tuple[list[str], int]:
+def compare(pair: Pair, source: StoredPixels, written: StoredPixels) -> tuple[list[str], int]:
     """Compare a variable that kept its grid.
 
     Returns
@@ -149,13 +149,13 @@ def align(pair: Pair, window: Window) -> Window:
     return tuple(moved)
 
 
-def check_overviews(pair: Pair, window: Window, native: Values, written: Pixels) -> list[str]:
+def check_overviews(pair: Pair, window: Window, native: Values, written: StoredPixels) -> list[str]:
     """Return what is wrong with a variable's overviews where they stand for a window of it, whose values are given."""
     found = (_check_overview(pair.output, overview, window, native, written) for overview in pair.overviews)
     return [problem for problem in found if problem]
 
 
-def _check_overview(native: Array, overview: Array, window: Window, fine: Values, written: Pixels) -> str | None:
+def _check_overview(native: Array, overview: Array, window: Window, fine: Values, written: StoredPixels) -> str | None:
     """Each pixel of an overview has to lie within the pixels that it stands for."""
     if len(overview.shape) != len(native.shape):
         return f"{overview.path}: it has {len(overview.shape)} dimensions and not {len(native.shape)}"

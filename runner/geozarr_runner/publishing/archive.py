@@ -29,7 +29,7 @@ from geozarr_runner.publishing.local import Workspace, storage_errors
 from geozarr_runner.publishing.object_store import Output, is_address
 from geozarr_runner.trust import folders
 from geozarr_runner.trust.keys import LONGEST_PART, flaw
-from geozarr_runner.trust.tree import Tree
+from geozarr_runner.trust.tree import FolderTree
 
 SUFFIX = ".tar.gz"
 CHECKSUM_SUFFIX = ".sha256"
@@ -229,11 +229,11 @@ def _has_repository() -> bool:
     return isinstance(location, dict) and bool(location.keys() - _PARTS_OF_A_LOCATION)
 
 
-def _tree(folder: Path) -> Tree:
-    return Tree(folder, StorageFailed)
+def _tree(folder: Path) -> FolderTree:
+    return FolderTree(folder, StorageFailed)
 
 
-def _entries(name: str, tree: Tree) -> Iterator[tuple[str, int | None]]:
+def _entries(name: str, tree: FolderTree) -> Iterator[tuple[str, int | None]]:
     """Yield what is in a folder, itself included: names that begin with its own, and the sizes of files."""
     yield name, None
     for key, size in tree.entries():

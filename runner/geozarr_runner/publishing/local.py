@@ -32,7 +32,7 @@ from geozarr_runner.trust import folders
 from geozarr_runner.trust.addresses import expanded, local_path, redact
 from geozarr_runner.trust.bounds import from_json, largest_document
 from geozarr_runner.trust.keys import LONGEST_KEY, LONGEST_PART
-from geozarr_runner.trust.tree import Tree
+from geozarr_runner.trust.tree import FolderTree
 
 PROVENANCE = "geozarr_runner"
 RECORD_VERSION = 1
@@ -390,7 +390,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 def _root_document(store: Path) -> dict[str, Any] | None:
     """Return the root's document of a Zarr v3 store; None where there is none that can be read."""
     try:
-        root = from_json(Tree(store).read("zarr.json", largest_document()) or b"")
+        root = from_json(FolderTree(store).read("zarr.json", largest_document()) or b"")
     except (OSError, ValueError):
         return None
     return root if isinstance(root, dict) else None

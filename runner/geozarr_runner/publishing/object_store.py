@@ -258,7 +258,7 @@ class ObjectStore(Store):
             await asyncio.to_thread(allowed)
 
             async def send() -> None:
-                counter = _Counter(progress)
+                counter = _UploadCounter(progress)
                 try:
                     await self.filesystem._put_file(str(path), self.path(key), callback=counter)
                 except BaseException:
@@ -401,7 +401,7 @@ def stored_bytes(output: RemoteOutput) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Workspace(local.Workspace):
+class RemoteWorkspace(local.Workspace):
     """Where one run keeps what is not finished, and where it will upload it.
 
     Attributes
@@ -417,7 +417,9 @@ class Workspace(local.Workspace):
 
 
 @contextmanager
-def workspace(output: RemoteOutput, scratch: Path | None = None, *, staging: str = "input") -> Iterator[Workspace]:
+def workspace(
+    output: RemoteOutput, scratch: Path | None = None, *, staging: str = "input"
+) -> Iterator[RemoteWorkspace]:
     """Lock an output and give the run its folders; both are gone at the end.
 
     Parameters
@@ -442,7 +444,7 @@ def workspace(output: RemoteOutput, scratch: Path | None = None, *, staging: str
         except OutputBusy as error:
             raise OutputBusy(error.message, given=output, remedy=error.remedy) from None
         lock = stack.enter_context(Lock(output, stand_in.parent).held())
-        yield Workspace(space.output, space.folder, space.scratch, space.staged, output, lock)
+        yield RemoteWorkspace(space.output, space.folder, space.scratch, space.staged, output, lock)
 
 
 def discard_leftovers(output: Output, scratch: Path | None = None) -> bool:
@@ -458,7 +460,7 @@ def discard_leftovers(output: Output, scratch: Path | None = None) -> bool:
     return local.discard_leftovers(output, scratch)
 
 
-def publish(space: Workspace, *, overwrite: bool, progress: Progress) -> None:
+def publish(space: RemoteWorkspace, *, overwrite: bool, progress: Progress) -> None:
     """Upload a verified output, its root last; what it replaces is removed before.
 
     Raises
@@ -674,7 +676,7 @@ class Lock:
         return OutputBusy(message, given=self.output, remedy="wait for it, cancel it, or write elsewhere")
 
 
-class _Counter(Callback):  # type: ignore[misc]  # fsspec has no types
+class _UploadCounter(Callback):  # type: ignore[misc]  # fsspec has no types
     """Passes on how much of a file went."""
 
     def __init__(self, progress: Callable[[int], None]) -> None:

@@ -70,7 +70,7 @@ async def _whole(
     arriving = _arriving(target)
 
     async def fetch() -> int:
-        counter = _Counter(progress, partial(_check_growth, key, size, most))
+        counter = _DownloadCounter(progress, partial(_check_growth, key, size, most))
         try:
             try:
                 await store.filesystem._get_file(store.path(key), str(arriving), callback=counter)
@@ -167,7 +167,7 @@ def _check_growth(key: str, size: int | None, most: int, came: int) -> None:
         )
 
 
-class _Counter(Callback):  # type: ignore[misc]
+class _DownloadCounter(Callback):  # type: ignore[misc]
     """Passes on the size of each block of one object; `check` is called with what came of it, and may end it."""
 
     def __init__(self, progress: Callable[[int], None], check: Callable[[int], None]) -> None:

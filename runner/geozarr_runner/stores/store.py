@@ -45,7 +45,7 @@ from geozarr_runner.errors import (
 from geozarr_runner.trust import bounds, credentials
 from geozarr_runner.trust.addresses import check, local_path, protocol_of, redact, redact_text
 from geozarr_runner.trust.credentials import Credentials
-from geozarr_runner.trust.tree import Tree
+from geozarr_runner.trust.tree import FolderTree
 
 ATTEMPTS = 5
 CONCURRENCY = 16
@@ -119,11 +119,11 @@ class Store:
         return self._filesystem
 
     @cached_property
-    def tree(self) -> Tree:
+    def tree(self) -> FolderTree:
         """The folder, where the store is one on this machine: nothing that is read of it lies outside."""
         if self.local is None:
             raise TypeError(f"{self!r} is no folder of this machine")
-        return Tree(self.local)
+        return FolderTree(self.local)
 
     def is_file(self) -> bool | None:
         """Return whether the store's path on this machine is a file; None where there is nothing of that name.

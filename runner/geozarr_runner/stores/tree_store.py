@@ -15,7 +15,7 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
 from geozarr_runner.trust.bounds import is_document, largest_document, too_large
-from geozarr_runner.trust.tree import Tree
+from geozarr_runner.trust.tree import FolderTree
 
 
 class TreeStore(LocalStore):
@@ -23,7 +23,7 @@ class TreeStore(LocalStore):
 
     def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
         super().__init__(root, read_only=True)
-        self._tree = Tree(root)
+        self._tree = FolderTree(root)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None

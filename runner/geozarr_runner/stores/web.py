@@ -31,7 +31,7 @@ MOST_LINKS = 1_000_000  # of one page
 _LINK = re.compile(r"""(?:href|HREF)=["']([^"'<>]{1,2000})|(https?://[-a-zA-Z0-9@:%_+.~#?&/=]{1,2000})""")
 
 
-class Answer(aiohttp.ClientResponse):
+class CheckedResponse(aiohttp.ClientResponse):
     """An answer that is read into memory up to a bound."""
 
     _is_page = False
@@ -139,7 +139,9 @@ class Client:
     async def __call__(self, **options: Any) -> aiohttp.ClientSession:
         """Return the session, as fsspec's `get_client` does."""
         options.setdefault("connector", aiohttp.TCPConnector(resolver=Resolver(self.credentials.own)))
-        return aiohttp.ClientSession(**{**options, "middlewares": (self._introduce,), "response_class": Answer})
+        return aiohttp.ClientSession(
+            **{**options, "middlewares": (self._introduce,), "response_class": CheckedResponse}
+        )
 
     async def _introduce(
         self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType

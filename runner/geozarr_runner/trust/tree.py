@@ -23,7 +23,7 @@ _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os
 _LAST = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Tree:
+class FolderTree:
     """A folder that others have made, out of which no key leads.
 
     Links inside of it are followed as far as they stay inside.

@@ -22,7 +22,7 @@ from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning.preflight import Plan
 from geozarr_runner.product.chunk_check import flaws
 from geozarr_runner.product.model import Group, Product, open_product
-from geozarr_runner.product.sampler import Pair, Pixels, compare
+from geozarr_runner.product.sampler import Pair, StoredPixels, compare
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
 
@@ -79,8 +79,8 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
         raise _failed(plan, findings.problems)
     in_place = plan.is_product(source_url)  # and is read as the product was
     store = plan.product.store if in_place else Store(source_url)
-    source = Pixels(store, plan.product.zarr_format, redact(plan.product.url), is_view=not in_place)
-    written = Pixels(Store(str(output)), 3, str(output))
+    source = StoredPixels(store, plan.product.zarr_format, redact(plan.product.url), is_view=not in_place)
+    written = StoredPixels(Store(str(output)), 3, str(output))
     check = _check_for(plan, source, written, output)
     compared = 0
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -94,7 +94,9 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
     return Verified(groups, len(pairs), compared)
 
 
-def _check_for(plan: Plan, source: Pixels, written: Pixels, output: Path) -> Callable[[Pair], tuple[list[str], int]]:
+def _check_for(
+    plan: Plan, source: StoredPixels, written: StoredPixels, output: Path
+) -> Callable[[Pair], tuple[list[str], int]]:
     """Return the function that compares a variable's pixels."""
     from geozarr_runner.product.guard import MISREAD
 
