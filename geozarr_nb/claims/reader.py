@@ -16,14 +16,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
-
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from geozarr_nb.claims.address import SCHEME, Entry
 from geozarr_nb.cluster import diagnostics
 from geozarr_nb.cluster.client import CLAIMS, EVENTS, PODS, TEMPLATES, Api, ApiResponse, Object, connect
+from geozarr_nb.cluster.retries import again
 from geozarr_nb.errors import (
     ClaimUnreadable,
     ClusterDenied,
@@ -164,12 +164,8 @@ class Reader:
             # The client would leave out what `..` goes up from, and ask the API server for something else.
             raise ValueError(f"{path!r} leads out of the claim")
         try:
-            return Retrying(
-                retry=retry_if_exception_type(_Lost),
-                stop=stop_after_delay(PATIENCE),
-                wait=wait_exponential_jitter(multiplier=SHORT_PAUSE, max=2, jitter=SHORT_PAUSE),
-                reraise=True,
-            )(self._ask_once, path, headers or {})
+            once = partial(self._ask_once, path, headers or {})
+            return again(once, PATIENCE, lambda error: isinstance(error, _Lost))
         except _Lost as lost:
             raise lost.cause from lost.cause.__cause__
 

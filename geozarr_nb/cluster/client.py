@@ -16,8 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlencode
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
-
+from geozarr_nb.cluster.retries import again
 from geozarr_nb.errors import (
     ClusterDenied,
     ClusterError,
@@ -380,12 +379,7 @@ class Api:
 
     def patiently[T](self, call: Callable[[], T], seconds: float = PATIENCE) -> T:
         """Return what a call gives, made again for some seconds while the API server does not answer or is busy."""
-        return Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, ClusterError) and error.retryable),
-            stop=stop_after_delay(seconds),
-            wait=wait_exponential_jitter(multiplier=0.1, max=2, jitter=0.1),
-            reraise=True,
-        )(call)
+        return again(call, seconds, lambda error: isinstance(error, ClusterError) and error.retryable)
 
     def _open(
         self,
