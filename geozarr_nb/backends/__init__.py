@@ -67,4 +67,5 @@ def open_backend(name: str, settings: Settings) -> Backend:
 def _entries() -> Mapping[str, EntryPoint]:
     from importlib.metadata import entry_points
 
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {name: found[name] for name in sorted(found, key=lambda name: (name != "local", name))}  # this machine first
