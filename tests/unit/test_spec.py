@@ -53,7 +53,8 @@ def test_a_signature_has_every_option_with_its_default(call: Callable[..., objec
         assert shown[name].default == wanted
         assert shown[name].kind is inspect.Parameter.KEYWORD_ONLY
         said = inspect.getdoc(call) or ""
-        assert f"\n{name}\n    {option.help[0].upper()}{option.help[1:]}." in said
+        assert f"\n{name}\n    " in said
+        assert f" {name} {option.help[0].upper()}{option.help[1:]}." in " ".join(said.split())
     assert not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in shown.values())
 
 
@@ -72,7 +73,7 @@ def test_a_kernel_shows_every_option(kernel: Any) -> None:
     found = kernel.inspect("gz.convert", detail_level=0, reply=True, timeout=120)["content"]["data"]["text/plain"]
     for name, option in JOB_ARGUMENTS.items():
         assert f"{name}" in found
-        assert f"{option.help[0].upper()}{option.help[1:]}." in found
+        assert f"{option.help[0].upper()}{option.help[1:]}." in " ".join(found.split())
     plain = re.sub(r"\x1b\[[0-9;]*m", "", found)
     assert re.search(r"packed:\s*'?bool'?\s*=\s*False", plain), plain[:2000]
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from textwrap import fill
 from typing import Any
 
 from geozarr_runner.spec.options import Option, declared
+
+WIDTH = 116
 
 
 def signed[F: Callable[..., Any]](options: type, /, **defaults: Any) -> Callable[[F], F]:
@@ -62,6 +65,9 @@ def _documented(text: str, options: Iterable[Option]) -> str:
     indent = found["indent"]
     lines = []
     for option in options:
-        said = f"{option.help[0].upper()}{option.help[1:]}."
-        lines += [f"{indent}{option.name}", f"{indent}    {' '.join(filter(None, (said, option.more)))}"]
-    return f"{text[: found.start()]}{'\n'.join(lines)}\n\n{text[found.end() :]}"
+        said = " ".join(filter(None, (f"{option.help[0].upper()}{option.help[1:]}.", option.more)))
+        inside = f"{indent}    "
+        lines += [f"{indent}{option.name}", fill(said, WIDTH, initial_indent=inside, subsequent_indent=inside)]
+    after = text[found.end() :]
+    ends = not re.match(rf"{indent}\w.*\n{indent} +\w", after)  # a section comes, and no parameter
+    return f"{text[: found.start()]}{'\n'.join(lines)}\n{'\n' if ends else ''}{after}"
