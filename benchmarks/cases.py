@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.measure import Measurement, measure, stored_bytes
 from benchmarks.results import Goal, Result, Row
 from geozarr_runner.events import Reporter
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.kinds.sentinel2 import Sentinel2
 from geozarr_runner.planning.estimate import needed
 from geozarr_runner.planning.preflight import preflight
-from geozarr_runner.product.model import open_product
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import make_view
 

@@ -159,6 +159,6 @@ def check_groups(request: Request, product: Product) -> None:
 
 def open_source(source: Any, settings: Settings) -> Product:
     """Open a product, or the one that the settings name where `source` is None."""
-    from geozarr_runner.product.model import open_product
+    from geozarr_runner.inspection.reader import open_product
 
     return open_product(settings.required("stac_url") if source is None else source)

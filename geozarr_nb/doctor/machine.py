@@ -137,7 +137,7 @@ def load_settings() -> tuple[Settings, Finding]:
 
 def check_product(source: Source | Product | pystac.Item) -> tuple[Product | None, list[Finding]]:
     """Return a product, and whether it can be read; None where it can not."""
-    from geozarr_runner.product.model import open_product
+    from geozarr_runner.inspection.reader import open_product
 
     why = "a conversion reads it from this machine"
     start = monotonic()

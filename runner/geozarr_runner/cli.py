@@ -305,8 +305,8 @@ def _leave_outcome(options: argparse.Namespace, reporter: Reporter) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> ExitCode:
+    from geozarr_runner.inspection.reader import open_product
     from geozarr_runner.planning.groups import report
-    from geozarr_runner.product.model import open_product
 
     try:
         product = open_product(options.input)

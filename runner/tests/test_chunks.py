@@ -16,11 +16,11 @@ import zarr
 
 from geozarr_runner.errors import InvalidRequest, OutputExists, VerificationFailed
 from geozarr_runner.events import Reporter
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.kinds.layout import WEB_CHUNK
 from geozarr_runner.kinds.profiles import planned_arrays
 from geozarr_runner.planning.estimate import estimate
 from geozarr_runner.planning.preflight import preflight
-from geozarr_runner.product.model import open_product
 from geozarr_runner.publishing.local import provenance
 from geozarr_runner.run import run
 from geozarr_runner.spec.options import resolved

@@ -22,8 +22,8 @@ from tenacity import Future, RetryCallState, Retrying, wait_none
 
 from benchmarks.server import Kind, ProductServer
 from geozarr_runner.errors import ProductBroken, ProductDenied, ProductUnreachable
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning.estimate import needed
-from geozarr_runner.product.model import open_product
 from geozarr_runner.staging.download import PIECE, download
 from geozarr_runner.stores import store as stores
 from geozarr_runner.stores.store import Store

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.server import ProductServer
 from geozarr_runner.errors import GroupsMissing
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning.estimate import estimate, needed
-from geozarr_runner.product.model import open_product
 from runner.tests.support import R20M, R60M
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from geozarr_runner.errors import GroupsMissing, InvalidRequest
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning.groups import report
-from geozarr_runner.product.model import Product, open_product
+from geozarr_runner.product.model import Product
 from geozarr_runner.spec.request import normalise
 from runner.tests.support import R20M, R60M, array_v2, consolidated_v2, grid_v2, write_store
 

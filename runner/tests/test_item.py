@@ -17,7 +17,8 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import RasterExtension
 
 from benchmarks.server import ProductServer
-from geozarr_runner.product.model import Product, open_product
+from geozarr_runner.inspection.reader import open_product
+from geozarr_runner.product.model import Product
 from geozarr_runner.publishing import stac_item as items
 from geozarr_runner.publishing.local import provenance
 from runner.tests.support import R10M, R60M, Run, beside, run, start, until

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from geozarr_runner.events import Reporter
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning import memory, resources
 from geozarr_runner.planning.memory import (
     CONVERTER,
@@ -20,7 +21,7 @@ from geozarr_runner.planning.memory import (
     worth_reading,
 )
 from geozarr_runner.planning.preflight import Plan, preflight
-from geozarr_runner.product.model import Array, Product, open_product
+from geozarr_runner.product.model import Array, Product
 from geozarr_runner.run import environment, run
 from geozarr_runner.spec.options import resolved
 from geozarr_runner.spec.request import Request

@@ -13,10 +13,10 @@ import xarray as xr
 from geozarr_runner.converter import parallel
 from geozarr_runner.errors import InvalidRequest, OutputExists
 from geozarr_runner.events import Reporter
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning import resources
 from geozarr_runner.planning.estimate import estimate
 from geozarr_runner.planning.preflight import preflight
-from geozarr_runner.product.model import open_product
 from geozarr_runner.publishing.local import provenance
 from geozarr_runner.run import Result, folder_bytes, run
 from geozarr_runner.spec.request import Request

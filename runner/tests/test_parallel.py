@@ -17,9 +17,9 @@ from benchmarks.server import ProductServer
 from geozarr_runner.converter import parallel
 from geozarr_runner.errors import ConverterFailed
 from geozarr_runner.events import Reporter, parse_all
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning import resources
 from geozarr_runner.planning.preflight import Plan, preflight
-from geozarr_runner.product.model import open_product
 from geozarr_runner.run import run
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging import view

@@ -15,7 +15,8 @@ import zarr
 
 from benchmarks.server import ProductServer
 from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
-from geozarr_runner.product.model import Product, open_product
+from geozarr_runner.inspection.reader import open_product
+from geozarr_runner.product.model import Product
 from runner.tests.support import (
     R10M,
     R20M,

@@ -10,10 +10,11 @@ import pytest
 
 from geozarr_runner.converter.processes import Converters, build_argv
 from geozarr_runner.events import Reporter
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.kinds.base import ConverterCall, crs_of
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning.preflight import preflight
-from geozarr_runner.product.model import Product, open_product
+from geozarr_runner.product.model import Product
 from geozarr_runner.spec.request import Request
 from runner.tests.support import R10M, R20M, R60M
 

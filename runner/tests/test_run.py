@@ -18,9 +18,9 @@ import zarr
 
 from benchmarks.server import Kind, ProductServer
 from geozarr_runner.events import parse_all
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.kinds.profiles import planned_arrays
 from geozarr_runner.planning.estimate import estimate
-from geozarr_runner.product.model import open_product
 from geozarr_runner.publishing.local import provenance
 from runner.tests.support import R10M, R20M, R60M, Run, beside, data_groups, nodes, run, structure, write_terrain
 

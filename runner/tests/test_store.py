@@ -337,7 +337,7 @@ def test_what_the_system_says_of_a_disk(number: str, kind: type[StorageFailed]) 
 
 def test_an_answer_of_another_service_is_no_product(served: ProductServer, folder: Path) -> None:
     (folder / "p.zarr" / ".zmetadata").write_text(json.dumps("hello"))
-    from geozarr_runner.product.model import open_product
+    from geozarr_runner.inspection.reader import open_product
 
     with pytest.raises(ProductBroken):
         open_product(f"{served.url}/p.zarr")

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from benchmarks.server import Kind, ProductServer
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning.estimate import estimate
-from geozarr_runner.product.model import open_product
 from tests.cluster.support import (
     CLAIM,
     IMAGE,

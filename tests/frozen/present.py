@@ -146,7 +146,7 @@ def runner_request(argv: Sequence[str], stdin: str, monkeypatch: pytest.MonkeyPa
     return reached.value.values
 
 
-INSPECTED = ("geozarr_runner.product.model", "geozarr_runner.planning.groups", "geozarr_runner.serve")
+INSPECTED = ("geozarr_runner.inspection.reader", "geozarr_runner.planning.groups", "geozarr_runner.serve")
 
 
 def runner_call(argv: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, Document]:

@@ -18,9 +18,9 @@ import pytest
 import zarr
 
 from geozarr_runner.errors import ProductBroken
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.product.chunk_check import SLACK, Oversized, check_size, flaws
 from geozarr_runner.product.guard import guard
-from geozarr_runner.product.model import open_product
 from runner.tests.support import write_terrain
 from tests.hostile.support import bounded
 

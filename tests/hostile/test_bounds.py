@@ -21,7 +21,8 @@ import geozarr_nb as gz
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable, StorageFailed
 from geozarr_nb.outputs.catalogue import expand
 from geozarr_nb.settings import Settings
-from geozarr_runner.product.model import Array, open_product
+from geozarr_runner.inspection.reader import open_product
+from geozarr_runner.product.model import Array
 from geozarr_runner.publishing.object_store import ObjectStore
 from geozarr_runner.staging import download
 from geozarr_runner.staging.view import _most

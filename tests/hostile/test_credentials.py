@@ -22,9 +22,9 @@ from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
 from geozarr_runner.converter.processes import Converters
 from geozarr_runner.events import Reporter
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning import preflight
 from geozarr_runner.planning.preflight import _readable
-from geozarr_runner.product.model import open_product
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.download import download
 from geozarr_runner.stores.store import Store

@@ -11,7 +11,7 @@ import zarr
 
 from geozarr_nb.errors import ProductBroken
 from geozarr_nb.outputs.open import Output
-from geozarr_runner.product.model import open_product
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.trust.crs import flaw
 from runner.tests.support import run, write_terrain
 from tests.hostile.web_server import WebServer

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from geozarr_runner.converter.parallel import split
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import Reporter
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.kinds.profiles import planned_arrays
 from geozarr_runner.planning.estimate import estimate
 from geozarr_runner.planning.groups import report
 from geozarr_runner.planning.memory import memory_needed
 from geozarr_runner.planning.preflight import preflight
-from geozarr_runner.product.model import Product, open_product
+from geozarr_runner.product.model import Product
 from geozarr_runner.publishing.stac_item import item_of
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import write_metadata

@@ -31,9 +31,9 @@ from geozarr_nb.outputs.download import download
 from geozarr_runner import run
 from geozarr_runner.errors import ProductBroken, ProductNotFound, StorageDenied, StorageFailed
 from geozarr_runner.events import Reporter
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning import estimate
 from geozarr_runner.planning.preflight import Plan, preflight
-from geozarr_runner.product.model import open_product
 from geozarr_runner.product.sampler import StoredPixels
 from geozarr_runner.publishing import archive, object_store
 from geozarr_runner.publishing.local import (

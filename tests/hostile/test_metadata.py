@@ -13,11 +13,12 @@ import pytest
 
 from geozarr_runner.errors import GroupsMissing, InvalidRequest, ProductBroken
 from geozarr_runner.events import Reporter
+from geozarr_runner.inspection import documents
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning.estimate import FEW, estimate
 from geozarr_runner.planning.groups import report
 from geozarr_runner.planning.preflight import Plan, preflight
-from geozarr_runner.product import model as product_module
-from geozarr_runner.product.model import LOOKED_AT, Array, Product, open_product
+from geozarr_runner.product.model import LOOKED_AT, Array, Product
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import make_view
 from geozarr_runner.stores.store import Store
@@ -296,7 +297,7 @@ def test_the_version_that_refuses_to_unpickle_is_required() -> None:
 
 SHOWN = """
 import sys, json
-from geozarr_runner.product.model import open_product
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning.groups import report
 from geozarr_runner.planning.estimate import estimate
 from geozarr_runner.errors import GeozarrError
@@ -445,7 +446,7 @@ def test_listing_a_store_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     store = write_store(tmp_path / "p.zarr", grid_v2("a") | {".zgroup": {"zarr_format": 2}})
     (store / "a" / "again").symlink_to(store / "a")
     (store / "a" / "anew").symlink_to(store / "a")
-    monkeypatch.setattr(product_module, "MOST_NODES", 500)
+    monkeypatch.setattr(documents, "MOST_NODES", 500)
     with pytest.raises(ProductBroken, match="more than 500 names"):
         open_product(store)
     (store / "a" / "again").unlink()

@@ -24,7 +24,7 @@ from geozarr_nb.outputs import catalogue
 from geozarr_nb.outputs.catalogue import expand
 from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
-from geozarr_runner.product.model import open_product
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.spec.request import Request
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import check, named, said_place
@@ -580,7 +580,7 @@ def test_of_two_that_overwrite_one_output_the_second_is_refused_each_time(
 
 
 def test_a_store_names_no_output_elsewhere_and_tells_no_secret() -> None:
-    from geozarr_runner.product.model import _store_name
+    from geozarr_runner.inspection.reader import _store_name
 
     assert _store_name("https://me:word1234@h.example") == "h.example"
     assert _store_name("https://h.example/p.zarr;sig=word1234") == "p"

@@ -16,7 +16,7 @@ import xarray as xr
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
 from geozarr_nb.request import request_for
-from geozarr_runner.product.model import open_product
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.stores.store import error_text
 from geozarr_runner.trust.addresses import redact, redact_text, secrets
 

@@ -13,7 +13,7 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable
-from geozarr_runner.product.model import open_product
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.staging.download import download
 from geozarr_runner.stores import web
 from geozarr_runner.stores.store import Store

@@ -16,8 +16,9 @@ from geozarr_nb.request import check, request_for
 from geozarr_nb.samples.products import sample_product
 from geozarr_nb.settings import Settings
 from geozarr_runner.cli import main
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning.preflight import is_done
-from geozarr_runner.product.model import Product, open_product
+from geozarr_runner.product.model import Product
 from geozarr_runner.spec.request import Request, normalise
 
 R10, R20, R60 = (f"/measurements/reflectance/r{size}m" for size in (10, 20, 60))

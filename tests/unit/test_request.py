@@ -23,7 +23,8 @@ from geozarr_nb.errors import (
 from geozarr_nb.request import check, request_for
 from geozarr_nb.samples.products import sample_product
 from geozarr_nb.settings import Settings
-from geozarr_runner.product.model import Product, open_product
+from geozarr_runner.inspection.reader import open_product
+from geozarr_runner.product.model import Product
 from geozarr_runner.spec.request import Request
 
 R60 = "/measurements/reflectance/r60m"

@@ -17,7 +17,7 @@ from geozarr_nb.cluster import manifests
 from geozarr_nb.errors import ConversionFailed, InvalidRequest, OutputExists, StorageDenied, StorageFailed
 from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
-from geozarr_runner.product.model import open_product
+from geozarr_runner.inspection.reader import open_product
 from tests.s3_proxy import s3_proxy
 from tests.unit.api_server import ApiServer, refuses, says
 from tests.unit.conftest import Options

@@ -13,11 +13,12 @@ from typing import Any
 
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.events import Reporter, human_bytes
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.kinds.base import ConverterCall
 from geozarr_runner.kinds.profiles import check_options, profile_of
 from geozarr_runner.planning.estimate import check_count
 from geozarr_runner.planning.groups import GroupReport, report
-from geozarr_runner.product.model import Product, open_product
+from geozarr_runner.product.model import Product
 from geozarr_runner.publishing import archive, local, object_store
 from geozarr_runner.publishing.object_store import Output, RemoteOutput, output_place
 from geozarr_runner.spec.options import RESULT, of_result, passed_on

@@ -80,7 +80,7 @@ def write(
     ------
     OSError
     """
-    from geozarr_runner.product.model import open_product
+    from geozarr_runner.inspection.reader import open_product
 
     item = item_of(product, open_product(str(store)), output, record, output_group)
     document = item.to_dict(include_self_link=False, transform_hrefs=False)

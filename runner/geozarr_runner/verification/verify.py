@@ -17,11 +17,12 @@ from typing import Any
 
 from geozarr_runner.errors import ProductBroken, ProductUnreachable, VerificationFailed
 from geozarr_runner.events import Progress
+from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.kinds.layout import REFLECTANCE, SMALLEST_OVERVIEW
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning.preflight import Plan
 from geozarr_runner.product.chunk_check import flaws
-from geozarr_runner.product.model import Group, Product, open_product
+from geozarr_runner.product.model import Group, Product
 from geozarr_runner.product.sampler import Pair, StoredPixels, compare
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact

@@ -1,0 +1,188 @@
+"""Opens a product: reads its structure, and says what kind of product it is.
+
+`open_product` accepts an address, a path, or a STAC item and returns a `Product`: one request where the metadata is
+consolidated, one more for a STAC item, a listing where it is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
+from geozarr_runner.inspection.documents import (
+    MOST_NODES,
+    TELL_PUBLISHER,
+    checked_node,
+    parsed,
+    read_nodes,
+    single_array,
+)
+from geozarr_runner.inspection.stac import self_link, store_of
+from geozarr_runner.product import metadata
+from geozarr_runner.product.model import Array, Group, Product, Source, parents_of, properties_of
+from geozarr_runner.stores.store import Store, not_found
+from geozarr_runner.text.printable import printable
+from geozarr_runner.trust import crs
+from geozarr_runner.trust.addresses import local_path, redact, said_place
+
+
+def open_product(source: Source | Product | Any, *, asked: str | None = None) -> Product:
+    """Read a product's structure.
+
+    Parameters
+    ----------
+    source
+        The address or path of a Zarr store, or a STAC item: its address, its file, its dict or a `pystac.Item`.
+    asked
+        The address that a person gave, where `source` was found from it; empty where it was not: see `Store`.
+
+    Raises
+    ------
+    ProductNotFound, ProductDenied, ProductUnreachable, ProductBroken
+        There is none, it is not shown, it does not answer, it is no Zarr.
+    InvalidRequest
+        `source` is nothing of these, or a STAC item without (or with several) Zarr stores.
+    """
+    if isinstance(source, Product):
+        return source
+    if hasattr(source, "to_dict") and hasattr(source, "assets"):  # a pystac.Item, without importing pystac
+        item: Any = source
+        document = item.to_dict(include_self_link=False, transform_hrefs=False)
+        return _from_item(document, said_place(item.get_self_href()))
+    if isinstance(source, Mapping):
+        return _from_item(source, said_place(self_link(source)))
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        raise InvalidRequest(
+            "a product is given as an address, a path, or a STAC item",
+            given=repr(source)[:200],
+            remedy='geozarr_nb.inspect("https://.../S2A_MSIL2A_....zarr")',
+        )
+    url = os.fspath(source).strip()
+    path = local_path(url)
+    if path is not None:
+        if (is_file := Store(path).is_file()) is None:
+            raise not_found(url)
+        if is_file:
+            return _from_item(_read_document(url), url)
+        return _from_store(str(path), None)
+    tail = url.partition("?")[0].rstrip("/").lower()
+    named_by = url if asked is None else asked
+    if tail.endswith((".json", ".geojson")):
+        return _from_item(_read_document(url, asked), url, named_by)
+    try:
+        return _from_store(url, None, asked)
+    except ProductBroken:
+        raise
+    except ProductUnreachable as error:
+        # An item's address need not end in .json: .../collections/C/items/I does not.
+        if tail.endswith(".zarr") or error.code != "product-not-found":
+            raise
+        document = Store(url, asked=asked).read("", is_json=True)
+        if document is None:
+            raise
+        return _from_item(parsed(document, url), url, named_by)
+
+
+def _from_store(url: str, name: str | None, asked: str | None = None) -> Product:
+    store = Store(url, asked=asked)
+    documents, zarr_format, consolidated = read_nodes(store)
+    if len(documents) > MOST_NODES:
+        raise ProductBroken(
+            f"it has {len(documents):,} groups and arrays, and {MOST_NODES:,} are possible",
+            given=redact(url),
+            remedy=TELL_PUBLISHER,
+        )
+    nodes = {path: checked_node(path, document, zarr_format, url) for path, document in documents.items()}
+    if nodes.get("/", {}).get("node_type") == "array":
+        raise single_array(store)
+    attributes = {path: node["attributes"] for path, node in nodes.items() if node["node_type"] == "group"}
+    arrays: dict[str, list[Array]] = {}
+    known: dict[str, metadata.Parsed] = {}
+    for path, node in nodes.items():
+        parent = path.rpartition("/")[0] or "/"
+        if any(nodes.get(above, {}).get("node_type") == "array" for above in parents_of(path)):
+            # One's chunk may be the other's folder.
+            raise ProductBroken(f"{printable(path)} lies in an array", given=redact(url), remedy=TELL_PUBLISHER)
+        if node["node_type"] == "array":
+            arrays.setdefault(parent, []).append(_array(path, node, url, known))
+    groups = {path: Group(path, tuple(found), attributes.get(path, {})) for path, found in arrays.items()}
+    try:
+        text = json.dumps(nodes, sort_keys=True, default=str)
+    except RecursionError as error:
+        raise ProductBroken("its metadata are nested too deeply", given=redact(url), remedy=TELL_PUBLISHER) from error
+    return Product(
+        url=url,
+        name=name or _store_name(url),
+        kind=_kind(attributes.get("/", {}), groups),
+        zarr_format=zarr_format,
+        groups=groups,
+        parents=attributes,
+        consolidated=consolidated,
+        identity=hashlib.sha256(text.encode()).hexdigest()[:16],
+        asked=asked,
+    )
+
+
+def _array(path: str, node: Mapping[str, Any], url: str, known: dict[str, metadata.Parsed]) -> Array:
+    """Return an array; `known` has what other documents said, since most of a product's are alike."""
+    attributes = node["attributes"]
+    document = {key: value for key, value in node.items() if key not in ("node_type", "attributes")}
+    try:
+        text = json.dumps(document)
+        said = known.get(text) or known.setdefault(text, metadata.parse(document))
+        dims = attributes.get("_ARRAY_DIMENSIONS") if node["zarr_format"] == 2 else node.get("dimension_names")
+        dims = tuple(str(dim) for dim in dims or [f"dim_{i}" for i in range(len(said.shape))])
+        if len(dims) != len(said.shape):
+            raise ValueError("shape and dimensions differ in length")
+    except (RecursionError, TypeError, ValueError) as error:
+        raise ProductBroken(
+            f"the metadata of the array {printable(path)} cannot be used: {printable(str(error))}",
+            given=redact(url),
+            remedy=TELL_PUBLISHER,
+        ) from error
+    unusable = said.unusable or crs.flaw(attributes) or ""
+    return Array(path, said.shape, said.chunks, said.dtype, dims, attributes, document, unusable)
+
+
+def _kind(attributes: Mapping[str, Any], groups: Mapping[str, Group]) -> str:
+    declared = str(properties_of(attributes).get("product:type", "")).upper()
+    if declared.startswith("S02MSIL1C"):
+        return "Sentinel-2 L1C"
+    if declared.startswith("S02MSI"):
+        return "Sentinel-2 L2A"
+    if declared.startswith("S01") and ("GR" in declared or properties_of(attributes).get("sar:product_type") == "GRD"):
+        return "Sentinel-1 GRD"
+    if declared.startswith("S03OLC"):
+        return "Sentinel-3 OLCI"
+    if any(path.startswith("/measurements/reflectance/r") for path in groups):
+        return "Sentinel-2 L1C" if "/quality/l1c_quicklook/r10m" in groups else "Sentinel-2 L2A"
+    measurements = groups.get("/measurements")
+    if measurements is not None and any(array.name == "oa01_radiance" for array in measurements.arrays):
+        return "Sentinel-3 OLCI"
+    return "Zarr"
+
+
+def _store_name(url: str) -> str:
+    tail = redact(url).partition("?")[0].rstrip("/").rpartition("/")[2]
+    return tail.removesuffix(".zarr") or "product"
+
+
+def _read_document(url: str, asked: str | None = None) -> Mapping[str, Any]:
+    path = local_path(url)
+    store, key = (Store(url, asked=asked), "") if path is None else (Store(os.fspath(path.parent)), path.name)
+    raw = store.read(key, is_json=True)
+    if raw is None:
+        raise not_found(url)
+    return parsed(raw, url)
+
+
+def _from_item(item: Mapping[str, Any], base: str | None, asked: str = "") -> Product:
+    """Open the store that an item names; `asked` is the address that the person gave, where they gave one."""
+    product = _from_store(store_of(item, base), str(item.get("id", "item")), asked)
+    described = {"href": base, "geometry": item.get("geometry"), "properties": item.get("properties")}
+    return replace(product, item=described)
