@@ -13,11 +13,10 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
-from geozarr_runner import __version__
-from geozarr_runner.errors import ExitCode, GeozarrError, Interrupted, InvalidRequest
+from geozarr_runner import __version__, interruption
+from geozarr_runner.errors import ExitCode, GeozarrError, InvalidRequest
 from geozarr_runner.events import Reporter
 from geozarr_runner.outcome import write_last_words, write_outcome
 from geozarr_runner.spec.command_line import add_options, given
@@ -195,7 +194,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(options: argparse.Namespace) -> ExitCode:
-    _interrupt_on_signals()
+    interruption.listen()
     _keep_others_from_writing()
     reporter = Reporter(
         sys.stdout,
@@ -228,7 +227,7 @@ def _convert(options: argparse.Namespace) -> ExitCode:
         reporter.error(GeozarrError(f"a defect of ours: {error!r}", remedy="please report it, with the log file"))
         return ExitCode.DEFECT
     finally:
-        _ignore_signals()  # it is decided how the run ended
+        interruption.ignore()  # it is decided how the run ended
         _leave_outcome(options, reporter)
         reporter.close()
         if reporter.unheard:
@@ -351,18 +350,3 @@ def _keep_others_from_writing() -> None:
     given = os.umask(0o022)
     if given:
         os.umask(given)
-
-
-def _ignore_signals() -> None:
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.SIG_IGN)
-
-
-def _interrupt_on_signals() -> None:
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        _ignore_signals()  # the cleaning that follows is not to be interrupted
-        name = signal.Signals(number).name
-        raise Interrupted("the run was interrupted; nothing half-written is left", given=name, remedy="run it again")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)

@@ -17,9 +17,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from geozarr_runner import interruption
 from geozarr_runner.converter import processes
 from geozarr_runner.converter.parallel import join, split, threads
-from geozarr_runner.errors import ConverterFailed, ConverterKilled, ProductBroken, StorageFailed, VerificationFailed
+from geozarr_runner.errors import (
+    ConverterFailed,
+    ConverterKilled,
+    Interrupted,
+    ProductBroken,
+    StorageFailed,
+    VerificationFailed,
+)
 from geozarr_runner.events import Reporter
 from geozarr_runner.kinds.base import ConverterCall
 from geozarr_runner.kinds.profiles import planned_arrays, profile_of
@@ -162,9 +170,10 @@ def _archive_of(plan: Plan, request: Request, reporter: Reporter) -> Archive:
 def _pack(space: local.Workspace, reporter: Reporter) -> Archive:
     """Make the archive of an output that is there; what goes wrong leaves the output as it is."""
     try:
+        interruption.release()  # a large archive takes minutes
         with reporter.stage("archive") as progress:
             return pack(space, progress)
-    except StorageFailed as failure:
+    except (StorageFailed, Interrupted) as failure:
         failure.message = f"the output is there and verified, its archive is not: {failure.message}"
         failure.remedy += '; then the same with if_exists="skip" makes the archive alone'
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,16 +13,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+import s3fs
 
 from benchmarks.server import ProductServer
 from geozarr_runner.events import parse
 from geozarr_runner.publishing.local import discard_leftovers
 from runner.tests.support import R10M, R60M, RUNNER, alive, beside, data_groups, finish, run, start, until
+from tests.s3_server import s3_server
 
 type Install = Callable[[str], dict[str, str]]
 
 MARK = "pathlib.Path(os.environ['MARK']).write_text(str(os.getpid()))\n"
 SLEEPS = f"{MARK}time.sleep(600)"
+WRITES = 'out.mkdir()\n(out / \'zarr.json\').write_text(\'{"zarr_format": 3, "node_type": "group"}\')'
 # The runner with one of its stages replaced by one that never ends.
 BLOCKED = """
 import os, pathlib, sys, time
@@ -35,6 +39,27 @@ if os.environ["BLOCK"] == "verify":
 else:
     run.verify = lambda *_: None
     run._provenance = block
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+# The runner that hears a signal in the moment in which its output has got its name.
+NAMED = """
+import os, pathlib, signal, sys
+from geozarr_runner import cli, run
+from geozarr_runner.publishing import local, object_store
+from geozarr_runner.verification.verify import Verified
+number = getattr(signal, os.environ["SIGNAL"])
+def then_signal(call):
+    def called(*given, **options):
+        result = call(*given, **options)
+        if os.environ["OUTPUT"] in map(str, given) or object_store.ROOT in given:
+            os.kill(os.getpid(), number)
+        return result
+    return called
+run.verify = lambda *_: Verified(("/",), 0, 0)
+pathlib.Path.rename = then_signal(pathlib.Path.rename)
+local._exchange = then_signal(local._exchange)
+object_store.ObjectStore.write = then_signal(object_store.ObjectStore.write)
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -128,6 +153,38 @@ def test_while_the_output_is(
     with running(s2, output, "--groups", R60M, env=env, command=command) as process:
         until(mark.exists)
         interrupted(process, number, output)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_has_its_name_is_told(number: signal.Signals, s2: Path, output: Path, fake_converter: Install) -> None:
+    """Where an output is, the run says so, and nothing says that it was interrupted."""
+    env = {**fake_converter(WRITES), "SIGNAL": number.name, "OUTPUT": str(output)}
+    for _ in ("new", "replaced"):
+        arguments = (s2, output, "--groups", R60M, "--if-exists", "overwrite")
+        done = finish(start(*arguments, env=env, command=(sys.executable, "-c", NAMED)), output)
+        assert done.code == 0, done.stdout + done.stderr
+        assert done.result["path"] == str(output)
+        assert beside(output) == {"out.zarr"}
+
+
+def test_what_has_its_name_in_a_bucket_is_told(s2: Path, tmp_path: Path, fake_converter: Install) -> None:
+    with s3_server() as options:
+        s3fs.S3FileSystem(**options, skip_instance_cache=True).mkdir("bucket")
+        target = "s3://bucket/out.zarr"
+        env = {**fake_converter(WRITES), "SIGNAL": "SIGTERM", "OUTPUT": target, "FSSPEC_S3": json.dumps(options)}
+        arguments = (s2, target, "--groups", R60M, "--scratch", tmp_path)
+        done = finish(start(*arguments, env=env, command=(sys.executable, "-c", NAMED)), tmp_path / "out.zarr")
+        assert done.code == 0, done.stdout + done.stderr
+        assert done.result["path"] == target
+
+
+def test_the_archive_of_what_has_its_name_can_be_interrupted(s2: Path, output: Path, fake_converter: Install) -> None:
+    env = {**fake_converter(WRITES), "SIGNAL": "SIGTERM", "OUTPUT": str(output)}
+    arguments = (s2, output, "--groups", R60M, "--archive")
+    done = finish(start(*arguments, env=env, command=(sys.executable, "-c", NAMED)), output)
+    assert done.code == 7, done.stdout + done.stderr
+    assert done.error["message"].startswith("the output is there and verified, its archive is not")
+    assert beside(output) == {"out.zarr"}
 
 
 def test_a_second_signal_does_not_stop_the_cleaning(

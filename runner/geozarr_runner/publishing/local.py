@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geozarr_runner import interruption
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageDenied, StorageFailed
 from geozarr_runner.publishing.stac_item import address_of
 from geozarr_runner.stores.store import storage_failure
@@ -208,19 +209,20 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
             )
         if taken:
             check_replaceable(space.output)
-        if taken or space.item.exists():
-            # A run that is killed now leaves an output without an item, never with another's.
-            item.unlink(missing_ok=True)
-        if not taken:
-            space.writing.rename(space.output)
-        elif not _exchange(space.writing, space.output):
-            # No atomic exchange here: for a moment the name is free, and a run killed in it is mended by the next.
-            space.output.rename(retired(space.output))
-            space.writing.rename(space.output)
-            _remove(retired(space.output))
-        if space.item.exists():
-            space.item.replace(item)
-        _flush(space.output.parent)
+        with interruption.naming():
+            if taken or space.item.exists():
+                # A run that is killed now leaves an output without an item, never with another's.
+                item.unlink(missing_ok=True)
+            if not taken:
+                space.writing.rename(space.output)
+            elif not _exchange(space.writing, space.output):
+                # No atomic exchange here: for a moment the name is free, and a run killed in it is mended by the next.
+                space.output.rename(retired(space.output))
+                space.writing.rename(space.output)
+                _remove(retired(space.output))
+            if space.item.exists():
+                space.item.replace(item)
+            _flush(space.output.parent)
 
 
 def check_replaceable(output: Path) -> None:

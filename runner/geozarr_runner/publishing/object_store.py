@@ -45,6 +45,7 @@ from typing import Any, Self
 from fsspec.callbacks import Callback
 from fsspec.registry import known_implementations, registry
 
+from geozarr_runner import interruption
 from geozarr_runner.errors import (
     GeozarrError,
     InvalidRequest,
@@ -510,9 +511,10 @@ def publish(space: RemoteWorkspace, *, overwrite: bool, progress: Progress) -> N
             beside.write(f"{output.name}{ITEM}", space.item.read_bytes())
         asked_for_root = True  # should it arrive late, all that it names has to be there
         root = files[ROOT].read_bytes()
-        # The first try may have arrived, though its answer did not.
-        if store.write(ROOT, root, only_new=True) is None and store.read(ROOT) != root:
-            raise space.lock.lost()
+        with interruption.naming():
+            # The first try may have arrived, though its answer did not.
+            if store.write(ROOT, root, only_new=True) is None and store.read(ROOT) != root:
+                raise space.lock.lost()
         went(sizes[ROOT])
     except BaseException:
         # A lock that another run has by now means that the objects are that one's. The manifest stays: what was on its
