@@ -15,14 +15,16 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.claims.address import SCHEME, Entry
+from geozarr_nb.claims.reader_pod import APP, PORT, ReaderPod, phase_of, pod_manifest, uses
 from geozarr_nb.cluster import diagnostics
-from geozarr_nb.cluster.client import CLAIMS, EVENTS, PODS, TEMPLATES, Api, ApiResponse, Object, connect
+from geozarr_nb.cluster.cause import MAKE_DEFAULTS, Cause, make
+from geozarr_nb.cluster.client import Api, ApiResponse, Object, connect
+from geozarr_nb.cluster.kinds import CLAIMS, EVENTS, PODS, TEMPLATES
 from geozarr_nb.cluster.retries import again
 from geozarr_nb.errors import (
     ClaimUnreadable,
@@ -33,19 +35,13 @@ from geozarr_nb.errors import (
     ClusterUnreachable,
     ProductDenied,
 )
-from geozarr_runner.serve import MARK, TOKEN_HEADER
+from geozarr_runner.serving.handler import MARK
 
 if TYPE_CHECKING:
     from geozarr_nb.settings import Settings
 
-APP = "geozarr-reader"
-LABELS = f"app.kubernetes.io/name={APP}"
-MOUNT = "/data"
-PORT = 8080
 # This process deletes a pod that it has no use for; the other two end pods of processes that were killed.
 SECONDS_UNUSED = 180.0
-IDLE_SECONDS = 300
-LAST_END_SECONDS = 3600
 # A read goes on over a restart of the API server, or with another pod where this one has ended.
 PATIENCE = 60.0
 SECONDS_TO_START = 180.0
@@ -53,20 +49,6 @@ SECONDS_TO_START = 180.0
 GRACE, LONG_GRACE = 2.0, 60.0
 SHORT_PAUSE, PAUSE = 0.1, 0.5
 SECONDS_TO_LEAVE = 5.0
-
-
-@dataclass(eq=False, slots=True)
-class _Pod:
-    """A reader pod that this process has made, and has to delete."""
-
-    name: str
-    token: str = field(repr=False)
-    over: Event = field(default_factory=Event, repr=False)
-    keeper: Thread | None = field(default=None, repr=False)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {TOKEN_HEADER: self.token}
 
 
 class _Lost(Exception):
@@ -104,8 +86,8 @@ class Reader:
         self._image = image
         self._template = template
         self._lock = Lock()
-        self._pods: list[_Pod] = []
-        self._current: _Pod | None = None
+        self._pods: list[ReaderPod] = []
+        self._current: ReaderPod | None = None
         self._used = time.monotonic()
         self._reading = 0
         self._failure: tuple[float, ClusterError] | None = None
@@ -213,13 +195,13 @@ class Reader:
             )
         raise kinds.get(refusal["code"], FileNotFoundError)(f"{refusal['message']}: {address}")
 
-    def _looked_after(self, pod: _Pod) -> ClusterError | None:
+    def _looked_after(self, pod: ReaderPod) -> ClusterError | None:
         """Let go of a pod that has ended or is ending; returns what ended it, where that is worth telling."""
         try:
             found = self._api.find(PODS, pod.name)
         except ClusterError:
             return None  # nothing is known of it then
-        ended = found is None or "deletionTimestamp" in found["metadata"] or _phase(found) in ("Succeeded", "Failed")
+        ended = found is None or "deletionTimestamp" in found["metadata"] or phase_of(found) in ("Succeeded", "Failed")
         if not ended:
             return None
         self._forget(pod)
@@ -232,7 +214,7 @@ class Reader:
     def _where(self) -> str:
         return f"claim {self.claim} in namespace {self._api.namespace}, context {self._api.context}"
 
-    def _running(self) -> _Pod:
+    def _running(self) -> ReaderPod:
         """Return the pod, started if there is none; those who wait for one start share its failure too."""
         asked = time.monotonic()
         with self._lock:
@@ -248,17 +230,17 @@ class Reader:
                 self._used = time.monotonic()
             return self._current
 
-    def _forget(self, pod: _Pod) -> None:
+    def _forget(self, pod: ReaderPod) -> None:
         """Ask no more of a pod, and delete it."""
         with self._lock:
             if self._current is pod:
                 self._current = None
         pod.over.set()
 
-    def _start(self) -> _Pod:
+    def _start(self) -> ReaderPod:
         claim = self._claim()
         others = self._pods_here()
-        pod = _Pod(f"{APP}-{secrets.token_hex(5)}", secrets.token_urlsafe(32))
+        pod = ReaderPod(f"{APP}-{secrets.token_hex(5)}", secrets.token_urlsafe(32))
         manifest = pod_manifest(
             pod.name,
             self.claim,
@@ -296,7 +278,7 @@ class Reader:
             )
         phase = claim.get("status", {}).get("phase", "Pending")
         if phase != "Bound":
-            cause = diagnostics.unbound(claim) or diagnostics.Cause(
+            cause = diagnostics.unbound(claim) or Cause(
                 "claim-unbound", f"claim {self.claim} has no volume yet: no pod has ever used it", ""
             )
             raise self._unreadable(
@@ -338,7 +320,7 @@ class Reader:
         for pod in pods:
             metadata = pod["metadata"]
             is_reader = (metadata.get("labels") or {}).get("app.kubernetes.io/name") == APP
-            if is_reader and _phase(pod) in ("Succeeded", "Failed"):
+            if is_reader and phase_of(pod) in ("Succeeded", "Failed"):
                 with suppress(ClusterError):
                     self._api.delete(PODS, metadata["name"])
 
@@ -351,9 +333,9 @@ class Reader:
             template = None
         parameters = (template or {}).get("spec", {}).get("arguments", {}).get("parameters") or ()
         named = (str(each.get("value", "")) for each in parameters if each.get("name") == "image")
-        return next(named, "") or diagnostics.MAKE_DEFAULTS["IMAGE"]
+        return next(named, "") or MAKE_DEFAULTS["IMAGE"]
 
-    def _await(self, pod: _Pod) -> None:
+    def _await(self, pod: ReaderPod) -> None:
         """Wait until the pod answers.
 
         Raises
@@ -363,12 +345,12 @@ class Reader:
         """
         began = time.monotonic()
         stuck: tuple[str, float] | None = None
-        cause: diagnostics.Cause | None = None
+        cause: Cause | None = None
         for waited in _pauses(began, pod.over):
             found = self._api.find(PODS, pod.name)
-            if found is None or _phase(found) in ("Succeeded", "Failed"):
+            if found is None or phase_of(found) in ("Succeeded", "Failed"):
                 raise self._ended(found)
-            if _phase(found) == "Running":
+            if phase_of(found) == "Running":
                 if self._answers(pod):
                     return
                 continue
@@ -388,7 +370,7 @@ class Reader:
         hint = cause.remedy if cause else f"look at it next time: kubectl -n {self._api.namespace} get events"
         raise self._unreadable(f"the reader pod does not start{said}{self._in_use(pod)}", hint)
 
-    def _answers(self, pod: _Pod) -> bool:
+    def _answers(self, pod: ReaderPod) -> bool:
         try:
             answer = self._api.proxy(pod.name, PORT, "stats", headers=pod.headers)
         except ClusterDenied:
@@ -401,7 +383,7 @@ class Reader:
         events = self._listed(EVENTS, f"involvedObject.uid={pod['metadata']['uid']}")
         return sorted(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
 
-    def _in_use(self, pod: _Pod) -> str:
+    def _in_use(self, pod: ReaderPod) -> str:
         """Return who has the claim in use on which node, where that is what may be in the way."""
         others = [one for one in self._pods_here() if uses(one, self.claim) and one["metadata"]["name"] != pod.name]
         on_nodes = [one for one in others if one["spec"].get("nodeName")]
@@ -428,7 +410,7 @@ class Reader:
         return self._unreadable(
             f"the reader pod ended as soon as it was started: {said}",
             "its image needs geozarr-runner of this version: "
-            + diagnostics.make("build load-k3d", IMAGE=str(pod["spec"]["containers"][0]["image"])),
+            + make("build load-k3d", IMAGE=str(pod["spec"]["containers"][0]["image"])),
         )
 
     def _unreadable(self, message: str, remedy: str) -> ClaimUnreadable:
@@ -438,7 +420,7 @@ class Reader:
             remedy=remedy,
         )
 
-    def _keep(self, pod: _Pod) -> None:
+    def _keep(self, pod: ReaderPod) -> None:
         """Delete a pod when it is over, or when nothing was read for some time; runs in a thread of its own."""
         while not pod.over.wait(max(self._used + SECONDS_UNUSED - time.monotonic(), PAUSE)):
             with self._lock:
@@ -449,69 +431,6 @@ class Reader:
         with suppress(ClusterError):  # it ends by itself then
             self._api.delete(PODS, pod.name)
         self._pods.remove(pod)
-
-
-def pod_manifest(name: str, claim: str, image: str, token_sha256: str, *, node: str = "") -> Object:
-    """Return the reader pod as it is sent to the API server.
-
-    Parameters
-    ----------
-    token_sha256
-        SHA-256 of the token, in hexadecimal: whoever may see the pod does not learn the token by that.
-    node
-        The only node that it may be on; empty where any will do.
-    """
-    command = ["geozarr-runner", "serve", MOUNT, "--port", str(PORT), "--idle", str(IDLE_SECONDS)]
-    on_node = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]
-    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": on_node}}
-    spec: Object = {
-        "restartPolicy": "Never",
-        "activeDeadlineSeconds": LAST_END_SECONDS,
-        "terminationGracePeriodSeconds": 5,
-        # Nothing in it talks to the cluster.
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        # No fsGroup: the node would change the ownership of the volume's files for a pod that only reads.
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "runAsGroup": 1000,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [
-            {
-                "name": "reader",
-                "image": image,
-                "imagePullPolicy": "IfNotPresent",
-                "command": [*command, "--token-sha256", token_sha256],
-                "workingDir": MOUNT,
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
-                "resources": {
-                    "requests": {"cpu": "50m", "memory": "48Mi"},
-                    "limits": {"cpu": "1", "memory": "192Mi"},
-                },
-                # The claim itself is attached as its writers attach it, or some drivers would refuse a second mode.
-                "volumeMounts": [{"name": "claim", "mountPath": MOUNT, "readOnly": True}],
-            }
-        ],
-        "volumes": [{"name": "claim", "persistentVolumeClaim": {"claimName": claim}}],
-    }
-    if node:
-        spec["affinity"] = {"nodeAffinity": required}
-    return {
-        "apiVersion": PODS.api_version,
-        "kind": "Pod",
-        "metadata": {
-            "name": name,
-            "labels": {"app.kubernetes.io/name": APP, "geozarr.io/claim": claim[:63].rstrip("-.")},
-        },
-        "spec": spec,
-    }
 
 
 def reader_of(claim: str, settings: Settings) -> Reader:
@@ -538,13 +457,6 @@ def close_all() -> None:
             reader.close()
 
 
-def uses(pod: Object, claim: str) -> bool:
-    """Return whether a pod that has not ended has a claim among its volumes."""
-    volumes = pod["spec"].get("volumes") or ()
-    named = [(volume.get("persistentVolumeClaim") or {}).get("claimName") for volume in volumes]
-    return claim in named and _phase(pod) not in ("Succeeded", "Failed")
-
-
 _OPENING = Lock()
 _READERS: dict[tuple[int, str, str, str, str], Reader] = {}
 atexit.register(close_all)
@@ -560,10 +472,6 @@ def _pauses(began: float, over: Event) -> Iterator[float]:
 
 def _entry(document: Mapping[str, Any]) -> Entry:
     return Entry(document["name"], document["type"] == "directory", document["size"], document["modified"])
-
-
-def _phase(pod: Mapping[str, Any]) -> str:
-    return str(pod.get("status", {}).get("phase", "Pending"))
 
 
 def _message(answer: ApiResponse) -> str:

@@ -192,7 +192,8 @@ def own_mounts(settings: Settings) -> Mapping[str, tuple[Mount, ...]]:
         return {}
     if namespace != settings.namespace:
         return {}  # not in a pod, or claims of the same name are others there
-    from geozarr_nb.cluster.client import PODS, connect
+    from geozarr_nb.cluster.client import connect
+    from geozarr_nb.cluster.kinds import PODS
 
     api = connect(settings)
     if urlsplit(api.server).netloc not in (f"{host}:{port}", f"[{host}]:{port}"):

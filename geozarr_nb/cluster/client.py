@@ -11,25 +11,22 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from ssl import VERIFY_X509_STRICT
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlencode
 
+from geozarr_nb.cluster.kinds import OWN_ACCESS_REVIEWS, PODS, Kind
+from geozarr_nb.cluster.kubeconfig import connected_client
+from geozarr_nb.cluster.refusals import is_status, refusal, silence
 from geozarr_nb.cluster.retries import again
 from geozarr_nb.errors import (
-    ClusterDenied,
     ClusterError,
-    ClusterObjectExists,
     ClusterObjectMissing,
-    ClusterRefused,
     ClusterUnreachable,
     InvalidRequest,
 )
 
 if TYPE_CHECKING:
-    from kubernetes.client import ApiClient
-
     from geozarr_nb.settings import Settings
 
 Object = dict[str, Any]
@@ -39,51 +36,8 @@ SECONDS_FOR_AN_ANSWER = 30.0
 PATIENCE, FIRST_PATIENCE = 20.0, 1.0
 LONGEST_WATCH = 300
 PAGE = 500
-CONNECTIONS = 16
 # What each call needs a right for, in the words of a role.
 VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
-APPLY_ROLES = (
-    "have whoever runs the cluster apply workflows/rbac.yaml: kubectl apply -n {namespace} -f workflows/rbac.yaml"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of object: where the API server has it.
-
-    Attributes
-    ----------
-    root
-        `api/v1` or `apis/<group>/<version>`.
-    plural
-        Its name in addresses and in roles.
-    """
-
-    root: str
-    plural: str
-    namespaced: bool = True
-
-    @property
-    def api_version(self) -> str:
-        """What stands in an object's `apiVersion`."""
-        return self.root.split("/", 1)[1]
-
-
-PODS = Kind("api/v1", "pods")
-EVENTS = Kind("api/v1", "events")
-SECRETS = Kind("api/v1", "secrets")
-CLAIMS = Kind("api/v1", "persistentvolumeclaims")
-NAMESPACES = Kind("api/v1", "namespaces", namespaced=False)
-NODES = Kind("api/v1", "nodes", namespaced=False)
-STORAGE_CLASSES = Kind("apis/storage.k8s.io/v1", "storageclasses", namespaced=False)
-DEPLOYMENTS = Kind("apis/apps/v1", "deployments")
-WORKFLOWS = Kind("apis/argoproj.io/v1alpha1", "workflows")
-TEMPLATES = Kind("apis/argoproj.io/v1alpha1", "workflowtemplates")
-DEFINITIONS = Kind("apis/apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False)
-ACCESS_REVIEWS = Kind("apis/authorization.k8s.io/v1", "subjectaccessreviews", namespaced=False)
-OWN_ACCESS_REVIEWS = Kind("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", namespaced=False)
-OWN_REVIEWS = Kind("apis/authentication.k8s.io/v1", "selfsubjectreviews", namespaced=False)
-OWN_RULES_REVIEWS = Kind("apis/authorization.k8s.io/v1", "selfsubjectrulesreviews", namespaced=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +76,7 @@ class Api:
 
     def __init__(self, namespace: str = "argo", context: str = "") -> None:
         self.namespace = namespace
-        self.context, self._client = _connect(context)
+        self.context, self._client = connected_client(context)
         self._reached = False
 
     def __repr__(self) -> str:
@@ -370,7 +324,7 @@ class Api:
             finally:
                 response.release_conn()
             # A pod's own refusal is for whoever asked the pod; the API server's own is told by its form.
-            refused = response.status >= 400 and not (foreign and not _is_status(content))
+            refused = response.status >= 400 and not (foreign and not is_status(content))
             if refused:
                 raise self._refusal(response.status, content, verb or VERBS.get(method, "get"), path, what)
             return ApiResponse(response.status, response.headers, content)
@@ -415,134 +369,10 @@ class Api:
         return response
 
     def _silence(self, error: Exception) -> ClusterUnreachable:
-        import urllib3
-
-        reason = getattr(error, "reason", None) or error
-        if isinstance(reason, urllib3.exceptions.SSLError) or "CERTIFICATE_VERIFY" in str(reason):
-            return ClusterUnreachable(
-                f"the API server's certificate is not the one of the kubeconfig: {_words(reason)}",
-                given=f"{self.server} (context {self.context})",
-                remedy="fetch the kubeconfig again, from whoever runs the cluster",
-            )
-        return ClusterUnreachable(
-            f"the API server does not answer: {_words(reason)}",
-            given=f"{self.server} (context {self.context})",
-            remedy="start the cluster (k3d cluster start geozarr), or choose another one: "
-            "kubectl config use-context ..., or GEOZARR_KUBE_CONTEXT=...",
-        )
+        return silence(error, f"{self.server} (context {self.context})")
 
     def _refusal(self, status: int, content: bytes, verb: str, path: str, what: str = "") -> ClusterError:
-        """Return what a status that is no success means to a person."""
-        said, details = _said(content)
-        namespace = path.split("/namespaces/", 1)[1].split("/")[0] if "/namespaces/" in path else ""
-        where = f"namespace {namespace}, context {self.context}" if namespace else f"context {self.context}"
-        resource = what or path.rsplit("/", 1)[-1]
-        if status == 401:
-            return ClusterDenied(
-                "the cluster does not know who is asking: the credentials are missing or have expired",
-                given=f"{self.server} (context {self.context})",
-                remedy="log in again as your cluster wants it, and try: kubectl auth whoami",
-            )
-        if status == 403:
-            return ClusterDenied(
-                f"you may not {verb} {resource}: {said}",
-                given=where,
-                remedy=APPLY_ROLES.format(namespace=namespace or self.namespace),
-            )
-        if status == 404:
-            return ClusterObjectMissing(f"it is not on the cluster: {said}", given=where)
-        if status == 409 and details.get("reason") == "AlreadyExists":
-            return ClusterObjectExists(said, given=where)
-        failure = ClusterRefused(
-            f"the API server refused to {verb} {resource} (HTTP {status}): {said}",
-            given=where,
-            remedy="run geozarr-nb doctor --backend argo",
-        )
-        if status in (409, 429) or status >= 500:  # a conflict with another change, busy, or starting
-            failure.retryable = True  # type: ignore[misc]
-        return failure
-
-
-def _connect(context: str) -> tuple[str, ApiClient]:
-    """Return the name of the context that is used and a client for it."""
-    try:
-        import yaml
-        from kubernetes import client, config
-    except ImportError as error:
-        raise ClusterUnreachable(
-            "the kubernetes client is not installed", remedy='python -m pip install "geozarr-nb[cluster]"'
-        ) from error
-
-    configuration = client.Configuration()
-    configuration.connection_pool_maxsize = CONNECTIONS
-    in_a_pod = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
-    if not context and in_a_pod and not _kubeconfig_exists():
-        try:
-            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        except config.ConfigException as error:
-            raise ClusterUnreachable(
-                f"this pod has no service account to ask the cluster with: {_words(error)}",
-                remedy="set serviceAccountName and automountServiceAccountToken in the pod, or give it a kubeconfig",
-            ) from error
-        return "the pod's service account", _client(configuration)
-    given = os.environ.get("KUBECONFIG") or "~/.kube/config"
-    if not _kubeconfig_exists():
-        raise ClusterUnreachable(
-            "no cluster is configured: there is no kubeconfig",
-            given=given,
-            remedy="make a cluster (k3d cluster create geozarr), or set KUBECONFIG; "
-            'without one, choose backend="local"',
-        )
-    try:
-        # Named, because the client looks at KUBECONFIG only once, when it is imported.
-        contexts, active = config.list_kube_config_contexts(given)  # type: ignore[no-untyped-call]
-        names = [entry["name"] for entry in contexts]
-        if context and context not in names:
-            raise ClusterUnreachable(
-                "the kubeconfig has no context of this name",
-                given=context,
-                remedy=f"choose of: {', '.join(names)}; GEOZARR_KUBE_CONTEXT=...",
-            )
-        config.load_kube_config(  # type: ignore[no-untyped-call]
-            given, context=context or None, client_configuration=configuration, persist_config=False
-        )
-    except (config.ConfigException, yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
-        raise ClusterUnreachable(
-            f"the kubeconfig cannot be used: {_words(error)}", given=given, remedy="try: kubectl config view"
-        ) from error
-    return context or str(active["name"]), _client(configuration)
-
-
-def _client(configuration: Any) -> ApiClient:
-    """Return a client that takes the certificates that kubectl takes."""
-    from kubernetes.client import ApiClient
-    from urllib3.util.ssl_ import create_urllib3_context
-
-    client = ApiClient(configuration)
-    settings = client.rest_client.pool_manager.connection_pool_kw
-    context = create_urllib3_context(cert_reqs=settings["cert_reqs"])
-    # From Python 3.13 on authorities without a key usage are refused; those of many clusters have none.
-    context.verify_flags &= ~VERIFY_X509_STRICT
-    # urllib3 would load them for each connection: into this context, in the middle of other threads' handshakes, which
-    # ends the process (a segmentation fault in OpenSSL).
-    authorities, certificate, key = (settings.pop(name, None) for name in ("ca_certs", "cert_file", "key_file"))
-    data = settings.pop("ca_cert_data", None)
-    if authorities or data:
-        context.load_verify_locations(authorities, cadata=data)
-    else:
-        context.load_default_certs()
-    if certificate:
-        context.load_cert_chain(certificate, key)
-    settings["ssl_context"] = context
-    return client
-
-
-def _kubeconfig_exists() -> bool:
-    from geozarr_runner.trust.addresses import expanded
-
-    named = os.environ.get("KUBECONFIG")
-    paths = named.split(os.pathsep) if named else ["~/.kube/config"]
-    return any(expanded(path).is_file() for path in paths if path)
+        return refusal(status, content, verb, path, what, server=self.server, context=self.context, own=self.namespace)
 
 
 def connect(settings: Settings) -> Api:
@@ -558,25 +388,3 @@ _CONNECTING = Lock()
 def _connected(namespace: str, context: str, kubeconfig: str, process: int) -> Api:
     # Two processes that send through the same connections, as after a fork, would read each other's answers.
     return Api(namespace, context)
-
-
-def _is_status(content: bytes) -> bool:
-    try:
-        return bool(json.loads(content).get("kind") == "Status")
-    except (ValueError, AttributeError):
-        return False
-
-
-def _said(content: bytes) -> tuple[str, Object]:
-    """Return the message of a Status, and its details."""
-    try:
-        document = json.loads(content)
-        document = document.get("object", document)
-        details = {**(document.get("details") or {}), "reason": document.get("reason")}
-        return str(document.get("message") or document.get("reason") or "no reason given"), details
-    except (ValueError, AttributeError):
-        return " ".join(content.decode(errors="replace").split())[:200] or "no reason given", {}
-
-
-def _words(error: object) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

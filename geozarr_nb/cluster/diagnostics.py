@@ -7,151 +7,24 @@ them, so that both say the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from geozarr_nb.cluster.cause import Cause, make
+from geozarr_nb.cluster.images import registry
+from geozarr_nb.cluster.objects import Object, condition, name_of, quantity, sentence, status_list, status_of
 from geozarr_runner.text.shell import word
 
-Object = Mapping[str, Any]
-
-# What the Makefile takes where a variable is not given; a test compares.
-MAKE_DEFAULTS: Mapping[str, str] = MappingProxyType(
-    {"NAMESPACE": "argo", "PVC_NAME": "geozarr-pvc", "IMAGE": "eopf-geozarr:dev"}
-)
-CONTROLLER = "workflow-controller"
 DISK_PRESSURE_TAINT = "node.kubernetes.io/disk-pressure"
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError")
-# A kubelet reports no more images of its node than these.
-IMAGES_REPORTED = 50
 KILLED = 137
 GIBI = 1024**3
-_UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18} | {
-    f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)
-}
 _RESOURCES = {"cpu": "processor", "memory": "memory", "ephemeral-storage": "disk space"}
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """One reason, found in facts.
-
-    Attributes
-    ----------
-    code
-        Stable: what a program tells causes apart by.
-    message
-        One sentence for a person, without a full stop.
-    remedy
-        What to type or to do.
-    lasting
-        True where waiting does not help: somebody has to do something.
-    """
-
-    code: str
-    message: str
-    remedy: str
-    lasting: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Controller:
-    """A workflow controller.
-
-    Attributes
-    ----------
-    version
-        The tag of its image; empty where the image has none.
-    watched
-        The only namespace that it looks at; empty where it looks at all.
-    wanted, ready
-        How many pods it should have, and how many are ready.
-    """
-
-    namespace: str
-    name: str
-    version: str
-    watched: str
-    wanted: int
-    ready: int
-
-    @property
-    def shown(self) -> str:
-        """Where it is, and what it watches."""
-        return f"{self.namespace}/{self.name} (watching {self.watched or 'every namespace'})"
-
-
-def make(target: str, **variables: str) -> str:
-    """Return the command of a make target, without the variables that have their defaults.
-
-    >>> make("template", NAMESPACE="argo"), make("template", NAMESPACE="team")
-    ('make template', 'make template NAMESPACE=team')
-    """
-    given = [f"{name}={word(value)}" for name, value in variables.items() if value != MAKE_DEFAULTS.get(name)]
-    return " ".join(["make", target, *given])
 
 
 # Quantities and images
 
 
-def quantity(text: object) -> float:
-    """Return a quantity as a number: cores or bytes.
-
-    >>> quantity("500m"), quantity("2Gi"), quantity(3)
-    (0.5, 2147483648.0, 3.0)
-
-    Raises
-    ------
-    ValueError
-    """
-    match = re.fullmatch(r"([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)([a-zA-Z]*)", str(text).strip())
-    if match is None or match[2] not in _UNITS:
-        raise ValueError(f"{text!r} is no quantity")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def full_name(image: str) -> str:
-    """Return an image's name as nodes report it.
-
-    >>> full_name("eopf-geozarr:dev")
-    'docker.io/library/eopf-geozarr:dev'
-    """
-    first, slash, _ = image.partition("/")
-    if not slash:
-        image = f"docker.io/library/{image}"
-    elif not ("." in first or ":" in first or first == "localhost"):
-        image = f"docker.io/{image}"
-    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
-
-
-def registry(image: str) -> str:
-    """Return where an image would be pulled from; empty for a bare name, which only a node itself can have."""
-    first, slash, _ = image.partition("/")
-    return first if slash and ("." in first or ":" in first or first == "localhost") else ""
-
-
-def nodes_with(image: str, nodes: Iterable[Object]) -> list[str]:
-    """Return the names of the nodes that report an image."""
-    name = full_name(image)
-    return [
-        name_of(node)
-        for node in nodes
-        if any(name == full_name(other) for entry in _status(node, "images") for other in entry.get("names") or ())
-    ]
-
-
-def reports_all_images(node: Object) -> bool:
-    """Return whether an image that a node does not report is not there: of many it reports the largest only."""
-    return len(_status(node, "images")) < IMAGES_REPORTED
-
-
 # Nodes
-
-
-def condition(thing: Object, kind: str) -> Object:
-    """Return a condition of an object, or an empty one."""
-    return next((each for each in _status(thing, "conditions") if each.get("type") == kind), {})
 
 
 def disk_pressure(nodes: Iterable[Object]) -> list[str]:
@@ -170,7 +43,7 @@ def not_ready(nodes: Iterable[Object]) -> dict[str, str]:
     for node in nodes:
         ready = condition(node, "Ready")
         if ready.get("status") != "True":
-            found[name_of(node)] = _sentence(ready.get("message") or ready.get("reason") or "it never reported")
+            found[name_of(node)] = sentence(ready.get("message") or ready.get("reason") or "it never reported")
     return found
 
 
@@ -187,91 +60,6 @@ def full_disk(names: Sequence[str], namespace: str) -> Cause:
 
 
 # Controllers
-
-
-def controllers(deployments: Iterable[Object]) -> list[Controller]:
-    """Return the workflow controllers among deployments."""
-    found = []
-    for deployment in deployments:
-        spec = deployment.get("spec", {})
-        containers = spec.get("template", {}).get("spec", {}).get("containers") or ()
-        for container in containers:
-            name, _, version = _image_and_tag(str(container.get("image", "")))
-            if name.rpartition("/")[2] == CONTROLLER:
-                namespace = str(deployment["metadata"]["namespace"])
-                wanted = int(spec.get("replicas", 1))
-                ready = int(deployment.get("status", {}).get("readyReplicas") or 0)
-                watched = _watched(container, namespace)
-                found.append(Controller(namespace, name_of(deployment), version, watched, wanted, ready))
-    return found
-
-
-def watches(controller: Controller, namespace: str) -> bool:
-    """Return whether a controller looks at the workflows of a namespace."""
-    return controller.watched in ("", namespace)
-
-
-def unwatched(found: Sequence[Controller], namespace: str) -> Cause | None:
-    """Return why nobody starts the workflows of a namespace; None where a controller is ready to."""
-    if not found:
-        return Cause(
-            "no-controller",
-            f"no workflow controller is installed: nothing starts the jobs of namespace {namespace}",
-            "make argo-install",
-        )
-    ours = [controller for controller in found if watches(controller, namespace)]
-    if not ours:
-        where = ", ".join(controller.shown for controller in found)
-        first = found[0]
-        return Cause(
-            "namespace-not-watched",
-            f"no workflow controller watches namespace {namespace}: there is {where}",
-            f"use the namespace that is watched (GEOZARR_NAMESPACE={first.watched}), or have the controller watch all: "
-            + watch_everything(first),
-        )
-    if any(controller.wanted and controller.ready for controller in ours):  # one that is stopped may still be ending
-        return None
-    first = ours[0]
-    if not any(controller.wanted for controller in ours):
-        remedy = f"kubectl -n {first.namespace} scale deployment/{first.name} --replicas=1"
-        return Cause("controller-stopped", f"the workflow controller {first.shown} is scaled to 0", remedy)
-    return Cause(
-        "controller-not-ready",
-        f"the workflow controller {first.shown} is not running",
-        f"kubectl -n {first.namespace} describe pods -l app={CONTROLLER}",
-        lasting=False,
-    )
-
-
-def watch_everything(controller: Controller) -> str:
-    """Return the command that has a controller watch every namespace."""
-    change = '[{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": []}]'
-    return f"kubectl -n {controller.namespace} patch deployment {controller.name} --type json -p '{change}'"
-
-
-def _watched(container: Object, own: str) -> str:
-    """Return the only namespace that a controller's flags, or the variables that stand for them, let it watch."""
-    flags = dict(_flags([*(container.get("command") or ()), *(container.get("args") or ())]))
-    for variable in container.get("env") or ():
-        if variable.get("name") in ("ARGO_NAMESPACED", "ARGO_MANAGED_NAMESPACE"):
-            flag = variable["name"].removeprefix("ARGO_").lower().replace("_", "-")
-            flags.setdefault(flag, str(variable.get("value", "")))
-    # Without --namespaced the controller itself ignores --managed-namespace.
-    if flags.get("namespaced", "false").lower() not in ("true", "1", "t"):
-        return ""
-    return flags.get("managed-namespace") or own
-
-
-def _flags(arguments: Sequence[str]) -> Iterable[tuple[str, str]]:
-    for number, argument in enumerate(arguments):
-        if argument.startswith("--"):
-            name, equals, value = argument[2:].partition("=")
-            following = arguments[number + 1] if number + 1 < len(arguments) else ""
-            if not equals and name == "managed-namespace":
-                value = following
-            elif not equals:
-                value = "true"
-            yield name, value
 
 
 # Claims
@@ -297,7 +85,7 @@ def unbound(claim: Object, events: Sequence[Object] = (), storage_class: Object 
         return None
     if phase == "Lost":
         return Cause("claim-lost", f"the volume of claim {name} is gone", replace_claim(name, namespace))
-    said = _sentence(last.get("message", ""))
+    said = sentence(last.get("message", ""))
     if not said:
         spec = claim.get("spec", {})
         kind = spec.get("storageClassName") or "none"
@@ -358,11 +146,11 @@ def waiting_reason(pod: Object, events: Sequence[Object] = (), nodes: Sequence[O
     if scheduled.get("status") == "False":
         return _unschedulable(pod, str(scheduled.get("message", "")), nodes)
     spec = pod.get("spec", {})
-    statuses = [*_status(pod, "initContainerStatuses"), *_status(pod, "containerStatuses")]
+    statuses = [*status_list(pod, "initContainerStatuses"), *status_list(pod, "containerStatuses")]
     for status in statuses:
         waiting = status.get("state", {}).get("waiting") or {}
         reason = waiting.get("reason", "")
-        said = _sentence(waiting.get("message", ""))
+        said = sentence(waiting.get("message", ""))
         if reason in IMAGE_REASONS:
             return missing_image(_image_of(spec, status), str(spec.get("nodeName", "")), said)
         if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
@@ -376,14 +164,14 @@ def waiting_reason(pod: Object, events: Sequence[Object] = (), nodes: Sequence[O
         if event.get("reason") in ("FailedMount", "FailedAttachVolume") and int(event.get("count") or 1) > 1:
             return Cause(
                 "volume-not-mounted",
-                f"its volume cannot be mounted: {_sentence(event.get('message', ''))}",
+                f"its volume cannot be mounted: {sentence(event.get('message', ''))}",
                 f"kubectl -n {pod['metadata'].get('namespace')} describe pvc",
                 lasting=False,
             )
         if event.get("reason") == "FailedCreatePodSandBox":
             return Cause(
                 "node-failed",
-                f"node {spec.get('nodeName')} cannot start pods: {_sentence(event.get('message', ''))}",
+                f"node {spec.get('nodeName')} cannot start pods: {sentence(event.get('message', ''))}",
                 f"kubectl describe node {spec.get('nodeName')}",
                 lasting=False,
             )
@@ -424,7 +212,7 @@ def _too_large(pod: Object, lacking: Sequence[str], said: str, nodes: Sequence[O
     resource = next((each for each in ("memory", "cpu") if each in lacking), lacking[0])
     kind = _RESOURCES.get(resource, resource)
     asked = sum(_requests(pod, resource))
-    largest = max((quantity(_status_of(node, "allocatable").get(resource, 0)) for node in nodes), default=None)
+    largest = max((quantity(status_of(node, "allocatable").get(resource, 0)) for node in nodes), default=None)
     shown = _amount(asked, resource)
     remedies = {
         "memory": "ask for less memory (GEOZARR_MEMORY=2Gi), convert fewer groups at once, or add a larger node",
@@ -443,7 +231,7 @@ def _too_large(pod: Object, lacking: Sequence[str], said: str, nodes: Sequence[O
 def ending_reason(pod: Object) -> Cause | None:
     """Return what ended a pod from outside; None where its program ended by itself, or has not ended."""
     status = pod.get("status", {})
-    said = _sentence(status.get("message", ""))
+    said = sentence(status.get("message", ""))
     reason = status.get("reason", "")
     node = str(pod.get("spec", {}).get("nodeName", "its node"))
     namespace = str(pod["metadata"].get("namespace", ""))
@@ -460,7 +248,7 @@ def ending_reason(pod: Object) -> Cause | None:
         )
     if reason in ("NodeLost", "NodeShutdown", "Terminated", "Shutdown", "Preempting"):
         return Cause("node-lost", f"node {node} was lost or shut down: {said or reason}", "retry it", lasting=False)
-    for container in _status(pod, "containerStatuses"):
+    for container in status_list(pod, "containerStatuses"):
         ended = container.get("state", {}).get("terminated") or {}
         if ended.get("reason") == "OOMKilled":
             return out_of_memory(memory_limit(pod, str(container.get("name", ""))))
@@ -551,30 +339,3 @@ def _holders(given: Iterable[object], own: str) -> list[str]:
     parts = [str(holder).split("/") for holder in given]
     names = [one[-2] if len(one) > 1 else one[0] for one in parts]
     return [name for name in names if name not in ("", own)]
-
-
-def _image_and_tag(image: str) -> tuple[str, str, str]:
-    name = image.partition("@")[0]
-    if ":" in name.rpartition("/")[2]:
-        return name.rpartition(":")
-    return name, "", ""
-
-
-def name_of(thing: Object) -> str:
-    """Return an object's name."""
-    return str(thing["metadata"]["name"])
-
-
-def _status(thing: Object, name: str) -> list[Any]:
-    return thing.get("status", {}).get(name) or []
-
-
-def _status_of(thing: Object, name: str) -> Object:
-    found: Object = thing.get("status", {}).get(name) or {}
-    return found
-
-
-def _sentence(text: object) -> str:
-    """Return a message as part of a sentence: one line, without a full stop, not endless."""
-    line = " ".join(str(text).split()).rstrip(" .")
-    return line if len(line) <= 300 else f"{line[:300]}..."

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Sequence
 
-from geozarr_nb.cluster.client import Api, Expired, Kind, Object
+from geozarr_nb.cluster.client import Api, Expired, Object
+from geozarr_nb.cluster.kinds import Kind
 from geozarr_nb.errors import ClusterError, ClusterUnreachable
 
 # A connection that died with a laptop's sleep is noticed when this time is over.

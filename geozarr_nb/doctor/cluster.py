@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING
 
 from geozarr_nb.backends import open_backend
 from geozarr_nb.cluster import diagnostics, manifests
-from geozarr_nb.cluster.client import (
+from geozarr_nb.cluster.cause import Cause, make
+from geozarr_nb.cluster.client import Api, Object, connect
+from geozarr_nb.cluster.controllers import CONTROLLER, Controller, controllers, unwatched, watches
+from geozarr_nb.cluster.images import nodes_with, registry, reports_all_images
+from geozarr_nb.cluster.kinds import (
     ACCESS_REVIEWS,
     CLAIMS,
     DEPLOYMENTS,
@@ -31,12 +35,9 @@ from geozarr_nb.cluster.client import (
     STORAGE_CLASSES,
     TEMPLATES,
     WORKFLOWS,
-    Api,
     Kind,
-    Object,
-    connect,
 )
-from geozarr_nb.cluster.diagnostics import Cause, Controller, make
+from geozarr_nb.cluster.objects import name_of
 from geozarr_nb.doctor.findings import Finding, Verdict
 from geozarr_nb.errors import ClusterDenied, ClusterError, GeozarrError
 from geozarr_runner.text.shell import word
@@ -196,14 +197,14 @@ class _Checks:
 
     def _check_controller(self) -> Result:
         try:
-            found = diagnostics.controllers(self._api.list(DEPLOYMENTS, everywhere=True)[0])
+            found = controllers(self._api.list(DEPLOYMENTS, everywhere=True)[0])
         except ClusterDenied as error:
             # Whoever sees only this namespace can still see a controller that is in it.
-            found = diagnostics.controllers(self._api.list(DEPLOYMENTS)[0])
-            if diagnostics.unwatched(found, self._namespace) is not None:
+            found = controllers(self._api.list(DEPLOYMENTS)[0])
+            if unwatched(found, self._namespace) is not None:
                 raise self._beyond_the_namespace(error) from error
-        cause = diagnostics.unwatched(found, self._namespace)
-        ours = [each for each in found if diagnostics.watches(each, self._namespace)]
+        cause = unwatched(found, self._namespace)
+        ours = [each for each in found if watches(each, self._namespace)]
         if cause is not None:
             return self._why_not_ready(ours[0], cause) if cause.code == "controller-not-ready" else cause
         ready = [each for each in ours if each.wanted and each.ready]
@@ -221,7 +222,7 @@ class _Checks:
     def _why_not_ready(self, controller: Controller, cause: Cause) -> Cause:
         """Return what keeps a controller's own pod from running, where that can be seen."""
         try:
-            pods, _ = self._api.list(PODS, labels=f"app={diagnostics.CONTROLLER}", namespace=controller.namespace)
+            pods, _ = self._api.list(PODS, labels=f"app={CONTROLLER}", namespace=controller.namespace)
         except ClusterDenied:
             return cause
         nodes = _visible(lambda: self._nodes)
@@ -240,7 +241,7 @@ class _Checks:
     def _check_nodes(self) -> Result:
         nodes = self._nodes
         full, silent = diagnostics.disk_pressure(nodes), diagnostics.not_ready(nodes)
-        usable = [node for node in nodes if diagnostics.name_of(node) not in {*full, *silent}]
+        usable = [node for node in nodes if name_of(node) not in {*full, *silent}]
         found: list[Cause] = []
         if silent:
             said = "; ".join(f"node {name} is not ready: {message}" for name, message in silent.items())
@@ -289,14 +290,14 @@ class _Checks:
     def _check_image(self) -> Result:
         image = self._settings.image or manifests.parameters(self._template or manifests.template()).get("image", "")
         nodes = self._nodes
-        there = diagnostics.nodes_with(image, nodes)
-        without = [diagnostics.name_of(node) for node in nodes if diagnostics.name_of(node) not in there]
-        host = diagnostics.registry(image)
+        there = nodes_with(image, nodes)
+        without = [name_of(node) for node in nodes if name_of(node) not in there]
+        host = registry(image)
         if not without:
             return f"{image}, on every node"
         if host:
             return f"{image}, which a node without it pulls from {host}"
-        if not all(map(diagnostics.reports_all_images, nodes)):
+        if not all(map(reports_all_images, nodes)):
             return _Doubt(f"{image} is not among the images that {', '.join(without)} reports, not all", "try a job")
         if there:
             cause = diagnostics.missing_image(image, ", ".join(without))

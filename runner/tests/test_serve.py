@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from geozarr_runner import serve
-from geozarr_runner.serve import MARK, TOKEN_HEADER, Counters
+from geozarr_runner.serving.handler import MARK, TOKEN_HEADER, Counters
 from runner.tests.support import until
 
 TOKEN = "not-a-secret"

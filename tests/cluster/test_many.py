@@ -16,7 +16,8 @@ import pytest
 import geozarr_nb as gz
 from geozarr_nb.backends import open_backend
 from geozarr_nb.backends.base import JobState
-from geozarr_nb.cluster.client import TEMPLATES, connect
+from geozarr_nb.cluster.client import connect
+from geozarr_nb.cluster.kinds import TEMPLATES
 from geozarr_nb.settings import Settings
 from tests.cluster.support import ClusterPlace, fresh_namespace, manifests
 from tests.contract.support import GROUP, until

@@ -11,7 +11,7 @@ import pytest
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
-from geozarr_nb.cluster.diagnostics import CONTROLLER
+from geozarr_nb.cluster.controllers import CONTROLLER
 from tests.cluster.support import FINISHED, IMAGE, Breaker, ClusterPlace, kubectl, node_address
 from tests.contract.support import GROUP, until
 

@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 import geozarr_nb as gz
-from geozarr_nb.cluster.client import DEPLOYMENTS, Api, Kind, Object
+from geozarr_nb.cluster.client import Api, Object
+from geozarr_nb.cluster.kinds import DEPLOYMENTS, Kind
 from geozarr_nb.doctor import Finding
 from geozarr_nb.errors import ClusterDenied, ClusterObjectMissing, ConversionFailed, GeozarrError
 from geozarr_nb.jobs.job import Job

@@ -19,13 +19,14 @@ import xarray as xr
 import yaml
 
 import geozarr_nb as gz
-from geozarr_nb.claims import reader
-from geozarr_nb.claims.reader import PORT, Reader, reader_of
+from geozarr_nb.claims import reader, reader_pod
+from geozarr_nb.claims.reader import Reader, reader_of
+from geozarr_nb.claims.reader_pod import PORT
 from geozarr_nb.cluster.client import Api, connect
 from geozarr_nb.errors import ClaimUnreadable, ClusterDenied, ClusterObjectMissing, ProductDenied
 from geozarr_nb.outputs.open import levels
 from geozarr_nb.settings import Settings
-from geozarr_runner.serve import TOKEN_HEADER
+from geozarr_runner.serving.handler import TOKEN_HEADER
 from tests.cluster.support import (
     CLAIM,
     MOUNT,
@@ -56,8 +57,8 @@ LINKS = {
 READS = """
 import sys
 import geozarr_nb as gz
-from geozarr_nb.claims import reader
-reader.IDLE_SECONDS = 3
+from geozarr_nb.claims import reader_pod
+reader_pod.IDLE_SECONDS = 3
 gz.open(sys.argv[1])
 print("read", flush=True)
 sys.stdin.read()
@@ -244,7 +245,7 @@ def test_the_pod_of_a_killed_process_ends_by_itself(
         [pod] = pods(namespace)
         one.send_signal(signal.SIGKILL)
     name = pod["metadata"]["name"]
-    assert pod["spec"]["activeDeadlineSeconds"] == reader.LAST_END_SECONDS
+    assert pod["spec"]["activeDeadlineSeconds"] == reader_pod.LAST_END_SECONDS
     until(lambda: [each["status"]["phase"] for each in pods(namespace)] == ["Succeeded"], seconds=30)
     files.entry("")
     until(lambda: name not in [each["metadata"]["name"] for each in namespace.objects("pods", *READERS)], seconds=30)

@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from geozarr_runner import serve
-from geozarr_runner.serve import BYTES_OF_A_REQUEST, CONNECTIONS, STRANGERS, TOKEN_HEADER, Folder, Server
+from geozarr_runner.serve import CONNECTIONS, STRANGERS, Server
+from geozarr_runner.serving import handler
+from geozarr_runner.serving.folder import Folder
+from geozarr_runner.serving.handler import BYTES_OF_A_REQUEST, TOKEN_HEADER
 from tests.contract.support import until
 
 TOKEN = "not-a-secret"
@@ -104,7 +107,7 @@ def test_the_token_has_to_be_shown_soon(
 
 def test_who_drips_gets_no_more_time(server: Server, opened: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "SECONDS_TO_SHOW_THE_TOKEN", 0.1)
-    monkeypatch.setattr(serve, "BYTES_OF_A_REQUEST", 10**9)
+    monkeypatch.setattr(handler, "BYTES_OF_A_REQUEST", 10**9)
     dripping = stranger(server, opened, b"GET /stats HTTP/1.1\r\na: ")
     with suppress(ConnectionError):
         while True:

@@ -13,7 +13,8 @@ import zarr
 import geozarr_nb as gz
 from geozarr_nb.backends.argo.workflow import output_address
 from geozarr_nb.claims.address import Address
-from geozarr_nb.cluster.diagnostics import make, replace_claim
+from geozarr_nb.cluster.cause import make
+from geozarr_nb.cluster.diagnostics import replace_claim
 from geozarr_nb.doctor.machine import check_groups
 from geozarr_nb.errors import GeozarrError, InvalidRequest
 from geozarr_nb.widgets.request.code_snippets import argo_command, python_call

@@ -15,7 +15,7 @@ from geozarr_nb.backends.argo import backend as argo
 from geozarr_nb.backends.argo.backend import ArgoBackend
 from geozarr_nb.backends.argo.workflow import LABELS, MEMORY, NO_JOB, REQUEST
 from geozarr_nb.claims.volume import Mount
-from geozarr_nb.cluster.client import WORKFLOWS
+from geozarr_nb.cluster.kinds import WORKFLOWS
 from geozarr_nb.errors import GeozarrError
 from geozarr_nb.jobs.job import Job
 from geozarr_nb.jobs.jobset import JobSet

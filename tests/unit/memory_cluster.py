@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from geozarr_nb.cluster import manifests
-from geozarr_nb.cluster.client import CLAIMS, PODS, SECRETS, TEMPLATES, WORKFLOWS, Kind, Object
+from geozarr_nb.cluster.client import Object
+from geozarr_nb.cluster.kinds import CLAIMS, PODS, SECRETS, TEMPLATES, WORKFLOWS, Kind
 from geozarr_nb.errors import ClusterDenied, ClusterObjectExists, ClusterObjectMissing
 
 

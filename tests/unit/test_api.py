@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from geozarr_nb.cluster import client as seam
-from geozarr_nb.cluster.client import PODS, WORKFLOWS, Api, Expired
+from geozarr_nb.cluster.client import Api, Expired
+from geozarr_nb.cluster.kinds import PODS, WORKFLOWS
 from geozarr_nb.cluster.watch import Watch
 from geozarr_nb.errors import (
     ClusterDenied,

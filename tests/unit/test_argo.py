@@ -12,7 +12,7 @@ from geozarr_nb.backends.argo import backend as argo
 from geozarr_nb.backends.argo.backend import ArgoBackend
 from geozarr_nb.backends.argo.reasons import Reasons
 from geozarr_nb.backends.argo.workflow import input_secret
-from geozarr_nb.cluster.client import PODS, SECRETS, TEMPLATES, WORKFLOWS
+from geozarr_nb.cluster.kinds import PODS, SECRETS, TEMPLATES, WORKFLOWS
 from geozarr_nb.errors import ClusterDenied, ClusterRefused, ClusterUnreachable, InvalidRequest
 from geozarr_nb.settings import Settings
 from geozarr_runner.spec.request import Request

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from geozarr_nb.claims.reader import pod_manifest
+from geozarr_nb.claims.reader_pod import pod_manifest
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "geozarr"

@@ -30,9 +30,11 @@ import geozarr_nb as gz
 from geozarr_nb.claims import reader, volume
 from geozarr_nb.claims.address import Address, Entry, Files
 from geozarr_nb.claims.filesystem import ClaimFileSystem
-from geozarr_nb.claims.reader import Reader, pod_manifest, reader_of
+from geozarr_nb.claims.reader import Reader, reader_of
+from geozarr_nb.claims.reader_pod import pod_manifest
 from geozarr_nb.claims.volume import Mount, mounts_in, resolve
-from geozarr_nb.cluster.client import CLAIMS, EVENTS, PODS, TEMPLATES, ApiResponse, Kind, Object
+from geozarr_nb.cluster.client import ApiResponse, Object
+from geozarr_nb.cluster.kinds import CLAIMS, EVENTS, PODS, TEMPLATES, Kind
 from geozarr_nb.errors import (
     ClaimUnreadable,
     ClusterDenied,
@@ -49,7 +51,8 @@ from geozarr_nb.outputs.download import download
 from geozarr_nb.outputs.open import levels
 from geozarr_nb.settings import Settings
 from geozarr_runner.publishing.archive import write_archive
-from geozarr_runner.serve import Folder, Server
+from geozarr_runner.serve import Server
+from geozarr_runner.serving.folder import Folder
 from tests.unit.conftest import REFLECTANCE, Outputs
 
 CLAIM = "geozarr-pvc"

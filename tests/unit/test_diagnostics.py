@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from geozarr_nb.cluster import diagnostics
-from geozarr_nb.cluster.diagnostics import Controller
+from geozarr_nb.cluster.cause import MAKE_DEFAULTS, make
+from geozarr_nb.cluster.controllers import Controller, controllers, unwatched, watches
+from geozarr_nb.cluster.images import full_name, nodes_with, reports_all_images
+from geozarr_nb.cluster.objects import quantity
 
 ROOT = Path(__file__).parents[2]
 CPU = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found."
@@ -94,13 +97,13 @@ def deployment(
     ],
 )
 def test_quantities(text: object, number: float) -> None:
-    assert diagnostics.quantity(text) == number
+    assert quantity(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "much", "1 Gi", "3X"])
 def test_what_is_no_quantity(text: str) -> None:
     with pytest.raises(ValueError, match="is no quantity"):
-        diagnostics.quantity(text)
+        quantity(text)
 
 
 @pytest.mark.parametrize(
@@ -115,13 +118,13 @@ def test_what_is_no_quantity(text: str) -> None:
     ],
 )
 def test_images_by_the_name_that_nodes_know(image: str, full: str) -> None:
-    assert diagnostics.full_name(image) == full
-    assert diagnostics.nodes_with(image, [node("a"), node("b", images=(full,))]) == ["b"]
+    assert full_name(image) == full
+    assert nodes_with(image, [node("a"), node("b", images=(full,))]) == ["b"]
 
 
 def test_a_node_reports_its_largest_images_only() -> None:
-    assert diagnostics.reports_all_images(node(images=("a", "b")))
-    assert not diagnostics.reports_all_images(node(images=("a",) * 50))
+    assert reports_all_images(node(images=("a", "b")))
+    assert not reports_all_images(node(images=("a",) * 50))
 
 
 def test_nodes_under_pressure_and_nodes_that_do_not_answer() -> None:
@@ -148,9 +151,9 @@ def test_nodes_under_pressure_and_nodes_that_do_not_answer() -> None:
 )
 def test_the_namespace_that_a_controller_watches(arguments: list[str], env: dict[str, str], watched: str) -> None:
     other = {"metadata": {"name": "web", "namespace": "argo"}, "spec": {"template": {"spec": {"containers": [{}]}}}}
-    (controller,) = diagnostics.controllers([other, deployment(*arguments, env=env)])
+    (controller,) = controllers([other, deployment(*arguments, env=env)])
     assert controller == Controller("argo", "workflow-controller", "v3.6.5", watched, 1, 1)
-    assert diagnostics.watches(controller, "team") == (watched in ("", "team"))
+    assert watches(controller, "team") == (watched in ("", "team"))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_the_namespace_that_a_controller_watches(arguments: list[str], env: dict
 def test_a_namespace_that_nobody_watches(
     deployments: list[dict[str, Any]], code: str, message: str, remedy: str
 ) -> None:
-    cause = diagnostics.unwatched(diagnostics.controllers(deployments), "team")
+    cause = unwatched(controllers(deployments), "team")
     assert cause is not None
     assert cause.code == code
     assert message in cause.message
@@ -184,8 +187,8 @@ def test_a_namespace_that_nobody_watches(
 
 
 def test_a_namespace_that_one_of_several_watches() -> None:
-    found = diagnostics.controllers([deployment("--namespaced"), deployment(namespace="team", ready=1)])
-    assert diagnostics.unwatched(found, "team") is None
+    found = controllers([deployment("--namespaced"), deployment(namespace="team", ready=1)])
+    assert unwatched(found, "team") is None
 
 
 def claim(phase: str, **spec: Any) -> dict[str, Any]:
@@ -370,11 +373,11 @@ def test_long_messages_are_one_short_line() -> None:
 
 
 def test_make_leaves_out_what_has_its_default() -> None:
-    assert diagnostics.make("template", NAMESPACE="argo") == "make template"
-    assert diagnostics.make("load-k3d", IMAGE="a b") == "make load-k3d IMAGE='a b'"
+    assert make("template", NAMESPACE="argo") == "make template"
+    assert make("load-k3d", IMAGE="a b") == "make load-k3d IMAGE='a b'"
 
 
 def test_the_defaults_are_the_makefiles() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for name, value in diagnostics.MAKE_DEFAULTS.items():
+    for name, value in MAKE_DEFAULTS.items():
         assert re.search(rf"^{name} \?= {re.escape(value)}$", makefile, flags=re.MULTILINE), name

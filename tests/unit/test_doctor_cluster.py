@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from geozarr_nb.cluster import manifests
-from geozarr_nb.cluster.client import Kind, Object
+from geozarr_nb.cluster.client import Object
+from geozarr_nb.cluster.kinds import Kind
 from geozarr_nb.doctor import Diagnosis, Finding, cluster, doctor
 from geozarr_nb.errors import ClusterDenied, ClusterError, ClusterUnreachable
 from tests.unit.test_diagnostics import deployment, node

@@ -39,8 +39,10 @@ from geozarr_nb.backends.run_state import RunState, not_understood
 from geozarr_nb.claims.address import Address
 from geozarr_nb.claims.volume import files_of, mount_of
 from geozarr_nb.cluster import diagnostics, manifests
-from geozarr_nb.cluster.client import CLAIMS, NODES, PODS, SECRETS, TEMPLATES, WORKFLOWS, Api, Kind, Object, connect
-from geozarr_nb.cluster.diagnostics import Cause
+from geozarr_nb.cluster.cause import Cause, make
+from geozarr_nb.cluster.client import Api, Object, connect
+from geozarr_nb.cluster.images import nodes_with, registry, reports_all_images
+from geozarr_nb.cluster.kinds import CLAIMS, NODES, PODS, SECRETS, TEMPLATES, WORKFLOWS, Kind
 from geozarr_nb.cluster.watch import Watch
 from geozarr_nb.errors import (
     ClusterDenied,
@@ -265,7 +267,7 @@ class ArgoBackend:
         return ClusterRefused(
             f"the workflow template of the cluster is another version's: {why}",
             given=f"{self._settings.template} in namespace {self._api.namespace}",
-            remedy=diagnostics.make("template", NAMESPACE=self._api.namespace),
+            remedy=make("template", NAMESPACE=self._api.namespace),
         )
 
     def _refuse_second_writer(self, request: Request, job: str) -> None:
@@ -315,8 +317,8 @@ class ArgoBackend:
             nodes = []  # not everyone may see them: the job's reason will tell
         defaults = manifests.parameters(template)
         image = self._settings.image or defaults.get("image", "")
-        told = nodes and all(map(diagnostics.reports_all_images, nodes)) and not diagnostics.registry(image)
-        if image and told and not diagnostics.nodes_with(image, nodes):
+        told = nodes and all(map(reports_all_images, nodes)) and not registry(image)
+        if image and told and not nodes_with(image, nodes):
             raise _missing(diagnostics.missing_image(image))
         found = _Template(
             until=now + SECONDS_A_LOOK_IS_GOOD,

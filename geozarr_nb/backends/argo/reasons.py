@@ -13,8 +13,11 @@ from typing import Any
 from geozarr_nb.backends.argo.workflow import Attempt, Pod
 from geozarr_nb.backends.base import Failure
 from geozarr_nb.cluster import diagnostics
-from geozarr_nb.cluster.client import DEPLOYMENTS, EVENTS, NODES, Api, Object
-from geozarr_nb.cluster.diagnostics import Cause
+from geozarr_nb.cluster.cause import Cause
+from geozarr_nb.cluster.client import Api, Object
+from geozarr_nb.cluster.controllers import controllers, unwatched
+from geozarr_nb.cluster.kinds import DEPLOYMENTS, EVENTS, NODES
+from geozarr_nb.cluster.objects import quantity
 from geozarr_nb.errors import ClusterError
 from geozarr_runner.errors import ExitCode
 
@@ -124,7 +127,7 @@ class Reasons:
             return (
                 f"no workflow controller has taken it up: as it seems none watches namespace {namespace} (make doctor)"
             )
-        cause = diagnostics.unwatched(diagnostics.controllers(deployments), namespace)
+        cause = unwatched(controllers(deployments), namespace)
         if cause is None:
             return "the workflow controller has not taken it up yet"
         return f"{cause.message} ({cause.remedy})"
@@ -214,6 +217,6 @@ def _of_message(attempt: Attempt, pod: Pod) -> Cause:
 
 def _memory_limit(attempt: Attempt) -> float | None:
     try:
-        return diagnostics.quantity(attempt.parameters.get("memory_limit", ""))
+        return quantity(attempt.parameters.get("memory_limit", ""))
     except ValueError:
         return None

@@ -15,7 +15,8 @@ from math import ceil
 from typing import Any
 
 from geozarr_nb.claims.address import SCHEME, Address
-from geozarr_nb.cluster.client import WORKFLOWS, Object
+from geozarr_nb.cluster.client import Object
+from geozarr_nb.cluster.kinds import WORKFLOWS
 from geozarr_nb.errors import InvalidRequest
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings

@@ -1,0 +1,1 @@
+"""What `serve` is made of: the folder that is shown, and the answers to one connection."""
