@@ -8,12 +8,12 @@ from geozarr_runner.spec.options import Arguments, Option, declared
 
 
 class PodOptions(TypedDict, total=False):
-    """Options of a job's pod; None takes the value from the settings."""
+    """Options of a job's pod; None takes the setting. A job on this machine has no pod and refuses them."""
 
     image: Annotated[
         str | None,
         Option(
-            help="image of the runner, for jobs that run in pods",
+            help="image of the runner that a job's pod runs",
             assumed="",
             label="Image",
             metavar="I",

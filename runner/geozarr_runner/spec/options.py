@@ -224,7 +224,7 @@ class Options(ResultOptions, total=False):
         Option(
             help="folder for intermediate files; without it they lie beside the output, and for an output in an object "
             "store in $TMPDIR or /var/tmp",
-            more="A job on a cluster uses the scratch space of its pod.",
+            more="A job on a cluster uses the scratch space of its pod, and the option is refused.",
             assumed="",
             of_machine=True,
             metavar="DIR",
