@@ -65,7 +65,7 @@ class Job:
 
     @property
     def status(self) -> Status:
-        """Pending, Running, Succeeded, Failed (the run reported why, or was cancelled) or Error (it ended without a report)."""
+        """Pending, Running, Succeeded, Failed (the run reported why, or was cancelled) or Error (the run gave no report)."""
         return self.state.status
 
     @property
@@ -212,8 +212,9 @@ class Job:
         """End the job and all its processes.
 
         The call returns when none of them runs any more. The half-written output and the downloaded data are removed.
-        An output of an earlier run under the same name stays as it was. The job stays in the list as Failed, with its
-        events and its log, and `retry` can run it again. A job that waits never starts; a finished job does not change.
+        An older output of the same name stays as it was, unless it lies in an object store and the upload of the new
+        one has begun. The job stays in the list as Failed, with its events and its log, and `retry` can run it again.
+        A job that waits never starts; a finished job does not change.
         """
         self._backend.cancel(self.name)
         return self
