@@ -65,7 +65,7 @@ class Job:
 
     @property
     def status(self) -> Status:
-        """Pending, Running, Succeeded, Failed (the run reported why, or was cancelled) or Error (the run gave no report)."""
+        """Pending, Running, Succeeded, Failed (the run reported why, or was cancelled) or Error (without report)."""
         return self.state.status
 
     @property
