@@ -38,6 +38,8 @@ _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def inspect(source: Source | None = None) -> Product:
     """Read a product's structure: kind, groups, variables, shapes, chunks, attributes.
 
+    Only metadata is read, no pixels.
+
     Parameters
     ----------
     source
@@ -47,38 +49,44 @@ def inspect(source: Source | None = None) -> Product:
     Returns
     -------
     Product
-        Shows itself as text and as HTML.
+        The structure, which a notebook shows as a table.
 
     Raises
     ------
-    ProductNotFound, ProductDenied, ProductUnreachable, ProductBroken
-        There is none, it is not shown, it does not answer, it is no Zarr.
+    ProductNotFound
+        There is no product at this address.
+    ProductDenied
+        The server refuses to show the product.
+    ProductUnreachable
+        The server does not answer.
+    ProductBroken
+        What lies there is no readable Zarr store.
     InvalidRequest
-        `source` is nothing of these.
+        `source` has another type, or is an address that may not be opened.
     """
     return open_source(source, Settings.load())
 
 
 def validate(source: Source | None = None, groups: Groups | None = None) -> GroupReport:
-    """Compare the groups that are wanted with those of a product.
+    """Compare the groups of a request with those of a product.
 
     Parameters
     ----------
     source
         As for `inspect`.
     groups
-        Paths of groups, as a list or a text with commas or blanks. None is what the settings name; empty or "0" is
-        the whole product, in the converter's own layout.
+        Paths of groups, as a list, or as a text with commas or blanks between them. None takes the groups that the
+        settings name. An empty list, an empty text and "0" are the whole product, in the converter's own layout.
 
     Returns
     -------
     GroupReport
-        Says what is available and missing, and suggests what may have been meant. Never raises for missing groups.
+        The groups that are available and those that are missing, with similar names. A missing group raises no error.
 
     Raises
     ------
     ProductUnreachable, InvalidRequest
-        And their kinds, as for `inspect`.
+        As for `inspect`.
     """
     from geozarr_runner.planning.groups import report
 
@@ -88,23 +96,31 @@ def validate(source: Source | None = None, groups: Groups | None = None) -> Grou
 
 @signed(ResultOptions)
 def estimate(source: Source | None = None, groups: Groups | None = None, **options: Unpack[ResultOptions]) -> Estimate:
-    """Say what converting these groups will cost: bytes to download and to write, requests, memory, scratch space.
+    """Estimate what a conversion costs: bytes to download and to write, requests, memory, scratch space.
 
-    Asks the store for the size of each object that is needed, and reads no data.
+    The store is asked for the size of each object that is needed. No pixels are read.
 
     Parameters
     ----------
     source, groups
         As for `validate`.
     **options
-        Those that determine the result.
+        The options that change the output.
+
+    Returns
+    -------
+    Estimate
+        The figures: `download_bytes`, `requests`, `output_bytes`, `memory_bytes` (peak memory of one converter) and
+        `staging_bytes` (scratch space for what is downloaded). A notebook shows them as a table.
 
     Raises
     ------
     GroupsMissing
         None of the groups is in the product.
-    ProductUnreachable, InvalidRequest
-        And their kinds, as for `inspect`; or it cannot have these options.
+    InvalidRequest
+        The options are refused for this product and these groups.
+    ProductUnreachable
+        As for `inspect`.
     """
     from geozarr_runner.planning.estimate import estimate as estimate_product
 
@@ -122,31 +138,38 @@ def submit(
     backend: str | None = None,
     **options: Unpack[JobArguments],
 ) -> Job:
-    """Have a product converted, and return at once.
+    """Submit a conversion, and return its job at once.
 
-    The product's metadata is read and the request checked before, so that one that cannot run is refused here. The
-    job goes on when this process ends; `get_job(job.name)` finds it again. A request equal to one that waits or runs
-    joins its job.
+    The product's metadata is read and the request is checked first, so that a request that cannot run is refused here.
+    The job goes on when this process ends; `get_job(job.name)` finds it again, also in another process.
+
+    The same request again (same product, output, groups and options that change the output) has the same job name:
+
+    - While the first job waits or runs, the call returns that job and starts nothing.
+    - After the job has failed, the call starts a new attempt under the same name.
+    - After the job has succeeded, `if_exists` decides: "error" raises `OutputExists`, "skip" returns the finished job,
+      "overwrite" converts again.
 
     Parameters
     ----------
     source
         As for `inspect`.
     output
-        Path of the GeoZarr to write; `<product>_geozarr.zarr` in the working directory where neither it nor a setting
-        says otherwise. On a cluster a path on the claim: `out/r20m.zarr`, or `pvc://claim/out/r20m.zarr`. Everywhere an
-        address in an object store, `s3://bucket/r20m.zarr`; one that is replaced is gone while the new one is uploaded.
+        Path of the GeoZarr to write. None takes the setting, and without a setting `<product>_geozarr.zarr` in the
+        working directory. On a cluster it is a path on the claim: `out/r20m.zarr`, or `pvc://claim/out/r20m.zarr`. With
+        every backend it can be an address in an object store: `s3://bucket/r20m.zarr`.
     **options
-        Those of the conversion and of its job.
+        The options of the conversion and of its job.
     backend
-        Where it runs: "local" or "argo", a cluster with Argo Workflows; None: the settings say ("local").
+        Where the job runs: "local" is this machine, as a process of its own; "argo" is a cluster with Argo Workflows.
+        None takes the setting, which is "local" unless it is set.
 
     Raises
     ------
     GroupsMissing, OutputExists, OutputBusy, StorageDenied, InvalidRequest, ClusterError
-        The request could never run.
+        The request cannot run.
     ProductUnreachable
-        And its kinds, as for `inspect`.
+        As for `inspect`.
     """
     settings, place, arguments = _place(backend, options)
     product = open_source(source, settings)
@@ -174,27 +197,27 @@ def check(
     look: bool = True,
     **options: Unpack[JobArguments],
 ) -> Request:
-    """Say whether a conversion could be submitted, and submit nothing.
+    """Check whether a conversion can be submitted, without submitting it.
 
     Parameters
     ----------
     source, output, backend
         As for `submit`.
     **options
-        Those of the conversion and of its job.
+        The options of the conversion and of its job.
     look
-        Look at the place too: whether the output is there, whether it can be written, whether the cluster has what a
-        job needs. False leaves out what takes more than this machine and the product's metadata.
+        True also looks at the backend: whether the output exists, whether it can be written, whether the cluster has
+        what a job needs. False checks only what the product's metadata tells.
 
     Returns
     -------
     Request
-        What would be submitted; `output` is its full name there.
+        The request that `submit` would submit; its `output` is the full name on the backend.
 
     Raises
     ------
     GeozarrError
-        What `submit` would raise.
+        The error that `submit` would raise.
     """
     settings, place, arguments = _place(backend, options)
     product = open_source(source, settings)
@@ -216,20 +239,21 @@ def convert(
     poll_interval: float | None = None,
     **options: Unpack[JobArguments],
 ) -> Job:
-    """Convert a product, show how far it is, and return the job once the verified output is there.
+    """Convert a product, show the progress, and return the job once the verified output is there.
 
-    Interrupting it (Ctrl-C, the notebook's stop button) leaves the job running, and says how to come back or end it.
+    This is `submit`, then `Job.wait`, then `Job.raise_for_status`. An interrupt (Ctrl-C, the notebook's stop button)
+    leaves the job running; its message says how to come back to the job and how to cancel it.
 
     Parameters
     ----------
     source, output, backend
         As for `submit`.
     **options
-        Those of the conversion and of its job.
+        The options of the conversion and of its job.
     progress
-        False shows nothing.
+        False shows no progress.
     poll_interval
-        Seconds between two looks at the job; None is what suits the backend.
+        Seconds between two looks at the job; None takes the backend's own interval.
 
     Raises
     ------
@@ -249,18 +273,25 @@ def convert(
 
 
 def list_jobs(backend: str | None = None) -> JobSet:
-    """Return all jobs that a backend knows, the oldest first."""
+    """Return all jobs of a backend, the oldest first: those of other processes and of earlier days too.
+
+    Parameters
+    ----------
+    backend
+        As for `submit`.
+    """
     settings = Settings.load()
     place = open_backend(backend or settings.backend, settings)
     return JobSet(place, [Job(place, state.name) for state in place.list()])
 
 
 def get_job(name: str, backend: str | None = None) -> Job:
-    """Return a job by its name: one that waits, runs or has finished, whoever submitted it.
+    """Return the job of a name, whether it waits, runs or has finished, and whoever submitted it.
 
     Raises
     ------
     JobNotFound
+        The backend has no job of this name.
     """
     settings = Settings.load()
     place = open_backend(backend or settings.backend, settings)
@@ -268,10 +299,10 @@ def get_job(name: str, backend: str | None = None) -> Job:
 
 
 def watch_jobs(stop: threading.Event, backend: str | None = None) -> Iterator[JobState]:
-    """Yield the state of every job that a backend knows, and again each time it changes, until `stop` is set.
+    """Yield the state of every job of a backend, and again each time it changes, until `stop` is set.
 
-    However many jobs there are, and whoever submitted them, they are watched through one connection. The state of a
-    job that somebody deleted comes once more, with `is_gone`.
+    One connection watches all jobs, whoever submitted them. When a job is deleted, its last state comes once more, with
+    `is_gone`.
 
     Parameters
     ----------
@@ -298,34 +329,38 @@ def submit_many(
     max_workers: int = 8,
     **options: Unpack[Arguments],
 ) -> JobSet:
-    """Submit many conversions, and return at once.
+    """Submit many conversions, and return the set of their jobs at once.
 
-    Called again with the same list, in this process or another, it resumes: what waits or runs is joined, what is done
-    and still there is left alone, what failed runs again. A request that is refused becomes a failed entry with its
-    reason; the others go on.
+    One failure stops no other conversion. A request that is refused becomes an entry of the set with its reason, and
+    counts as Failed. `JobSet.retry_failed` runs the failed jobs again, and only those.
+
+    The same call again, in this process or another, resumes the set: it joins jobs that wait or run, keeps outputs that
+    are done, and runs failed jobs again.
 
     Parameters
     ----------
     requests
-        For each a source as for `inspect`, or a dict of `submit`'s arguments. Or a static STAC catalogue, collection
-        or `ItemCollection`, as its address, path, dict or pystac object: all items of it and of its children.
+        A list whose members are sources, as for `inspect`, or dicts of `submit`'s arguments. Or a static STAC
+        catalogue, collection or `ItemCollection`, as its address, path, dict or pystac object; then all items of it and
+        of its children are converted.
     **options
-        For all requests that do not have their own.
+        Options of every request that does not give its own.
     backend
         As for `submit`.
     name
-        Name of the set, for `get_job_set`; None makes one of what the list holds.
+        Name of the set, for `get_job_set`; None makes a name from the requests.
     max_workers
-        How many products' metadata are read at once; how many jobs run at once is the backend's setting.
+        How many products' metadata are read at the same time. How many jobs run at the same time is a setting of the
+        backend.
 
     Raises
     ------
     InvalidRequest
-        `requests` is a single one or no STAC, or the name of the set or the settings cannot be used.
+        `requests` is a single request, or a document that is no STAC; or the set's name or a setting cannot be used.
     ProductUnreachable
-        And its kinds: the catalogue, or what it links to, cannot be read.
+        The catalogue, or a document that it links to, cannot be read.
     StorageFailed
-        And its kinds: the set cannot be written down. What was submitted goes on; the same call later joins it.
+        The set cannot be stored. Jobs that were submitted go on, and the same call joins them later.
     """
     settings = Settings.load()
     backend = backend or settings.backend
@@ -366,7 +401,7 @@ def submit_many(
             return Refused.of(arguments, error)
 
     def claim(request: Request) -> None:
-        """Let no request overwrite what another one of the list has just made: two items may have one id."""
+        """Refuse a request whose output another request of the list writes: two items can have one id."""
         with lock:
             if claims.setdefault(request.output, request.name) != request.name:
                 raise InvalidRequest(
@@ -390,7 +425,7 @@ def submit_many(
 
 
 class _Turns:
-    """Lets threads go by in the order of their numbers, so that the same list has the same outcome each time."""
+    """Makes threads take turns in the order of their numbers, so that the same list always has the same outcome."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -403,7 +438,7 @@ class _Turns:
             self._changed.wait_for(lambda: self._next >= number)
 
     def leave(self, number: int) -> None:
-        """Let higher numbers go by; one that has left may leave again."""
+        """Let the next number have its turn; a second call for the same number changes nothing."""
         with self._changed:
             self._gone.add(number)
             while self._next in self._gone:
@@ -412,11 +447,12 @@ class _Turns:
 
 
 def get_job_set(name: str, backend: str | None = None) -> JobSet:
-    """Return the set of jobs that `submit_many` made under this name, in this process or another.
+    """Return the set of jobs that `submit_many` stored under this name, in this process or another.
 
     Raises
     ------
     JobNotFound
+        There is no set of this name.
     """
     settings = Settings.load()
     place = open_backend(backend or settings.backend, settings)
@@ -424,9 +460,9 @@ def get_job_set(name: str, backend: str | None = None) -> JobSet:
 
 
 def _place(backend: str | None, options: JobArguments) -> tuple[Settings, Backend, Arguments]:
-    """Return the settings, the backend that is meant, and the arguments of a request that it can do.
+    """Return the settings, the chosen backend, and the arguments of the request.
 
-    The settings have what is said of pods in them.
+    Arguments about the job's pod (image, memory, cpu, time_limit) are put into the settings.
     """
     refuse_unknown(options, JOB_ARGUMENTS, "geozarr_nb.submit")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}

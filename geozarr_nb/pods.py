@@ -1,4 +1,4 @@
-"""What a job's pod may use, where jobs run in pods: declared once, as the options of a conversion are."""
+"""Options of a job's pod, for backends that run jobs in pods; declared once, like the options of a conversion."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from geozarr_runner.spec.options import Arguments, Option, declared
 
 
 class PodOptions(TypedDict, total=False):
-    """Options of a job's pod; None is what the settings say."""
+    """Options of a job's pod; None takes the setting. A job on this machine has no pod and refuses them."""
 
     image: Annotated[
         str | None,
         Option(
-            help="the runner's image, where jobs run in one",
+            help="image of the runner that a job's pod runs",
             assumed="",
             label="Image",
             metavar="I",
@@ -21,16 +21,21 @@ class PodOptions(TypedDict, total=False):
     ]
     memory: Annotated[
         str | None,
-        Option(help="memory of a job's pod, 12Gi say", assumed="", label="Memory", metavar="M"),
+        Option(help="memory of a job's pod, for example 12Gi", assumed="", label="Memory", metavar="M"),
     ]
     cpu: Annotated[
         str | None,
-        Option(help="cores that are kept for a job's pod, 2 or 500m say", assumed="", label="Cores", metavar="N"),
+        Option(
+            help="cores that are reserved for a job's pod, for example 2 or 500m",
+            assumed="",
+            label="Cores",
+            metavar="N",
+        ),
     ]
     time_limit: Annotated[
         float | None,
         Option(
-            help="seconds that a try may take, where jobs run in pods, 28800 say",
+            help="seconds that one run of a job may take in its pod, for example 28800",
             assumed="",
             label="Time limit",
             metavar="SECONDS",
@@ -39,7 +44,7 @@ class PodOptions(TypedDict, total=False):
 
 
 class JobArguments(Arguments, PodOptions, total=False):
-    """What a person says of a job beside product, output and backend."""
+    """All arguments of a job except product, output and backend."""
 
 
 PODS = declared(PodOptions)

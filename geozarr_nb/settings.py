@@ -1,4 +1,8 @@
-"""Settings: an argument wins over the environment, and that over params.json.
+"""Settings: the values of arguments that a call leaves out.
+
+A value comes from the first of these that has it: the argument of the call, the environment variable, params.json, the
+default. The column "default" says params.json for a setting that the file can hold; the other settings are read from
+the environment only.
 
 ==================  ========================  =========================  ==========================================
 name                environment               default                    meaning
@@ -10,7 +14,7 @@ groups              GEOZARR_GROUPS            params.json                groups 
                                                                          whole product, in the converter's own layout
 validate_groups     GEOZARR_VALIDATE_GROUPS   params.json                true: one missing group ends the run
 archive             GEOZARR_ARCHIVE           params.json, false         true: outputs are packed as one file too
-backend             GEOZARR_BACKEND           local                      where jobs run
+backend             GEOZARR_BACKEND           local                      where jobs run: local or argo
 state_dir           GEOZARR_STATE_DIR         the platform's folder for  jobs, their events and logs
                                               state, /geozarr_nb
 max_jobs            GEOZARR_MAX_JOBS          1                          jobs that run at once on this machine
@@ -26,21 +30,23 @@ image               GEOZARR_IMAGE             params.json, the           the run
                                               template's own
 template            GEOZARR_TEMPLATE          geozarr-convert            WorkflowTemplate that jobs are made from
 credentials         GEOZARR_CREDENTIALS       geozarr-credentials        Secret whose keys are environment variables
-                                                                         of the runner; need not be there
-memory              GEOZARR_MEMORY            the template's own         memory of a job's pod, 12Gi say
-cpu                 GEOZARR_CPU               the template's own         cores that are kept for a job's pod, 2 or 500m
-                                                                         say; it may use more
-time_limit          GEOZARR_TIME_LIMIT        the template's own         seconds that a job may take
+                                                                         of the runner; the Secret is optional
+memory              GEOZARR_MEMORY            the template's own         memory of a job's pod, for example 12Gi
+cpu                 GEOZARR_CPU               the template's own         cores that are reserved for a job's pod, for
+                                                                         example 2 or 500m; it may use more
+time_limit          GEOZARR_TIME_LIMIT        the template's own         seconds that one run of a job may take in its
+                                                                         pod
 mounts              GEOZARR_MOUNTS            found in a pod's own       where claims are mounted on this machine:
                                               volumes                    claim=/path, several with commas
-protocols           GEOZARR_PROTOCOLS         none                       protocols that STAC items and catalogues may
-                                                                         name beside those of the web, with commas
+protocols           GEOZARR_PROTOCOLS         none                       further protocols that STAC items and
+                                                                         catalogues may name, with commas
 max_items           GEOZARR_MAX_ITEMS         10000                      items that a catalogue may have
 max_catalogues      GEOZARR_MAX_CATALOGUES    1000                       catalogues that a catalogue may have below it
 ==================  ========================  =========================  ==========================================
 
-params.json is the file that $GEOZARR_PARAMS names, else ./params.json, else the one that came with the package. Which
-image runs with whose credentials is not for any folder to choose: `image` and `pvc_name` count in a named file only.
+params.json is the file that $GEOZARR_PARAMS names, else ./params.json, else the file of the package. `image` and
+`pvc_name` are read only from a file that $GEOZARR_PARAMS names, and refused in ./params.json: a folder that somebody
+else wrote must not choose which image runs with your credentials.
 """
 
 from __future__ import annotations
@@ -77,12 +83,18 @@ _CORES = re.compile(r"[0-9]+(\.[0-9]+)?|[0-9]+m")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What holds where an argument is left out; the table is at the top of this module.
+    """The settings of this process: the values of arguments that a call leaves out.
+
+    `Settings.load()` reads them. Each value comes from the first of these that has it: the argument of the call, the
+    environment variable `GEOZARR_<NAME>` (`GEOZARR_STAC_URL` for `stac_url`), params.json, the default. params.json is
+    the file that `$GEOZARR_PARAMS` names, else `./params.json`, else the file of the package. It can hold `stac_url`,
+    `output_zarr`, `groups`, `validate_groups` and `archive`; `image` and `pvc_name` only in a file that
+    `$GEOZARR_PARAMS` names. `help("geozarr_nb.settings")` shows a table of all settings with their meaning.
 
     Attributes
     ----------
     origins
-        For each setting where its value came from: a variable's name, a file's path, or "default".
+        Where each setting came from: the name of a variable, the path of a file, "argument" or "default".
     """
 
     stac_url: str = ""
@@ -113,7 +125,7 @@ class Settings:
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the environment and params.json.
+        """Read the settings from the environment and params.json.
 
         Raises
         ------
@@ -138,7 +150,7 @@ class Settings:
         return cls(**values, origins=MappingProxyType(origins))
 
     def with_arguments(self, **given: str | None) -> Settings:
-        """Return these settings with arguments in place of those that were given; None and empty leave the setting.
+        """Return these settings with the given values in their place; None and an empty text change nothing.
 
         Raises
         ------
@@ -151,12 +163,12 @@ class Settings:
         return replace(self, **values, origins=MappingProxyType(origins)) if chosen else self
 
     def told(self, given: Iterable[str] = ()) -> str:
-        """Return where the settings come from, in one line.
+        """Return one line that says where each setting came from.
 
         Parameters
         ----------
         given
-            The names of those in whose place an argument was given.
+            Names of the settings that an argument replaced.
         """
         origins = {**self.origins, **dict.fromkeys(given, "argument")}
         names: dict[str, list[str]] = {}
@@ -167,7 +179,7 @@ class Settings:
         return "; ".join([*parts, "defaults for all others"])
 
     def required(self, name: str) -> str:
-        """Return a setting that is needed now and must not be empty or a placeholder.
+        """Return a setting that must not be empty or a placeholder.
 
         Raises
         ------

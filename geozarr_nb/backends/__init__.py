@@ -1,6 +1,6 @@
-"""Where jobs run: one contract (`base.Backend`), one class for each place, found by its entry point.
+"""Backends, which run jobs. Each is a class with the contract `base.Backend`, found by its entry point.
 
-A package that has a backend of its own declares it, and people choose it by that name:
+Another package can bring a backend: it declares an entry point, whose name people give as `backend`.
 
     [project.entry-points."geozarr_nb.backends"]
     slurm = "my_package:SlurmBackend"
@@ -22,7 +22,7 @@ GROUP = "geozarr_nb.backends"
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the backends that are installed; none of them is imported for it."""
+    """Return the names of the installed backends, without importing them."""
     return tuple(_entries())
 
 
@@ -32,7 +32,7 @@ def backend_type(name: str) -> type[Backend]:
     Raises
     ------
     InvalidRequest
-        There is none of this name, or it cannot be imported.
+        There is no backend of this name, or it cannot be imported.
     """
     from geozarr_nb.errors import InvalidRequest
 
@@ -51,14 +51,14 @@ def backend_type(name: str) -> type[Backend]:
 
 
 def open_backend(name: str, settings: Settings) -> Backend:
-    """Return the backend of a name; the same one for the same settings.
+    """Return the backend of a name; equal settings give the same object.
 
     Raises
     ------
     InvalidRequest
-        There is none of this name.
+        There is no backend of this name.
     ClusterUnreachable
-        It is a cluster's, and none is configured.
+        The backend needs a cluster, and none is configured.
     """
     return backend_type(name).of(settings)
 

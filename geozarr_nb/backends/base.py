@@ -1,7 +1,7 @@
-"""The contract of a place where jobs run.
+"""The contract of a backend, which runs jobs.
 
-A backend knows requests and plain data about jobs; `geozarr_nb.jobs.job.Job` makes a handle of it that is the same for
-all. One contract test suite runs against every backend.
+A backend takes requests and returns plain data about jobs. `geozarr_nb.jobs.job.Job` is a handle on this data, the same
+class for every backend. One suite of contract tests runs against every backend.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FINISHED: frozenset[Status] = frozenset({"Succeeded", "Failed", "Error"})
 
 
 class Progress(NamedTuple):
-    """How far the current stage is, as the run measured it."""
+    """Progress of the current stage, as the run measured it."""
 
     done: int
     total: int | None
@@ -33,7 +33,7 @@ class Progress(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """A place in the events of a job's attempt; only the backend that made it knows what `offset` counts."""
+    """A position in the events of a job's attempt; the meaning of `offset` is private to the backend."""
 
     attempt: int
     offset: int
@@ -41,7 +41,7 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a job ended without a result: the run's own error event, or what the backend saw from outside."""
+    """The reason why a job ended without a result: the run's error event, or the backend's own observation."""
 
     code: str
     message: str
@@ -52,7 +52,7 @@ class Failure:
 
     @classmethod
     def of(cls, event: Event) -> Failure:
-        """Read an `error` event."""
+        """Return the failure of an `error` event."""
         return cls(
             code=str(event.get("code", "defect")),
             message=str(event.get("message", "")),
@@ -65,29 +65,30 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """One job at one moment.
+    """The state of one job at one moment.
 
     Attributes
     ----------
     status
-        Argo's phase words. Failed: the run said why it ended, or it was cancelled. Error: it ended without a word.
+        A phase, in Argo's words. Failed: the run reported why it ended, or was cancelled. Error: it ended without a
+        report.
     attempt
-        1, and one more for each time it was run again.
+        Number of the attempt, from 1 on.
     stage, progress
-        What the run is doing; None before it started. `progress` is None while a stage has measured nothing.
+        Stage of the run and its progress; None before the run starts, and before a stage has measured progress.
     reason
-        One sentence: why it waits, or why it failed; else empty.
+        One sentence: why the job waits, or why it failed; otherwise empty.
     failure
-        Code and remedy that go with the reason of a job that failed.
+        Code and remedy of a job that failed.
     result
-        Fields of the run's `result` event, once it succeeded.
+        Fields of the run's `result` event; None before the job has Succeeded.
     submitted, started, finished
-        In UTC; None for what has not happened.
+        Times in UTC; None if not yet.
     log
-        Where the whole log is, for a person; empty where there is none.
+        Path or address of the whole log, for a person; empty if there is none.
     is_gone
-        Its place does not know the job any more: somebody deleted it. Only what watches jobs says so, once; the rest
-        of the state is the last that was seen.
+        True if somebody deleted the job. Only `watch` yields such a state, once for each job; all other values are the
+        last known ones.
     """
 
     name: str
@@ -108,26 +109,26 @@ class JobState:
 
     @property
     def is_finished(self) -> bool:
-        """True once the job has Succeeded or Failed, or ended in Error."""
+        """True if the job has Succeeded, Failed or ended in Error."""
         return self.status in FINISHED
 
     @property
     def elapsed(self) -> float:
-        """Seconds that it has been running, or ran; 0 while it waits."""
+        """Seconds that the job has been running, or ran; 0 while it waits."""
         if self.started is None:
             return 0.0
         return max(((self.finished or datetime.now(UTC)) - self.started).total_seconds(), 0.0)
 
 
 def changes(known: dict[str, JobState], states: Iterable[JobState]) -> Iterator[JobState]:
-    """Yield what differs between two looks at all jobs; those that are gone as such.
+    """Yield the states that changed since the last look at all jobs; a deleted job has `is_gone`.
 
     Parameters
     ----------
     known
-        The states that were yielded last, by the jobs' names; it is brought up to date.
+        The states of the last look, by the jobs' names. They are updated.
     states
-        Those of all jobs that there are now.
+        The present states of all jobs.
     """
     gone = set(known)
     for state in states:
@@ -140,23 +141,23 @@ def changes(known: dict[str, JobState], states: Iterable[JobState]) -> Iterator[
 
 
 class Backend(Protocol):
-    """A place where jobs run.
+    """The system that runs jobs.
 
-    Every call is synchronous and may be used from several threads at once. Jobs belong to the place, not to the
-    process that submitted them: whoever knows a name can read, wait, cancel and retry.
+    Every call is synchronous and can be made from several threads at once. Jobs belong to the backend and not to the
+    process that submitted them: every process can read, await, cancel and retry a job by its name.
 
     Attributes
     ----------
     name
-        How a person chooses it: "local", "argo".
+        Name in the argument `backend`: "local", "argo".
     label
-        What a form calls it.
+        Name in a form.
     poll_interval
-        Seconds between two looks at a job that are neither too many for the place nor too few for a person.
+        Seconds between two looks at a job.
     uses_scratch
-        False where a request cannot choose a folder for intermediate files.
+        True if a request can choose the folder for intermediate files.
     uses_image
-        True where the settings choose the image that a job runs in, and its memory, cores and time.
+        True if jobs run in pods, so that a request can choose image, memory, cores and time limit.
     """
 
     name: str
@@ -167,56 +168,56 @@ class Backend(Protocol):
 
     @classmethod
     def of(cls, settings: Settings) -> Backend:
-        """Return the backend that settings mean; the same one for the same settings.
+        """Return the backend of some settings; equal settings give the same object.
 
         Raises
         ------
         ClusterUnreachable
-            It is a cluster's, and none is configured.
+            The backend needs a cluster, and none is configured.
         """
 
     def locate(self, output: str | os.PathLike[str]) -> str:
-        """Return the full name of an output as this place knows it.
+        """Return the full name of an output on this backend: a path or an address.
 
         Raises
         ------
         InvalidRequest
-            Nothing can be written there.
+            This backend cannot write such an output.
         """
 
     def check(self, request: Request, product: Product) -> bool:
-        """Look, before anything is submitted, whether a request can run here.
+        """Check, before a request is submitted, whether it can run.
 
         Returns
         -------
         bool
-            True when `if_exists` is "skip" and the output is there, made from the same request, with its archive if
-            that is asked for.
+            True if `if_exists` is "skip" and the output exists, made from the same request, and has an archive if the
+            request asks for one. Then nothing has to run.
 
         Raises
         ------
         GroupsMissing, OutputExists, InvalidRequest, StorageFailed, ClusterError
-            It can not.
+            The request cannot run.
         """
 
     def submit(self, request: Request) -> str:
-        """Have a request run, and return its job's name at once.
+        """Submit a request, and return the name of its job at once.
 
-        A request equal to one whose job is Pending or Running joins that job. One whose job has finished makes a new
-        attempt under the same name; what the earlier attempt left (events, log) is kept.
+        While the job of an equal request is Pending or Running, that job is joined. If it has finished, a new attempt
+        begins under the same name; events and log of earlier attempts are kept.
 
         Raises
         ------
         OutputBusy
-            The job of another request is writing, or waits to write, the same output.
+            The job of another request writes the same output, or waits to write it.
         InvalidRequest
-            The request's address was withheld when it was stored.
+            The request was read back from storage, without the secret part of its address.
         ClusterError
-            The place does not answer, or lacks what every job needs.
+            The cluster does not answer, or lacks something that every job needs.
         """
 
     def get(self, name: str) -> JobState:
-        """Return the state of one job, as fresh as it can be had.
+        """Return the present state of one job.
 
         Raises
         ------
@@ -224,13 +225,13 @@ class Backend(Protocol):
         """
 
     def list(self) -> Sequence[JobState]:
-        """Return the state of every job, the oldest submission first."""
+        """Return the state of every job, in the order of submission."""
 
     def events(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
-        """Return what a job has said since `cursor`, and the cursor to go on from; never waits.
+        """Return a job's events since a cursor, and the next cursor; the call never waits.
 
-        None starts at the beginning of the newest attempt. Events come in order, and each exactly once. A cursor of an
-        earlier attempt reads that attempt to its end.
+        Without a cursor it begins at the first event of the newest attempt. Events come in order, each exactly once. A
+        cursor of an earlier attempt reads that attempt to its end.
 
         Raises
         ------
@@ -238,12 +239,12 @@ class Backend(Protocol):
         """
 
     def log(self, name: str, cursor: Cursor | None = None) -> tuple[Sequence[Event], Cursor]:
-        """Return the same as `events` with the converter's own lines (type "log") among them."""
+        """Return the events as `events` does, and also the converter's own lines (events of type "log")."""
 
     def cancel(self, *names: str) -> None:
-        """End jobs and everything they started; returns when nothing of them runs any more.
+        """End jobs with all their processes, and return when none of them runs any more.
 
-        A job that waits never starts. What was half-written is removed. For a job that has finished nothing happens.
+        A job that waits never starts. Half-written outputs are removed. A finished job does not change.
 
         Raises
         ------
@@ -251,12 +252,12 @@ class Backend(Protocol):
         """
 
     def retry(self, name: str, request: Request | None = None) -> None:
-        """Run a finished job's request again, as a new attempt; a job that runs or waits is left alone.
+        """Run a finished job's request again, as a new attempt; a job that runs or waits does not change.
 
         Parameters
         ----------
         request
-            The request, where the caller still has it with its full address; else the stored one is used.
+            The request with its full address, if the caller has it; None takes the stored request.
 
         Raises
         ------
@@ -268,7 +269,5 @@ class Backend(Protocol):
     def watch(self, stop: threading.Event) -> Iterator[JobState]:
         """Yield the state of every job, and again each time it changes, until `stop` is set.
 
-        That of a job that was deleted comes once more, with `is_gone`.
-
-        One thread and one connection serve all jobs.
+        When a job is deleted, its last state comes once more, with `is_gone`. One connection serves all jobs.
         """

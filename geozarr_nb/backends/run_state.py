@@ -1,4 +1,4 @@
-"""What the events of a run amount to, read as they come and never twice."""
+"""The state of a run, computed from its events; each event is read once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geozarr_runner.events import LATER, Event, parse_all
 
 
 class RunState:
-    """The state that a run's events have led to so far."""
+    """Stage, progress, result and failure of a run, from the events so far."""
 
     def __init__(self) -> None:
         self.stage: str | None = None
@@ -24,11 +24,11 @@ class RunState:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """Fields of the `result` event."""
+        """Fields of the `result` event; None before it has come."""
         return None if self.result_event is None else dict(self.result_event.fields)
 
     def feed(self, events: Iterable[Event]) -> None:
-        """Take the next events into account."""
+        """Add the next events."""
         for event in events:
             match event.type:
                 case "stage" if event.get("state") == "started":
@@ -44,13 +44,13 @@ class RunState:
 
 
 def not_understood() -> Failure:
-    """Return why nobody can tell here how a run ended."""
+    """Return the failure of a run whose events a later version wrote, so that they cannot be read here."""
     error = LaterVersion("what the run said")
     return Failure(error.code, error.message, remedy=error.remedy, exit_code=error.exit_code)
 
 
 def read_events(path: Path, offset: int) -> tuple[list[Event], int]:
-    """Return the events of a file from a byte on, and the byte to go on from; a half-written line waits its turn."""
+    """Return the events of a file from an offset on, and the next offset; a half-written last line is read later."""
     try:
         with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
             file.seek(offset)

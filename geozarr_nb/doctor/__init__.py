@@ -1,4 +1,4 @@
-"""Whether conversions can run, here or on a cluster, and what to do where they can not."""
+"""Checks whether conversions can run on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ def doctor(
     output: str | os.PathLike[str] | None = None,
     backend: str | None = None,
 ) -> Diagnosis:
-    """Check whether conversions can run, and say what to do where they can not.
+    """Check whether conversions can run, and say what to type where they cannot.
 
     Parameters
     ----------
     source
-        A product as `inspect` takes it: is it reachable, does it have the groups of params.json, and are memory and
-        disk of this machine enough for it? Without one they are compared with what a full Sentinel-2 tile needs.
+        A product, as for `inspect`. The checks then ask whether it can be reached, whether it has the groups of the
+        settings, and whether this machine has enough memory and disk for it. None compares memory and disk with what a
+        full Sentinel-2 tile needs.
     output
-        Where the output would go; the working directory for None.
+        Path of an output, whose disk is checked; None is the working directory.
     backend
-        "local": this machine. "argo": the cluster that the settings name, and what of this machine it takes to submit
-        there. Default: the setting.
+        "local" checks this machine. "argo" checks the cluster that the settings name, and this machine as a submitter.
+        None takes the setting.
 
     Returns
     -------
     Diagnosis
-        It never raises: what cannot be checked is a finding of its own.
+        The findings, each with what was found, why it matters and what to type. A check that cannot be made is a
+        finding too: the call raises no error.
     """
     settings, finding = machine.load_settings()
     name = backend or settings.backend

@@ -1,7 +1,7 @@
 """Live progress of a job: in a terminal, in a notebook without widgets, or as plain lines.
 
-A `Board` takes in states and events and knows what to say; the displays only put it on a screen. What is shown was
-measured: a rate needs two readings, and there is no guessed end.
+A `Board` turns states and events into texts, and a display shows them. Everything that is shown was measured: a rate
+needs two readings, and no end is guessed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SECONDS_BETWEEN_DRAWS = 0.25
 
 @dataclass
 class StageRow:
-    """One stage of the run: what it is at, and how long it took."""
+    """One stage of the run: its progress, and how long it took."""
 
     name: str
     progress: Progress | None = None
@@ -41,12 +41,12 @@ class StageRow:
 
     @property
     def text(self) -> str:
-        """What is known of it, in a few words."""
+        """Progress, rate and duration in a few words."""
         return ", ".join(filter(None, [self.measured, "" if self.seconds is None else f"{self.seconds:.1f} s"]))
 
     @property
     def measured(self) -> str:
-        """How far it is and how fast, without the time it took."""
+        """Progress and rate, without the duration."""
         parts = [amount(*self.progress)] if self.progress else []
         if self.rate is not None:
             parts.append(f"{human_bytes(self.rate)}/s")
@@ -54,18 +54,18 @@ class StageRow:
 
     @property
     def share(self) -> float | None:
-        """Done of total, 0 to 1; None while unknown."""
+        """Share that is done, from 0 to 1; None if unknown."""
         if self.progress is None or not self.progress.total:
             return 1.0 if self.seconds is not None else None
         return min(self.progress.done / self.progress.total, 1.0)
 
 
 class Board:
-    """What there is to say of a job, from its states and events."""
+    """The texts about a job, made from its states and events."""
 
     def __init__(self, state: JobState) -> None:
         self.state = state
-        # What ran some other time is not played again as if it ran now.
+        # The events of a job that had finished before are not shown as if it ran now.
         self._ended_before = state.is_finished
         self._begin()
 
@@ -77,13 +77,13 @@ class Board:
         self._rate = Rate(SECONDS_OF_RATE, SHORTEST_EVIDENCE)
 
     def update(self, state: JobState, events: Sequence[Event]) -> list[str]:
-        """Take in what came; returns the lines that are new, for those who can only add lines."""
+        """Add a state and new events; return the new lines, for displays that can only add lines."""
         if state.attempt != self.state.attempt:
             self._begin()
         self.state = state
         self._looks += 1
         lines = []
-        # At the first look a job is always Pending, even if nothing keeps it.
+        # At the first look every job is Pending, even if it starts at once.
         if state.status == "Pending" and self._looks > 1 and state.reason != self._waits_for:
             self._waits_for = state.reason
             lines.append(printable(state.reason))
@@ -119,7 +119,7 @@ class Board:
         return [text]
 
     def _rate_of(self, moment: datetime, progress: Progress) -> float | None:
-        """Return bytes a second over the last readings; None for another unit or too little evidence."""
+        """Return bytes per second over the last readings; None for another unit or too few readings."""
         if progress.unit != "bytes":
             return None
         self._rate.take(moment.timestamp(), progress.done)
@@ -127,19 +127,19 @@ class Board:
 
     @property
     def verdict(self) -> str:
-        """The job in one or two lines."""
+        """State and reason of the job in one or two lines."""
         return describe_state(self.state)
 
     @property
     def text(self) -> str:
-        """All of it as text."""
+        """The whole board as text."""
         rows = [f"  {row.name:<10}{row.text}" for row in self.stages]
         notes = [f"  {note}" for note in self.notes]
         return "\n".join([self.verdict, *rows, *notes, *self._moment()])
 
     @property
     def html(self) -> str:
-        """All of it as HTML, without scripts."""
+        """The whole board as HTML, without scripts."""
         rows = "".join(
             f"<tr><td>{escape(row.name)}</td><td>{_bar(row)}</td><td>{escape(row.text)}</td></tr>"
             for row in self.stages
@@ -150,7 +150,7 @@ class Board:
         return f"<div><div>{verdict}</div><table>{rows}</table>{notes}{moment}</div>"
 
     def _moment(self) -> list[str]:
-        """Return what keeps a picture true that nobody updates any more."""
+        """Return the time of this board, since a stored notebook shows it without updates."""
         if self.state.is_finished:
             return []
         now = datetime.now().astimezone().strftime("%H:%M:%S")
@@ -164,22 +164,22 @@ def _bar(row: StageRow) -> str:
 
 
 class Display(Protocol):
-    """A screen: entered when the job is first seen, given every board, left when it ended or was interrupted."""
+    """A screen for a board; its block lasts until the job has ended or the wait was interrupted."""
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Begin to show the job."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the screen with what is true to the end."""
+        """End with a text that stays true."""
 
     def draw(self, board: Board, lines: list[str]) -> None:
-        """Show a board; `lines` are new since the last time."""
+        """Show a board; `lines` are the new lines since the last call."""
 
 
 class LineDisplay:
-    """One line for each thing that happened: for a log, a pipe, a CI job."""
+    """Prints one line for each event: for a log, a pipe, a CI job."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -194,7 +194,7 @@ class LineDisplay:
         self._stream.flush()
 
     def draw(self, board: Board, lines: list[str]) -> None:
-        """Write what is new."""
+        """Print the new lines."""
         if board.state.is_finished and not self._over:
             self._over = True
             lines = [*lines, board.verdict]
@@ -204,7 +204,7 @@ class LineDisplay:
 
 
 class TerminalDisplay:
-    """A bar for each stage, under the lines that stay."""
+    """Shows a bar for each stage, below the lines that stay."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
@@ -235,7 +235,7 @@ class TerminalDisplay:
             self._console.print(self._verdict, markup=False, soft_wrap=True)
 
     def draw(self, board: Board, lines: list[str]) -> None:
-        """Move the bars, and write what is new above them."""
+        """Update the bars, and print the new lines above them."""
         said_by_bars = {f"{row.name}: {row.text}" for row in board.stages}
         for line in lines:
             if line not in said_by_bars:
@@ -256,9 +256,9 @@ class TerminalDisplay:
 
 
 class NotebookDisplay:
-    """One output of a cell: a row of widgets while the job is looked at, where there are widgets, else HTML.
+    """Shows one output of a cell: a row of widgets while the job runs, if there are widgets, else HTML.
 
-    What stays is HTML without a widget, so that a file that is read later still has it.
+    At the end the output is HTML without widgets, so that it stays readable in a stored notebook.
     """
 
     def __init__(self) -> None:
@@ -279,7 +279,7 @@ class NotebookDisplay:
             self._view.close()
 
     def draw(self, board: Board, lines: list[str]) -> None:
-        """Bring the output up to date, a few times a second at most."""
+        """Update the output, at most a few times per second."""
         if self._board is None:
             self._view = Views.make(board.state)
             self._show(board, {} if self._view is None else self._view._repr_mimebundle_())
@@ -302,7 +302,7 @@ class NotebookDisplay:
 
 
 def choose(stream: TextIO | None = None) -> Display:
-    """Return the display that suits: a notebook's, a terminal's, or plain lines."""
+    """Return the display for this process: of a notebook, of a terminal, or plain lines."""
     stream = stream or sys.stderr
     if in_notebook():
         return NotebookDisplay()
@@ -310,7 +310,7 @@ def choose(stream: TextIO | None = None) -> Display:
 
 
 def show(job: Job, poll_interval: float | None = None, display: Display | None = None) -> None:
-    """Show a job until it has finished, however it did; interrupting it leaves the job running."""
+    """Show a job until it has finished, with or without success; an interrupt leaves the job running."""
     board = Board(job.state)
     with ExitStack() as stack:
         stack.enter_context(job.attended())
@@ -320,6 +320,6 @@ def show(job: Job, poll_interval: float | None = None, display: Display | None =
 
 
 def in_notebook() -> bool:
-    """Return whether this is a kernel, whose front end shows more than text."""
+    """Return whether this process is a kernel, whose front end can show HTML."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return getattr(shell, "kernel", None) is not None

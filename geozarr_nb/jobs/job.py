@@ -1,4 +1,4 @@
-"""The handle of a job: the same for every backend, and good after a restart."""
+"""The handle of a job: the same class for every backend, valid in every process."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     import pystac
     import xarray as xr
 
-    # Not to be found at run time: jedi 0.20, which completes `job.` in a notebook, trips over a property whose type is
-    # a Literal, and then offers nothing at all.
+    # Imported for type checkers only: jedi 0.20, which completes `job.` in a notebook, fails on a property whose type
+    # is a Literal, and then offers nothing at all.
     from geozarr_nb.backends.base import Status
 
-LAST_LINES = 8  # of the converter's, in an error
+LAST_LINES = 8  # of the converter's output, shown in an error
 
 
 class Job:
-    """One conversion, wherever it runs.
+    """One submitted conversion.
 
-    A handle holds no state of its own: each attribute asks the backend, so it is never out of date, and any number of
-    handles, in any number of processes, can be had of one job by its name: `geozarr_nb.get_job(name)`.
+    The job belongs to its backend, and not to the process that submitted it. On this machine it runs as a process of
+    its own, which goes on when a notebook's kernel is restarted or ends; on a cluster it is a Workflow. A `Job` object
+    stores nothing: each attribute asks the backend. `geozarr_nb.get_job(name)` gives an equal object in any process,
+    and `geozarr_nb.list_jobs()` lists all jobs.
     """
 
     def __init__(self, backend: Backend, name: str, request: Request | None = None) -> None:
@@ -43,62 +45,62 @@ class Job:
 
     @property
     def state(self) -> JobState:
-        """All of what is known at this moment, as plain data that belongs together."""
+        """State of the job at this moment: all attributes below, read at once."""
         return self._backend.get(self.name)
 
     @property
     def backend(self) -> str:
-        """Name of the backend that runs it."""
+        """Name of the backend that the job belongs to."""
         return self._backend.name
 
     @property
     def request(self) -> Request:
-        """What was asked for."""
+        """The request of the job: product, output, groups and options."""
         return self._request or self.state.request
 
     @property
     def output(self) -> str:
-        """Path of the GeoZarr; there is something only once the job has Succeeded."""
+        """Path or address of the output, which exists once the job has Succeeded."""
         return self.request.output
 
     @property
     def status(self) -> Status:
-        """Pending, Running, Succeeded, Failed (the run said why, or it was cancelled) or Error (it could not say)."""
+        """Pending, Running, Succeeded, Failed (the run reported why, or was cancelled) or Error (without report)."""
         return self.state.status
 
     @property
     def stage(self) -> str | None:
-        """What the run is doing: preflight, stage, convert, verify, publish, or archive where one was asked for."""
+        """Stage of the run: preflight, stage, convert, verify or publish; then archive, if the request has one."""
         return self.state.stage
 
     @property
     def progress(self) -> Progress | None:
-        """How far the stage is: (done, total, unit) as measured; None where nothing was."""
+        """Progress of the stage as (done, total, unit); None before the run has measured any."""
         return self.state.progress
 
     @property
     def reason(self) -> str:
-        """One sentence: why it waits, or why it failed."""
+        """One sentence: why the job waits, or why it failed."""
         return self.state.reason
 
     @property
     def started(self) -> datetime | None:
-        """When it began to run, in UTC."""
+        """Time when the job began to run, in UTC."""
         return self.state.started
 
     @property
     def finished(self) -> datetime | None:
-        """When it ended, in UTC."""
+        """Time when the job ended, in UTC."""
         return self.state.finished
 
     @property
     def elapsed(self) -> float:
-        """Seconds that it has been running, or ran."""
+        """Seconds that the job has been running, or ran."""
         return self.state.elapsed
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What the run said of its result: path, groups, bytes, seconds, versions; None until it Succeeded."""
+        """The `result` event of the run: path, groups, bytes, seconds, versions; None before the job has Succeeded."""
         return self.state.result
 
     @overload
@@ -108,10 +110,15 @@ class Job:
     def events(self, follow: Literal[True]) -> Iterator[Event]: ...
 
     def events(self, follow: bool = False) -> list[Event] | Iterator[Event]:
-        """Return what the run has said of itself; `follow` gives an iterator that ends when the job does.
+        """Return the events of the run.
 
-        The first event says where the settings came from that it was submitted with. Following a job that waits waits
-        with it.
+        The first event says where each setting of the request came from.
+
+        Parameters
+        ----------
+        follow
+            True returns an iterator instead: it yields events as they come, also of a job that still waits, and ends
+            when the job ends.
         """
         if follow:
             return self._follow(threading.Event(), log=False)
@@ -128,37 +135,37 @@ class Job:
     def logs(
         self, follow: bool = False, tail: int | None = None, stop: threading.Event | None = None
     ) -> Lines | Iterator[str]:
-        """Return the log as lines: the run's own, and the converter's behind a bar.
+        """Return the lines of the log. Lines of the converter begin with a bar.
 
         Parameters
         ----------
         follow
-            Give an iterator that goes on as lines come, and ends when the job does.
+            True returns an iterator instead: it yields lines as they come, and ends when the job ends.
         tail
-            Only the last so many lines (of those that are there now, where it follows).
+            Number of lines to return from the end of the log. With `follow` the iterator begins at these lines.
         stop
-            Ends an iterator that follows, from another thread, when it is set.
+            Event that ends the iterator when another thread sets it.
         """
         if follow:
             return self._follow_lines(tail, stop or threading.Event())
         return Lines(_last(list(_lines(self._introduced(self._backend.log(self.name)[0]))), tail))
 
     def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> Job:
-        """Return when the job has finished, however it did; see `raise_for_status`.
+        """Wait until the job has finished, with or without success; `raise_for_status` raises an error for a failure.
 
-        Interrupting it (Ctrl-C, the notebook's stop button) does not end the job.
+        An interrupt (Ctrl-C, the notebook's stop button) ends the waiting and not the job.
 
         Parameters
         ----------
         timeout
-            Seconds to wait at most.
+            Seconds to wait at most; None waits without a limit.
         poll_interval
-            Seconds between two looks; None is what suits the backend.
+            Seconds between two looks at the job; None takes the backend's own interval.
 
         Raises
         ------
         WaitTimeout
-            The job goes on.
+            The timeout is over. The job goes on.
         """
         with self.attended():
             for _ in self.steps(timeout, poll_interval):
@@ -167,7 +174,7 @@ class Job:
 
     @contextmanager
     def attended(self) -> Iterator[None]:
-        """Add to an interrupt in its block that the job goes on, and how to come back to it."""
+        """Add a note to an interrupt of the block: the job goes on, and how to come back to it."""
         try:
             yield
         except KeyboardInterrupt as interrupt:
@@ -177,7 +184,10 @@ class Job:
     def steps(
         self, timeout: float | None = None, poll_interval: float | None = None
     ) -> Iterator[tuple[JobState, Sequence[Event]]]:
-        """Yield the job's state, with the events that came since, at each look until it has finished; see `wait`."""
+        """Yield the job's state and its new events at each look, until the job has finished.
+
+        Parameters and errors are those of `wait`.
+        """
         interval = self._backend.poll_interval if poll_interval is None else poll_interval
         deadline = None if timeout is None else time.monotonic() + timeout
         cursor: Cursor | None = None
@@ -199,17 +209,25 @@ class Job:
             time.sleep(interval if left is None else min(interval, left))
 
     def cancel(self) -> Job:
-        """End the job and everything it started, and remove what is half-written; nothing happens to a finished job."""
+        """End the job and all its processes.
+
+        The call returns when none of them runs any more. The half-written output and the downloaded data are removed.
+        An older output of the same name stays as it was, unless it lies in an object store and the upload of the new
+        one has begun. The job stays in the list as Failed, with its events and its log, and `retry` can run it again.
+        A job that waits never starts; a finished job does not change.
+        """
         self._backend.cancel(self.name)
         return self
 
     def retry(self) -> Job:
-        """Run a job that failed again, under the same name; one that waits or runs is left alone.
+        """Run a failed or cancelled job again, as a new attempt under the same name.
+
+        A job that waits or runs does not change.
 
         Raises
         ------
         InvalidRequest
-            It has Succeeded.
+            The job has Succeeded.
         """
         state = self.state
         if state.status == "Succeeded":
@@ -221,24 +239,27 @@ class Job:
         request = self._request
         options = state.request.options
         if options["archive"] and options["if_exists"] == "error":
-            # What failed may be the archive alone: its output is there then, and not in the way.
+            # If only the archive failed, the output exists and must not be refused.
             request = (request or state.request).with_options(if_exists="skip")
         self._backend.retry(self.name, request)
         return self
 
     def raise_for_status(self) -> Job:
-        """Return the job, or raise when it ended without a result.
+        """Return the job itself, or raise an error if it ended without a result.
 
         Raises
         ------
         ConversionFailed
+            The job has Failed or ended in Error; the text says why and what to do.
         """
         if self.status in ("Failed", "Error"):
             raise _failed(self)
         return self
 
     def open(self, *, level: int | Literal["native", "coarsest"] = "native", strict: bool = True) -> xr.DataTree:
-        """Open the result as `geozarr_nb.open` does.
+        """Open the output with xarray, on whichever machine the job ran; the same as `geozarr_nb.open(job)`.
+
+        An output on a claim of a cluster is read through a mount of the claim, or else through a read-only pod.
 
         Parameters
         ----------
@@ -248,7 +269,7 @@ class Job:
         Raises
         ------
         ConversionFailed
-            There is none.
+            The job ended without an output.
         InvalidRequest
             The job has not finished.
         """
@@ -258,18 +279,19 @@ class Job:
         return open_result(self.output, level=level, strict=strict)
 
     def item(self) -> pystac.Item:
-        """Return the result as a STAC item: where and when, its grids and bands, how and from what it was made.
+        """Return the output's STAC item, which is stored beside the output as `<output>.stac.json`.
 
-        Its hrefs are absolute. It lies beside the output, as `<output>.stac.json`.
+        The item has place and time, grids and bands, and how the output was made from which product. Its hrefs are
+        absolute.
 
         Raises
         ------
         ConversionFailed
-            There is no result.
+            The job ended without an output.
         InvalidRequest
             The job has not finished, or the output has no item.
         ClusterError
-            A claim is not mounted here and cannot be read through its cluster either.
+            The claim is not mounted here, and the cluster does not give access to it.
         """
         from geozarr_nb.outputs.catalogue import read_item
 
@@ -293,41 +315,41 @@ class Job:
         progress: bool = True,
         overwrite: bool = False,
     ) -> Path:
-        """Fetch the result to this machine, check it, and give it its name only when it is complete.
+        """Copy the output to this machine: the folder, or its archive.
 
-        A call that was interrupted, or whose connection broke, goes on where it was when it is made again: what it had
-        fetched lies in `.NAME.partial` beside the path. From a cluster's claim nothing has to be mounted.
+        The copy gets its name when it is complete and checked. Until then it lies in `.NAME.partial` beside the path,
+        and the same call continues an interrupted copy there. A claim of a cluster need not be mounted.
 
         Parameters
         ----------
         path
-            What is made: a folder, or a file for the archive.
+            The folder to make, or the file to make for the archive.
         archive
-            True: the output as one file, checked by its SHA-256; it was made if the job was submitted with it. False:
-            the folder, checked file by file for its size, and opened. None: the archive where the path ends with
-            `.tar.gz` or `.tgz`.
+            True copies the archive and checks its SHA-256; the job must have been submitted with `archive=True`. False
+            copies the folder, checks the size of each file, and opens it. None copies the archive if the path ends with
+            `.tar.gz` or `.tgz`, and the folder otherwise.
         progress
-            False shows nothing.
+            False shows no progress.
         overwrite
-            Replace what has this name, once the new one is complete and checked.
+            True replaces an older file or folder of this name, once the copy is complete and checked.
 
         Returns
         -------
         pathlib.Path
-            The path, absolute.
+            The absolute path of the copy.
 
         Raises
         ------
         ConversionFailed
-            There is no result.
+            The job ended without an output.
         InvalidRequest
             The job has not finished, or `path` cannot be used.
         ArchiveMissing
-            The output was not packed.
+            The output has no archive.
         OutputExists, OutputBusy
-            Something has this name, or is being written there.
+            Something else has this name, or another process writes it.
         StorageFailed, DownloadBroken, ProductUnreachable, ClusterError
-            And their kinds; what has arrived is kept.
+            The copy failed. What has arrived is kept, and the same call continues.
         """
         from geozarr_nb.outputs.download import download
 
@@ -335,7 +357,7 @@ class Job:
         return download(self, path, archive=archive, progress=progress, overwrite=overwrite)
 
     def _introduced(self, events: Sequence[Event]) -> list[Event]:
-        """Return the events of a run from its first on, behind the one that only its submitter could write."""
+        """Put an event about the settings, which only the submitter knows, in front of the events of a run."""
         state = self.state
         if not events or not state.request.origins:
             return list(events)
@@ -350,7 +372,7 @@ class Job:
         read = self._backend.log if log else self._backend.events
         cursor: Cursor | None = None
         while not stop.is_set():
-            state = self.state  # before the events: what came after it finished is not missed
+            state = self.state  # read before the events, so that no event of a finished job is missed
             is_first = cursor is None or cursor.offset == 0
             events, cursor = read(self.name, cursor)
             yield from self._introduced(events) if is_first else events
@@ -384,20 +406,20 @@ class Job:
 
 
 class Lines(list[str]):
-    """Lines of a log; shown as text."""
+    """Lines of a log, which a notebook shows as text."""
 
     def __repr__(self) -> str:
         return "\n".join(self)
 
 
 def describe_state(state: JobState) -> str:
-    """Return a job in one or two lines."""
+    """Return a job's name, state, output and reason in one or two lines."""
     text = printable(f"{state.name}: {status_line(state)} -> {state.request.output}")
     return f"{text}\n  {printable(state.reason)}" if state.reason else text
 
 
 def status_line(state: JobState) -> str:
-    """Return status, stage, progress and time in a few words."""
+    """Return status, stage, progress and elapsed time in a few words."""
     parts: list[str] = [state.status]
     if state.status == "Running" and state.stage:
         parts.append(state.stage)
@@ -430,10 +452,10 @@ def _failed(job: Job) -> ConversionFailed:
         given += f", groups {', '.join(state.request.groups)}"
     if failure is not None and failure.given and failure.given not in given:
         given += f" ({failure.given})"
-    # What the run says last is the reason, which the error has; what led to it is more telling.
+    # The last line of the log repeats the reason; the converter's own last lines show what led to it.
     try:
         last_lines = [line for line in job.logs() if line.startswith(CONVERTERS_LINE)][-LAST_LINES:]
-    except GeozarrError:  # the cluster that has the log is in trouble itself, say: the reason is known all the same
+    except GeozarrError:  # for example, the cluster that has the log does not answer: the reason is known without it
         last_lines = []
     remedy = failure.remedy if failure else ""
     error = ConversionFailed(job, given=given, remedy=remedy, last_lines=last_lines, log=state.log)

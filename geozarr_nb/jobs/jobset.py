@@ -1,4 +1,4 @@
-"""Many jobs at once, and the memory of which belong together."""
+"""Sets of jobs, and the file that stores which jobs belong to a set."""
 
 from __future__ import annotations
 
@@ -25,20 +25,22 @@ if TYPE_CHECKING:
     import pystac
 
 ROWS_SHOWN = 40
-_WORDS = ("label", "code", "reason", "remedy")  # of a refused request
-LOOK_SHARE = 9  # seconds of pause for each second that a look took
+_WORDS = ("label", "code", "reason", "remedy")  # stored of a refused request
+LOOK_SHARE = 9  # seconds of pause for each second that a look at all jobs took
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A request that never became a job, and why.
+    """A request that was refused and has no job.
 
     Attributes
     ----------
     label
-        What was asked for, without secrets.
+        Short name of the request's product, without secrets.
+    code, reason, remedy
+        Those of the error.
     arguments
-        What was given, to try again; None when the set was read back from storage.
+        The request's arguments, for `JobSet.retry_failed`; None in a set that was read back from storage.
     """
 
     label: str
@@ -51,17 +53,20 @@ class Refused:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], error: GeozarrError) -> Refused:
-        """Return the entry for a request that was refused with `error`."""
+        """Return the entry of a request that was refused with an error."""
         return cls(label_of(arguments), error.code, error.message, error.remedy, arguments)
 
 
 class JobSet(Sequence[Job | Refused]):
-    """Jobs in the order in which they were asked for, refused requests among them.
+    """A list of jobs and refused requests, in the order in which they were requested.
+
+    A job that fails does not end the others. `failed` has the jobs that failed and the requests that were refused;
+    `retry_failed` runs only those again.
 
     Attributes
     ----------
     name
-        How to find the set again: `geozarr_nb.get_job_set(name)`; empty for a mere list of jobs.
+        Name for `geozarr_nb.get_job_set(name)`, which finds the set again; empty for a list of jobs without a name.
     """
 
     def __init__(
@@ -93,33 +98,38 @@ class JobSet(Sequence[Job | Refused]):
 
     @property
     def jobs(self) -> list[Job]:
-        """The jobs, without what was refused."""
+        """The jobs, without the refused requests."""
         return [entry for entry in self._entries if isinstance(entry, Job)]
 
     @property
     def refused(self) -> list[Refused]:
-        """The requests that never became a job."""
+        """The requests that were refused and have no job."""
         return [entry for entry in self._entries if isinstance(entry, Refused)]
 
     @property
     def failed(self) -> list[Job | Refused]:
-        """What ended without a result, and what was refused."""
+        """The jobs that ended without a result (Failed, Error), and the refused requests."""
         return [entry for entry, state in self._states() if state is None or state.status in ("Failed", "Error")]
 
     @property
     def counts(self) -> dict[Status, int]:
-        """How many are in each status; a refused request counts as Failed."""
+        """Number of entries in each status; a refused request counts as Failed."""
         return dict(Counter[Status]("Failed" if state is None else state.status for _, state in self._states()))
 
     def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> JobSet:
-        """Return when all have finished, however they did.
+        """Wait until all jobs have finished, with or without success.
 
-        Interrupting it does not end the jobs.
+        An interrupt ends the waiting and not the jobs.
+
+        Parameters
+        ----------
+        timeout, poll_interval
+            As for `Job.wait`.
 
         Raises
         ------
         WaitTimeout
-            The jobs go on.
+            The timeout is over. The jobs go on.
         """
         interval = self._backend.poll_interval if poll_interval is None else poll_interval
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -137,7 +147,7 @@ class JobSet(Sequence[Job | Refused]):
                         given=f"timeout={timeout:g}",
                         remedy=f"come back with {come_back}.wait(), or end them with {come_back}.cancel()",
                     )
-                # A look at thousands of jobs takes a while: most of the time is for the jobs themselves.
+                # A look at thousands of jobs takes a while: most of the time has to be left to the jobs themselves.
                 pause = max(interval, LOOK_SHARE * (now - looked))
                 time.sleep(pause if deadline is None else min(pause, deadline - now))
         except KeyboardInterrupt as interrupt:
@@ -145,12 +155,16 @@ class JobSet(Sequence[Job | Refused]):
             raise
 
     def retry_failed(self) -> JobSet:
-        """Run again what failed, and ask again for what was refused (where the set still has its arguments).
+        """Run the failed and the cancelled jobs again, each as a new attempt under its name; the others do not change.
+
+        A refused request is submitted again. For a set that was read back with `get_job_set` call `submit_many` again
+        instead, since refused requests are stored without their arguments.
 
         Raises
         ------
         InvalidRequest
-            Some cannot be run again as they are stored; the others were.
+            Some jobs cannot be run again, for example because their address held a password, which is not stored. All
+            other failed jobs run again.
         """
         refused: list[GeozarrError] = []
         for number, entry in enumerate(self._entries):
@@ -171,26 +185,26 @@ class JobSet(Sequence[Job | Refused]):
         return self
 
     def items(self) -> pystac.ItemCollection:
-        """Return the results as STAC items with absolute hrefs; there is one for each job that has Succeeded.
+        """Return the STAC item of each job that has Succeeded, with absolute hrefs.
 
         Raises
         ------
         InvalidRequest, ClusterError
-            As `Job.item` does.
+            As for `Job.item`.
         """
         from geozarr_nb.outputs.stac_objects import ItemCollection
 
         return ItemCollection(self._items())
 
     def collection(self, id: str | None = None, description: str | None = None) -> pystac.Collection:  # noqa: A002
-        """Return the results as a STAC collection, which `normalize_and_save` writes as a static catalogue.
+        """Return a STAC collection of the outputs, which `normalize_and_save` writes as a static catalogue.
 
         Parameters
         ----------
         id
-            Its id; None is the name of the set.
+            Id of the collection; None takes the name of the set.
         description
-            What it is; None says how many products it came from.
+            Description of the collection; None says how many products were converted.
 
         Raises
         ------
@@ -210,19 +224,17 @@ class JobSet(Sequence[Job | Refused]):
 
     def _items(self) -> list[pystac.Item]:
         done = {entry.name: entry for entry, state in self._states() if state and state.status == "Succeeded"}
-        return [
-            job.item() for job in done.values() if isinstance(job, Job)
-        ]  # a request that is listed twice is one job
+        return [job.item() for job in done.values() if isinstance(job, Job)]  # a request listed twice is one job
 
     def cancel(self) -> JobSet:
-        """End every job that has not finished; those that wait first, so that none takes another's place."""
+        """Cancel every job that has not finished; waiting jobs first, so that none of them starts meanwhile."""
         states = [(entry, state) for entry, state in self._states() if state is not None and not state.is_finished]
         states.sort(key=lambda pair: pair[1].status != "Pending")
         self._backend.cancel(*(entry.name for entry, _ in states))
         return self
 
     def _states(self) -> list[tuple[Job | Refused, JobState | None]]:
-        """Return each entry with its state, None for what was refused; the backend is asked once."""
+        """Return each entry with its state, or with None if it was refused; the backend is asked once for all."""
         known = {state.name: state for state in self._backend.list()} if self.jobs else {}
         missing = [entry.name for entry in self.jobs if entry.name not in known]
         if missing:
@@ -230,7 +242,7 @@ class JobSet(Sequence[Job | Refused]):
         return [(entry, known[entry.name] if isinstance(entry, Job) else None) for entry in self._entries]
 
     def _rows(self) -> list[tuple[str, ...]]:
-        """Return a row for each entry shown: those that failed first, as there may be more than can be shown."""
+        """Return a row for each entry that is shown; failed entries first where not all can be shown."""
         order: dict[Status, int] = {"Error": 0, "Failed": 0, "Running": 1, "Pending": 2, "Succeeded": 3}
         rows = []
         for entry, state in self._states():
@@ -260,12 +272,12 @@ class JobSet(Sequence[Job | Refused]):
 
 
 class SetFile:
-    """The members of a named set, written line by line as they become known; the folder is this account's alone.
+    """The file of a named set, with one line for each member, in a folder that only this account can use.
 
     Raises
     ------
     StateUnusable
-        It is not.
+        Another account owns the folder or can write to it.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -274,12 +286,12 @@ class SetFile:
             check_folder(one)
 
     def start(self) -> None:
-        """Begin anew.
+        """Make the file empty, and make its folder if there is none.
 
         Raises
         ------
         StorageFailed
-            And its kinds: it cannot be written.
+            The file cannot be written.
         """
         with storage_errors(self.path):
             for folder in (self.path.parent.parent, self.path.parent):
@@ -287,12 +299,12 @@ class SetFile:
             os.close(open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
 
     def add(self, number: int, entry: Job | Refused) -> None:
-        """Remember the entry at a place of the set.
+        """Store the entry with its number in the set.
 
         Raises
         ------
         StorageFailed
-            And its kinds: it cannot be written.
+            The file cannot be written.
         """
         document: dict[str, Any] = {"number": number}
         if isinstance(entry, Job):
@@ -305,7 +317,7 @@ class SetFile:
             try:
                 size = os.fstat(descriptor).st_size
                 if os.write(descriptor, line) < len(line):
-                    os.ftruncate(descriptor, size)  # half a line would spoil the next one too
+                    os.ftruncate(descriptor, size)  # half a line would make the next one unreadable too
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             finally:
                 os.close(descriptor)
@@ -336,12 +348,12 @@ class SetFile:
                 refused = Refused(label, code, reason, remedy)
                 entries[number] = Job(backend, str(document["job"])) if "job" in document else refused
             except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-                continue  # the last line of a full disk, or another version's
+                continue  # a line that a full disk cut off, or of another version
         return [entries[number] for number in sorted(entries)]
 
 
 def label_of(arguments: Mapping[str, Any]) -> str:
-    """Return what a request asks for in a few words, without secrets."""
+    """Return a short name of a request's product, without secrets."""
     source = arguments.get("source")
     if isinstance(source, Mapping):
         return f"STAC item {source.get('id', '?')}"

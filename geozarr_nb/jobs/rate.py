@@ -1,4 +1,4 @@
-"""How fast something goes: what was measured in the last seconds, and no guess."""
+"""Speed of a stage, measured over the last seconds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections import deque
 
 
 class Rate:
-    """A speed, from what was read of it in the last seconds.
+    """A speed, computed from the readings of the last seconds.
 
     Parameters
     ----------
     window
-        Seconds that readings count.
+        Seconds after which a reading is dropped.
     evidence
-        Seconds that they have to span before they tell anything.
+        Seconds that the readings have to span before there is a speed.
     """
 
     def __init__(self, window: float, evidence: float) -> None:
@@ -21,23 +21,23 @@ class Rate:
         self._readings: deque[tuple[float, int]] = deque()
 
     def begin(self) -> None:
-        """Forget what was read: something else is measured from now on."""
+        """Drop all readings, since another stage begins."""
         self._readings.clear()
 
     def take(self, moment: float, done: int) -> None:
-        """Take in how much was done at a moment, in seconds of any clock that goes on."""
+        """Add a reading: the amount that was done at a moment, in seconds of any monotonic clock."""
         self._readings.append((moment, done))
         while len(self._readings) > 2 and moment - self._readings[0][0] > self._window:
             self._readings.popleft()
 
     @property
     def last(self) -> tuple[float, int] | None:
-        """The last reading: when, and how much was done."""
+        """The last reading as (moment, done); None if there is none."""
         return self._readings[-1] if self._readings else None
 
     @property
     def value(self) -> float | None:
-        """Units a second, from the first to the last reading that counts; None with too little evidence."""
+        """Units per second, from the first to the last reading; None if the readings span too little time."""
         if not self._readings:
             return None
         (begun, before), (ended, after) = self._readings[0], self._readings[-1]

@@ -225,31 +225,32 @@ def open(  # noqa: A001  it is the public name, gz.open
     Parameters
     ----------
     output
-        A path, an address of any protocol that fsspec knows (http, https, s3, ...), `pvc://claim/path` for a cluster's
-        claim, or a job that succeeded.
+        A path; an address of any protocol that fsspec knows (http, https, s3, ...); `pvc://claim/path` for an output on
+        a claim of the cluster; or a job that succeeded. A claim is read through its mount on this machine, or else
+        through a small read-only pod.
     level
         "native" or 0 for full resolution: all groups. A number for that overview, "coarsest" for the smallest: only
         multiscale groups, with the overview's arrays in place of the native ones; where the levels lie side by side
         (whole Sentinel-2 product: r10m, r20m, r60m, r120m, r360m, r720m) only the group of that level, at its own
         path. A group that has fewer overviews than asked for shows its coarsest.
     strict
-        Refuse a store that has no GeoZarr metadata. With False any Zarr store opens.
+        True refuses a store without GeoZarr metadata. False opens any Zarr store.
 
     Returns
     -------
     xarray.DataTree
         Values are decoded (scale, offset, fill value) and chunked as they are stored; `spatial_ref` is a coordinate,
-        so that `.rio.crs` works where rioxarray is installed. Nothing but metadata and the one-dimensional
-        coordinates has been read.
+        so that `.rio.crs` works where rioxarray is installed. Only metadata and one-dimensional coordinates are read;
+        pixels are read when they are needed.
 
     Raises
     ------
     InvalidRequest
-        Nothing is there (yet), it is no GeoZarr, or it has no such level.
+        There is no output (yet), it is no GeoZarr, or it has no such level.
     ProductUnreachable, ProductDenied, ProductBroken
         A remote store does not answer, or refuses; or its metadata cannot be read.
     ClusterError
-        A claim is not mounted here and cannot be read through its cluster either.
+        The claim is not mounted here, and the cluster does not give access to it.
 
     Examples
     --------

@@ -133,7 +133,7 @@ def preview(
     stretch: tuple[float, float] = (2, 98),
     size: int | None = None,
 ) -> Preview:
-    """Draw a converted product.
+    """Draw a picture of an output, from an overview where it has one.
 
     Parameters
     ----------
@@ -162,9 +162,9 @@ def preview(
     Raises
     ------
     InvalidRequest
-        Nothing is there (yet); no such group, band or level; or nothing of it can be drawn.
+        There is no output (yet); it has no such group, band or level; or it has nothing that can be drawn.
     ProductUnreachable, ProductDenied, ProductBroken
-        A remote store does not answer, or refuses; or it cannot be read.
+        A remote store does not answer, or refuses; or the output cannot be read.
     """
     from geozarr_runner.product.guard import within
 

@@ -51,12 +51,12 @@ def ui(
     groups: str | Iterable[str] | None = None,
     backend: str | None = None,
 ) -> App:
-    """Return a form for the whole way from a product to its picture; a notebook shows it.
+    """Return a form that a notebook shows: choose groups, see their cost, submit, watch jobs, look at the output.
 
     Parameters
     ----------
     source, output, groups, backend
-        What it begins with, as for `submit`; None is what the settings name.
+        First values of the form's fields, as for `submit`; None takes the settings.
 
     Raises
     ------

@@ -119,6 +119,11 @@ def test_recipes_are_all_there_are() -> None:
     assert [part for part in parts if blocks(part, "diff")] == list(RECIPES)
 
 
+def test_the_entry_of_an_option_is_the_one_in_the_code() -> None:
+    [entry] = blocks("An option of the converter", "python")
+    assert entry in (ROOT / "runner" / "geozarr_runner" / "spec" / "options.py").read_text()
+
+
 def test_every_target_that_is_named_is_there() -> None:
     named = " ".join(re.findall(r"\bmake ([a-z0-9 -]+)", "\n".join(re.findall(r"`(make [^`]+)`", TEXT))))
     named += " " + " ".join(re.findall(r"^make (\S+)", TEXT, flags=re.MULTILINE))

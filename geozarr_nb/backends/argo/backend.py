@@ -1,9 +1,9 @@
 """Jobs on a Kubernetes cluster with Argo Workflows.
 
-A job is one Workflow an attempt, made from the WorkflowTemplate `geozarr-convert`. All jobs are known through one watch
-over Workflows and one over their pods, which know sooner how they are than the controller. What a run says of itself is
-read from its pod's log, and from the file beside the output once the pod is gone. Nothing is remembered here that the
-cluster does not know too: any other process sees the same jobs.
+Each attempt at a job is one Workflow, made from the WorkflowTemplate `geozarr-convert`. One watch over Workflows and
+one over their pods follow all jobs; a pod shows its end sooner than the controller. Events of a run are read from the
+log of its pod, and from the file beside the output once the pod is gone. All state lies in the cluster, and this
+process only caches it: any other process sees the same jobs.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ LOGS_KEPT = 64
 ESTIMATES_KEPT = 1024
 SECONDS_A_LOOK_IS_GOOD = 10.0
 SECONDS_OF_SILENCE_TOLD = 3.0
-# The runner removes what is half-written when it is asked to end; the template gives it a minute.
+# A run that is told to end removes its half-written output first; the template gives it a minute for that.
 SECONDS_TO_END = 90.0
 SECONDS_FOR_THE_CONTROLLER = 15.0
-# Longer than whoever submits asks again for while the API server is away.
+# Longer than the time for which a submitting process repeats a request that the API server does not answer.
 SECONDS_TO_SEND_THE_ADDRESS = 60.0
 
 
@@ -114,7 +114,7 @@ class ArgoBackend:
     def __repr__(self) -> str:
         return f"ArgoBackend({self._api!r})"
 
-    # The contract; what each call does is said in base.Backend.
+    # The contract: base.Backend describes each call.
 
     def locate(self, output: str | os.PathLike[str]) -> str:
         """See `Backend.locate`."""
@@ -131,7 +131,7 @@ class ArgoBackend:
         memory = memory_needed(product, request.groups, request.options)
         with self._mutex:
             _keep(self._memory, request.identity, memory, ESTIMATES_KEPT)
-        manifest(request, request.name, 1, self._settings, 0)  # refuses what the pods could not read
+        manifest(request, request.name, 1, self._settings, 0)  # refuses a product that the pods cannot read
         self._check_cluster(claim_of(request, self._settings))
         if is_address(request.output):
             check_groups(request, product)
@@ -144,7 +144,7 @@ class ArgoBackend:
         try:
             root = self._read_file(f"{request.output}/zarr.json")
         except ClusterError:
-            return False  # it cannot be looked at from here; the run itself will
+            return False  # the output cannot be read from here; the run itself checks it
         return check_output(request, product, root) and (not request.options["archive"] or self._has_archive(address))
 
     def submit(self, request: Request) -> str:
@@ -152,7 +152,7 @@ class ArgoBackend:
         latest = self._latest().get(request.name)
         if latest is not None and not self._is_over(latest):
             if latest.is_held and is_signed(request):
-                # Another process makes it at this moment, or was ended in the middle of that.
+                # Another process is just submitting this job, or ended in the middle of that.
                 self._workflows.put(self._send_address(request, latest.thing))
             return request.name
         self._start(request, request.name, 1 if latest is None else latest.number + 1, latest)
@@ -178,7 +178,7 @@ class ArgoBackend:
         return events, cursor
 
     def cancel(self, *names: str) -> None:
-        """See `Backend.cancel`; all are told to end before the first is waited for."""
+        """See `Backend.cancel`; all jobs are told to end before the first is awaited."""
         attempts = [attempt for attempt in map(self._existing, names) if not self._is_over(attempt)]
         for attempt in attempts:
             self._workflows.put(self._api.patch(WORKFLOWS, attempt.name, ENDED))
@@ -203,7 +203,7 @@ class ArgoBackend:
     # Submitting
 
     def _start(self, request: Request, job: str, number: int, earlier: Attempt | None = None) -> None:
-        """Create the Workflow of an attempt; joins the one that another process created at the same moment."""
+        """Create the Workflow of an attempt, or join the one that another process has just created."""
         if request.withheld:
             raise InvalidRequest(
                 "the address of this job held a password or a signature, which is not kept",
@@ -218,7 +218,7 @@ class ArgoBackend:
             self._end_held(earlier.name)
         workflow = self._create(request, manifest(request, job, number, self._settings, memory), template)
         while self._has_ended(made := Attempt.of(workflow)):
-            # That was another process's, and is over already: it was not what is asked for now.
+            # Another process made this Workflow and it has ended already: the next number is taken.
             if made.is_held:
                 self._end_held(made.name)
             number += 1
@@ -226,18 +226,18 @@ class ArgoBackend:
         self._workflows.put(workflow)
 
     def _create(self, request: Request, body: Object, template: _Template) -> Object:
-        """Create a Workflow, with a Secret where the input's address is signed; returns the one of this name."""
+        """Create a Workflow, with a Secret if the product's address is signed; return the Workflow of this name."""
         name = str(body["metadata"]["name"])
         given = {entry["name"] for entry in body["spec"]["arguments"]["parameters"]}
         if unknown := sorted(given - template.parameters):
-            # Argo passes over a parameter that a template does not have.
+            # Argo ignores a parameter that the template does not have.
             raise self._of_another_version(f"it has no parameter {', '.join(unknown)}")
         if is_signed(request) and not template.takes_address:
             raise self._of_another_version("it would look elsewhere for the signed address")
         try:
             workflow = self._api.create(WORKFLOWS, body)
         except ClusterObjectExists:
-            # Another process was faster, or our own first try arrived though its answer did not.
+            # Another process was faster, or our own first try succeeded although its answer was lost.
             workflow = self._api.get(WORKFLOWS, name)
             found = Attempt.of(workflow)
             waits = is_signed(request) and found.is_held and not self._has_ended(found)
@@ -247,19 +247,19 @@ class ArgoBackend:
         try:
             return self._send_address(request, workflow)
         except BaseException:
-            with suppress(ClusterError):  # it starts nothing, and says why, for as long as it is there
+            with suppress(ClusterError):  # a Workflow that stays starts nothing, and its job has a reason
                 self._api.delete(WORKFLOWS, name)
             raise
 
     def _send_address(self, request: Request, workflow: Object) -> Object:
-        """Put a signed address where the Workflow's pods look for it, and have it begin; returns it as it is then."""
+        """Store a signed address in the Secret of a Workflow, let the Workflow begin, and return it."""
         with suppress(ClusterObjectExists):
-            # It was made by our own first try, or by another process with the same request.
+            # Our own first try made the Secret, or another process with the same request.
             self._api.create(SECRETS, secret(request, workflow))
         return self._api.patch(WORKFLOWS, str(workflow["metadata"]["name"]), RELEASED)
 
     def _end_held(self, workflow: str) -> None:
-        """End a Workflow that waits for an address that nobody will send any more."""
+        """End a Workflow that waits for an address which no process will send."""
         with suppress(ClusterObjectMissing):
             self._workflows.put(self._api.patch(WORKFLOWS, workflow, ENDED))
 
@@ -281,7 +281,7 @@ class ArgoBackend:
             )
 
     def _until_gone(self, workflow: str) -> None:
-        """Wait for the pods of a deleted Workflow: Argo would take them for those of a new one of this name."""
+        """Wait until the pods of a deleted Workflow are gone; Argo would count them to a new Workflow of this name."""
         deadline = time.monotonic() + SECONDS_TO_END
         while pods := self._left_by(workflow):
             if time.monotonic() > deadline:
@@ -293,14 +293,14 @@ class ArgoBackend:
             time.sleep(0.2)
 
     def _left_by(self, workflow: str) -> Sequence[str]:
-        """Return the pods of this name's Workflows that are gone."""
+        """Return the pods that deleted Workflows of this name have left."""
         if self._workflows.get(workflow) is not None:
             return []
         seen = {str(pod["metadata"]["name"]): pod for pods in self._seen().values() for pod in pods}
         return [name for name, pod in seen.items() if pod["metadata"].get("labels", {}).get(WORKFLOW) == workflow]
 
     def _check_cluster(self, claim: str) -> _Template:
-        """Refuse what could never run: the template, the claim or the image is missing."""
+        """Refuse a job that cannot run since the template, the claim or the image is missing."""
         now = time.monotonic()
         known = self._ready.get(claim)
         if known is not None and now < known.until:
@@ -314,7 +314,7 @@ class ArgoBackend:
                 raise _missing(diagnostics.missing_claim(claim, namespace))
             nodes = self._api.list(NODES)[0]
         except ClusterDenied:
-            nodes = []  # not everyone may see them: the job's reason will tell
+            nodes = []  # this person may not see nodes; a missing image is then the job's reason
         defaults = manifests.parameters(template)
         image = self._settings.image or defaults.get("image", "")
         told = nodes and all(map(reports_all_images, nodes)) and not registry(image)
@@ -360,7 +360,7 @@ class ArgoBackend:
         )
 
     def _status(self, attempt: Attempt) -> tuple[Status, Failure | None]:
-        """Return how far an attempt is that has no result."""
+        """Return status and failure of an attempt that has no result."""
         if not self._has_ended(attempt):
             return ("Running" if any(pod.has_begun for pod in attempt.pods) else "Pending"), None
         if attempt.is_held:
@@ -383,7 +383,7 @@ class ArgoBackend:
         return "Error", self._once(attempt, lambda: self._reasons.ended(attempt))
 
     def _once(self, attempt: Attempt, look: Callable[[], Failure]) -> Failure:
-        """Return why an attempt ended; found out once, as its pod does not stay for ever."""
+        """Return why an attempt ended; it is looked up once, since the pod may be deleted later."""
         said = self._said_by(attempt)
         if said.silence is None:
             said.silence = look()
@@ -398,17 +398,18 @@ class ArgoBackend:
         return self._reasons.pending(attempt, closely=closely) if status == "Pending" else ""
 
     def _has_ended(self, attempt: Attempt) -> bool:
-        # What never began and is shut down never will, whether or not a controller says so; nor what was left behind.
+        # A Workflow that was shut down before it began has ended, even if no controller has noted it. So has a Workflow
+        # whose submitter did not send the address in time.
         if attempt.is_held:
             return seconds_since(attempt.submitted) > SECONDS_TO_SEND_THE_ADDRESS
         return attempt.has_ended or (attempt.is_shut_down and not attempt.pods)
 
     def _is_over(self, attempt: Attempt) -> bool:
-        """Return whether its job has finished, even where the controller has yet to take note."""
+        """Return whether the attempt's job has finished, even if the controller has not noted it yet."""
         return self._has_ended(attempt) or _result(attempt, self._said_by(attempt).digest) is not None
 
     def _latest(self) -> Mapping[str, Attempt]:
-        """Return the newest attempt at each job."""
+        """Return the newest attempt of each job."""
         found: dict[str, Attempt] = {}
         seen = self._seen()
         things = self._workflows.objects()
@@ -420,21 +421,21 @@ class ArgoBackend:
         return found
 
     def _forget_all_but(self, there: Set[str]) -> None:
-        """Let go of what was read of Workflows that were deleted."""
+        """Remove deleted Workflows from the caches."""
         with self._mutex:
             for known in (self._read, self._said):
                 for uid in known.keys() - there:
                     del known[uid]
 
     def _seen(self) -> Mapping[str, Sequence[Object]]:
-        """Return the pods that are there, the oldest first, by the uid of their Workflow.
+        """Return the existing pods by the uid of their Workflow, the oldest first.
 
-        Pods of a Workflow that was deleted stay a little longer, and another one may have its name by then.
+        The uid is used since pods stay a little longer than a deleted Workflow, whose name a new one may have by then.
         """
         try:
             pods = self._pods.objects()
         except ClusterDenied:
-            return {}  # then it is known a little later, from the Workflows
+            return {}  # the state is then read from the Workflows, a little later
         found: dict[str, list[Object]] = {}
         for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"])):
             for owner in pod["metadata"].get("ownerReferences") or ():
@@ -442,7 +443,7 @@ class ArgoBackend:
         return found
 
     def _reading(self, thing: Object, seen: Sequence[Object]) -> Attempt:
-        """Return a Workflow as an attempt, read once for each version of it."""
+        """Return the attempt of a Workflow, parsed once for each version of it."""
         uid = str(thing["metadata"]["uid"])
         version = " ".join(str(each["metadata"].get("resourceVersion")) for each in (thing, *seen))
         with self._mutex:
@@ -454,7 +455,7 @@ class ArgoBackend:
     def _existing(self, name: str) -> Attempt:
         known = self._latest()
         if name not in known and (thing := self._api.find(WORKFLOWS, name)) is not None:
-            # Another process has made it a moment ago, and the watch has yet to tell.
+            # Another process has just made the Workflow, and the watch has not reported it yet.
             self._workflows.put(thing)
             attempt = self._reading(thing, self._seen().get(thing["metadata"]["uid"], ()))
             known = {**known, attempt.job: attempt}
@@ -480,14 +481,14 @@ class ArgoBackend:
         offset = 0 if cursor is None else cursor.offset
         said = self._said_by(attempt)
         if self._is_over(attempt):
-            self._api.patiently(lambda: said.log.refresh(attempt))  # nobody asks again: this is all of it
+            self._api.patiently(lambda: said.log.refresh(attempt))  # the last look has to be complete
         else:
             try:
                 said.log.refresh(attempt)
             except ClusterError as error:
                 if not error.retryable:
                     raise
-                # The cluster is silent for a while: the next look tells what was said meanwhile.
+                # The cluster does not answer for a while: the next look reads the missing events.
         events = said.log.events[offset:]
         return attempt, events, Cursor(number, offset + len(events))
 
@@ -498,13 +499,13 @@ class ArgoBackend:
             return said
 
     def _has_archive(self, output: Address) -> bool:
-        """Return whether an output has an archive that is not older than itself; see `publishing.archive`."""
+        """Return whether an output has an archive that is not older than the output; see `publishing.archive`."""
         files = files_of(output, self._settings)
         try:
             files.entry(f"{output.path}{SUFFIX}{CHECKSUM_SUFFIX}")
             packed, made = (files.entry(f"{output.path}{end}").modified for end in (SUFFIX, "/zarr.json"))
         except (FileNotFoundError, NotADirectoryError, ClusterError):
-            return False  # then the run looks again, and makes it if it is not there
+            return False  # the run then looks again, and makes a missing archive
         return packed >= made
 
     def _read_file(self, address: str, start: int = 0) -> bytes | None:
@@ -516,12 +517,13 @@ class ArgoBackend:
 
     def _read_log(self, address: str) -> bytes | None:
         if not is_address(address):
-            # The end of it has the last run; whoever writes to the claim may have made a file of any size of it.
+            # The last run is at the end of the file. Only the end is read, since others can make the file arbitrarily
+            # large.
             return self._read_file(address, -LARGEST_DOCUMENT)
         try:
             return read_beside(RemoteOutput(address.removesuffix(LOG)), LOG)
         except StorageFailed:
-            return None  # the job's pod has credentials for it, and this machine may have none
+            return None  # the pod has credentials for the store, but this machine may have none
 
     # Ending
 
@@ -531,14 +533,14 @@ class ArgoBackend:
         return [str(pod["metadata"]["name"]) for pod in running]
 
     def _until_ended(self, attempt: Attempt, start: float) -> None:
-        """Wait until no pod of it runs and the controller has taken note, which may be about to make one.
+        """Wait until no pod of an attempt runs and the controller, which could still make one, has noted the end.
 
-        Without a controller what never began has ended all the same.
+        Without a controller the wait for its note is limited.
 
         Parameters
         ----------
         start
-            When it was told to end, by the monotonic clock.
+            Time of the monotonic clock at which the attempt was told to end.
         """
         helped = False
         while True:
@@ -556,7 +558,7 @@ class ArgoBackend:
                     remedy=f"kubectl -n {self._api.namespace} delete pod {' '.join(pods)} --force",
                 )
             if pods and not helped and waited > SECONDS_FOR_THE_CONTROLLER:
-                # The controller is away, or slow: a pod that is deleted is asked to end in the same way.
+                # The controller is stopped or slow. To delete the pod ends it in the same way.
                 for pod in pods:
                     self._api.delete(PODS, pod)
                 helped = True
@@ -565,7 +567,7 @@ class ArgoBackend:
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """What the cluster's template takes, and until when that is believed."""
+    """The parameters of the cluster's template, and how long this knowledge is used."""
 
     until: float
     parameters: frozenset[str]
@@ -574,7 +576,7 @@ class _Template:
 
 @dataclass
 class _Said:
-    """What is known of an attempt beyond its Workflow."""
+    """Log and state of an attempt's runs; `silence` is the failure of a run that gave no report."""
 
     log: RunLog
     digest: RunState = field(default_factory=RunState)
@@ -582,18 +584,18 @@ class _Said:
     silence: Failure | None = None
 
     def follow(self, attempt: Attempt) -> None:
-        """Take in what its runs have said since."""
+        """Read the new events of the attempt's runs."""
         try:
             self.log.refresh(attempt)
         except ClusterError:
-            return  # the next look may find it; the workflow's own status is known all the same
+            return  # the next look may succeed, and the status of the Workflow is known without the log
         events = self.log.events
         self.digest.feed(events[self.taken :])
         self.taken = len(events)
 
 
 def _keep[T](known: OrderedDict[str, T], key: str, value: T, most: int) -> None:
-    """Keep a value as the newest one, and no more of them than that."""
+    """Store a value as the newest one, and drop the oldest ones beyond a number."""
     known[key] = value
     known.move_to_end(key)
     while len(known) > most:
@@ -607,15 +609,15 @@ def _opened(api: Api, settings: Settings) -> ArgoBackend:
 
 @lru_cache(maxsize=16)
 def _watch(api: Api, kind: Kind) -> Watch:
-    """Return the watch over a namespace's jobs: one, however many backends with other settings there are."""
+    """Return the watch over a namespace's jobs, which backends with different settings share."""
     return Watch(api, kind, LABELS)
 
 
 def _result(attempt: Attempt, digest: RunState) -> Event | None:
-    """Return what an attempt's last run made: from its own words, or the Workflow's once the controller has looked.
+    """Return the `result` event of an attempt's last run, from its log or from the status of the Workflow.
 
-    A run says so when its output has its name. If it was asked to end at that moment its pod counts as failed all the
-    same: then it was faster.
+    A run reports its result once the output has its name. If the run was told to end at that moment, the pod counts as
+    failed, but the result is valid.
     """
     pod = attempt.pods[-1] if attempt.pods else None
     if pod is None or not pod.has_ended:
@@ -625,7 +627,7 @@ def _result(attempt: Attempt, digest: RunState) -> Event | None:
 
 
 def _told(result: Event, request: Request) -> dict[str, Any]:
-    """Return what a run said of its result, with addresses in place of the paths in its pod."""
+    """Return the fields of a result, with addresses in place of the paths in the pod."""
     told = {**result.fields, "path": request.output}
     if archive := told.get("archive"):
         told["archive"] = {**archive, "path": f"{request.output}{SUFFIX}"}
@@ -633,7 +635,7 @@ def _told(result: Event, request: Request) -> dict[str, Any]:
 
 
 def _progress(attempt: Attempt) -> Progress | None:
-    """Return what Argo has been told of the progress; it does not know of what."""
+    """Return the progress that the pod reported to Argo, which has no unit."""
     measured = attempt.pods[-1].progress if attempt.pods else None
     return None if measured is None else Progress(*measured, "parts")
 
@@ -642,7 +644,7 @@ def _root_in_store(output: RemoteOutput) -> bytes | None:
     try:
         return root_document(output)
     except StorageFailed:
-        return None  # it cannot be looked at from here; the run itself will
+        return None  # the output cannot be read from here; the run itself checks it
 
 
 def _missing(cause: Cause) -> ClusterObjectMissing:

@@ -1,6 +1,6 @@
-"""Why a job of a cluster waits, or ended without a word of its own: one sentence, from what the cluster shows.
+"""Reasons why a job on a cluster waits, or ended without a report: one sentence, from the objects of the cluster.
 
-What may not be looked at is left out: the sentence is then less exact, never a guess.
+Objects that this person may not read are left out. The sentence is then less exact, but never a guess.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from geozarr_nb.cluster.objects import quantity
 from geozarr_nb.errors import ClusterError
 from geozarr_runner.errors import ExitCode
 
-# A controller takes up a new workflow within moments.
+# A controller begins a new workflow sooner than this.
 SECONDS_TO_BE_TAKEN_UP = 3.0
 SECONDS_UNTIL_LOOKED_AT_AGAIN = 1.0
 AGAIN = "run it again: job.retry()"
@@ -39,7 +39,7 @@ _EXIT_CODES = {
 
 
 class Reasons:
-    """Looks at a cluster for the reasons of its jobs; what was just seen is not asked for again."""
+    """Finds the reasons of jobs in a cluster; each answer is used again for a moment."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -51,7 +51,7 @@ class Reasons:
         Parameters
         ----------
         closely
-            Also look at what happened to its pod; False keeps the number of calls the same for any number of jobs.
+            True also reads the events of the attempt's pod. With False the number of calls does not grow with the jobs.
         """
         if attempt.is_shut_down:
             return "it is being ended"
@@ -69,7 +69,7 @@ class Reasons:
         return said or "it is about to start"
 
     def held(self, attempt: Attempt) -> Failure:
-        """Return why an attempt never began whose product's address did not come."""
+        """Return the failure of an attempt that never began since its product's address was not sent."""
         return Failure(
             code="not-started",
             message="the process that submitted it ended before it had sent the signed address of its product",
@@ -80,7 +80,7 @@ class Reasons:
         )
 
     def ended(self, attempt: Attempt) -> Failure:
-        """Return why an attempt ended of which no run said so itself."""
+        """Return why an attempt ended whose runs gave no report."""
         cause = self._ended(attempt)
         return Failure(
             code=cause.code,
@@ -91,7 +91,7 @@ class Reasons:
         )
 
     def interrupted(self, attempt: Attempt, failure: Failure) -> Failure:
-        """Return what made a run end, where the cluster shows it: the run itself only knows that it was asked to."""
+        """Return why a run was told to end, if the cluster shows it; the run itself does not know."""
         cause = self._ended(attempt)
         if cause.code not in ("deadline", "evicted", "node-lost", "pod-deleted"):
             return failure
@@ -105,9 +105,9 @@ class Reasons:
         )
 
     def killed(self, attempt: Attempt, failure: Failure) -> Failure:
-        """Return the failure of a run whose converter was killed, with the memory that would do."""
+        """Return the failure of a run whose converter was killed, with the memory that would be enough."""
         seen = self._ended(attempt)
-        is_seen = seen.code == "out-of-memory"  # not always: a node tells of its containers, not of their processes
+        is_seen = seen.code == "out-of-memory"  # not always: a node reports its containers, and not their processes
         cause = seen if is_seen else diagnostics.out_of_memory(_memory_limit(attempt), attempt.memory_needed)
         return Failure(
             code=failure.code,
@@ -157,7 +157,7 @@ class Reasons:
             if cause.code == "out-of-memory":
                 return diagnostics.out_of_memory(diagnostics.memory_limit(thing), attempt.memory_needed)
             return cause
-        # The pod is gone: the workflow's status has kept what the controller saw of it.
+        # The pod is gone, but the status of the Workflow has the controller's message about it.
         return _of_message(attempt, pod)
 
     def _never_began(self, attempt: Attempt) -> Cause:
@@ -168,7 +168,7 @@ class Reasons:
         return Cause("not-started", message, "look at it: geozarr-nb doctor --backend argo", lasting=True)
 
     def _look[T](self, what: str, call: Callable[[], T]) -> T | None:
-        """Return what the cluster shows, None where it does not."""
+        """Return the answer of a call to the cluster; None if the call fails."""
         now = time.monotonic()
         known = self._seen.get(what)
         if known is not None and now - known[0] < SECONDS_UNTIL_LOOKED_AT_AGAIN:
@@ -184,7 +184,7 @@ class Reasons:
 
 
 def seconds_since(moment: datetime) -> float:
-    """Return how long ago something was, by this machine's clock."""
+    """Return the seconds since a moment, by this machine's clock."""
     return (datetime.now(UTC) - moment).total_seconds()
 
 

@@ -1,8 +1,8 @@
-"""What the runs of an attempt have said: from the pod's log while there is one, from the file on the claim after that.
+"""The events of an attempt's runs, read from the log of the pod, or from the file beside the output without a pod.
 
-Both hold the same events in the same order, each run behind a `run` event with the Workflow's uid and the pod's name (a
-Workflow that is deleted and made again has pods of the same names). So what was read of one is not read again of the
-other, and a pod that is deleted in the middle of a run takes nothing with it.
+Both hold the same events in the same order. A `run` event begins each run; it has the uid of the Workflow and the name
+of the pod, since a Workflow that is deleted and made again has pods of the same names. Therefore no event is read
+twice, and none is lost when a pod is deleted in the middle of a run.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _STAMPED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\
 
 
 class RunLog:
-    """The events of one attempt's runs, one after the other, read piece by piece.
+    """The events of one attempt's runs in order; each `refresh` reads the new ones.
 
     Parameters
     ----------
     read_file
-        Returns the content of a file by its `pvc://` address; None where there is none.
+        Returns the content of the file at an address; None if there is none.
     """
 
     def __init__(self, api: Api, read_file: ReadFile) -> None:
@@ -37,12 +37,12 @@ class RunLog:
         self._runs: dict[str, _Run] = {}
 
     def refresh(self, attempt: Attempt) -> None:
-        """Read what was said since the last time.
+        """Read the events since the last call.
 
         Raises
         ------
         ClusterError
-            Neither the pod's log nor the file can be read now.
+            Neither the pod's log nor the file can be read.
         """
         with self._lock:
             for pod in attempt.pods:
@@ -54,7 +54,7 @@ class RunLog:
 
     @property
     def events(self) -> Sequence[Event]:
-        """All that was read so far."""
+        """All events that were read so far."""
         with self._lock:
             return [event for run in self._runs.values() for event in run.events]
 
@@ -65,12 +65,12 @@ class RunLog:
             except ClusterObjectMissing:
                 run.is_pod_gone = True
             except ClusterRefused:
-                # The container is being made, or its node does not answer: the next look may find more.
+                # The container is being made, or its node does not answer: the next call may read more.
                 if pod.has_ended:
                     run.is_pod_gone = True
             else:
                 if pod.has_ended:
-                    # Of a long log the kubelet shows the end only.
+                    # The kubelet returns only the end of a long log.
                     run.is_pod_gone = not run.has_beginning
                     run.is_whole = run.has_beginning
         if run.is_pod_gone:
@@ -83,14 +83,14 @@ class RunLog:
 
 @dataclass
 class _Run:
-    """What was read of one pod.
+    """The events of one pod.
 
     Attributes
     ----------
     since
-        The second of the last line: the API server tells what came from a second on, and not from a line on.
+        The second of the last line. The API server returns lines from a second on, and not from a line on.
     in_second
-        How many lines of that second were taken.
+        Number of lines of that second that were read.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -101,11 +101,11 @@ class _Run:
 
     @property
     def has_beginning(self) -> bool:
-        """True unless the log begins in the middle."""
+        """True unless the first lines of the log are missing."""
         return not self.events or self.events[0].type == "run"
 
     def take(self, log: bytes) -> None:
-        """Take in a log that was read from `since` on."""
+        """Add the lines of a log that was read from `since` on."""
         lines = log[: log.rfind(b"\n") + 1].splitlines()
         for line in lines[self.in_second :]:
             found = _STAMPED.fullmatch(line)
@@ -119,7 +119,7 @@ class _Run:
 
 
 def _of_run(content: bytes, run: str) -> list[Event]:
-    """Return the events of one run out of a file that holds many."""
+    """Return the events of one run from a file with many runs."""
     found: list[Event] = []
     is_ours = False
     for event in parse_all(content.decode("utf-8", errors="replace").split("\n")):
@@ -131,5 +131,5 @@ def _of_run(content: bytes, run: str) -> list[Event]:
 
 
 def without_log(events: Iterable[Event], *, verbose: bool) -> list[Event]:
-    """Return what a run says of itself, without the converter's own lines unless those were asked for."""
+    """Return events without the converter's own lines, unless `verbose` is true."""
     return [event for event in events if verbose or event.type != "log"]

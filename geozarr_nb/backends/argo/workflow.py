@@ -1,6 +1,7 @@
-"""A request as an Argo Workflow, and back: what is written into it, and what its status says.
+"""Argo Workflows: makes one of a request, and reads its request and status back.
 
-Every attempt at a job is a Workflow of its own, and its name is the lock: whoever creates it first has it.
+Every attempt at a job is a Workflow of its own. Its name is the lock: the process that creates the Workflow first has
+it.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ APP = "geozarr-convert"
 LABELS = f"app.kubernetes.io/name={APP}"
 JOB, IDENTITY, ATTEMPT = "geozarr.io/job", "geozarr.io/identity", "geozarr.io/attempt"
 REQUEST, MEMORY = "geozarr.io/request", "geozarr.io/memory-needed"
-# On a Workflow that is suspended until the Secret with its product's address is there; it goes when that is.
+# Annotation of a Workflow that is suspended until the Secret with its product's address exists; it is removed then.
 AWAITS = "geozarr.io/awaits"
 RELEASED: Object = {"metadata": {"annotations": {AWAITS: None}}, "spec": {"suspend": None}}
-ENDED: Object = {"spec": {"shutdown": "Terminate", "suspend": None}}  # what is suspended would never end
+ENDED: Object = {"spec": {"shutdown": "Terminate", "suspend": None}}  # a suspended Workflow would not end
 MAIN = "main"  # the container that converts
 MOUNT = "/data"  # where the template mounts the claim
 NO_JOB = "the Workflow holds what no job of this package does, and cannot be understood"
@@ -45,19 +46,19 @@ FINISHED = ("Succeeded", "Failed", "Error")
 
 
 def output_address(output: str, claim: str) -> str:
-    """Return an output's address: `pvc://claim/path`, or that of an object store.
+    """Return an output's address: `pvc://claim/path`, or an address in an object store.
 
     Parameters
     ----------
     output
-        A path on the claim, `name.zarr` or `/data/name.zarr`, or such an address, or `s3://bucket/name.zarr`.
+        A path on the claim (`name.zarr`, `/data/name.zarr`), `pvc://claim/name.zarr`, or `s3://bucket/name.zarr`.
     claim
-        The one that is meant where the output names none.
+        The claim of an output that names none.
 
     Raises
     ------
     InvalidRequest
-        It leaves the claim, or has no name.
+        The output has no name, or lies on no claim and in no object store.
     """
     remedy = f'name a path on the claim: "out/product.zarr" or {literal(f"{SCHEME}{claim}/out/product.zarr")}'
     text = output
@@ -84,28 +85,29 @@ def output_address(output: str, claim: str) -> str:
 
 
 def workflow_name(job: str, attempt: int) -> str:
-    """Return the name of the Workflow that is a job's attempt."""
+    """Return the name of the Workflow of a job's attempt."""
     return job if attempt == 1 else f"{job}-{attempt}"
 
 
 def input_secret(uid: str) -> str:
-    """Return the name of the Secret that holds a signed input's address; the template looks for it.
+    """Return the name of the Secret with a product's signed address, which the template reads.
 
-    A name of a Workflow may be used again, and someone else may have made a Secret of it; a uid is there once.
+    The name has the uid of the Workflow, which is unique. The name of a Workflow can be used again, and somebody else
+    could have made a Secret with it.
     """
     return f"geozarr-input-{uid}"
 
 
 def is_signed(request: Request) -> bool:
-    """Return whether the product's address holds what nobody may see who sees the job."""
+    """Return whether the product's address has a secret part, which people who see the job may not see."""
     return not request.withheld and request.source != request.shown
 
 
 def manifest(request: Request, job: str, attempt: int, settings: Settings, memory_needed: int) -> Object:
     """Return the Workflow for an attempt at a request.
 
-    Nothing secret is in it: an address that holds a signature is in a Secret of its own, which belongs to the Workflow
-    and so can only be made after it. Until then the Workflow is suspended.
+    The Workflow holds no secrets. A signed address is stored in a Secret that belongs to the Workflow, and therefore
+    can only be made after it. Until then the Workflow is suspended.
 
     Raises
     ------
@@ -119,7 +121,8 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
         "output_zarr": request.output if is_address(request.output) else Address.parse(request.output).path,
         **parameters(request.groups, request.options),
         "identity": request.identity,
-        # It also says that the address is not the person's own, and gets no credentials that name no host.
+        # It also tells the runner that the person did not give this address, so that credentials without a host are not
+        # sent to it.
         "derived_from": request.item or ("" if request.asked is None else request.shown),
         "credentials": settings.credentials,
         **of_pods(settings),
@@ -151,25 +154,25 @@ def manifest(request: Request, job: str, attempt: int, settings: Settings, memor
 
 
 def of_pods(settings: Settings) -> dict[str, str]:
-    """Return the parameters that say what a job's pod may use; none where the template's own hold."""
+    """Return the parameters of a job's pod that differ from the template's."""
     values = {
         "image": settings.image,
         "memory": settings.memory,
         "memory_limit": settings.memory,
         "cpu": settings.cpu,
-        "time_limit": str(ceil(settings.time_limit)),  # 0 would end it at once
+        "time_limit": str(ceil(settings.time_limit)),  # without ceil, 0 would end the pod at once
     }
     return {name: value for name, value in values.items() if value not in ("", "0")}
 
 
 def claim_of(request: Request, settings: Settings) -> str:
-    """Return the claim that a job's pod has: its output's, or its product's where the output is in an object store."""
+    """Return the claim of a job's pod: that of the output, or of the product if the output is in an object store."""
     named = (address for address in (request.output, request.shown) if address.startswith(SCHEME))
     return next((Address.parse(address).claim for address in named), settings.pvc_name)
 
 
 def secret(request: Request, workflow: Object) -> Object:
-    """Return the Secret with the full address of a signed input; it goes when its Workflow does."""
+    """Return the Secret with a product's signed address; it is deleted with its Workflow."""
     name, uid = (str(workflow["metadata"][key]) for key in ("name", "uid"))
     owner = {"apiVersion": WORKFLOWS.api_version, "kind": "Workflow", "name": name, "uid": uid}
     return {
@@ -185,7 +188,7 @@ def secret(request: Request, workflow: Object) -> Object:
 
 
 def _seen_by_pods(source: str, claim: str) -> str:
-    """Return a product's address as a pod that has the claim reads it."""
+    """Return the address by which a pod with the claim reads a product."""
     if source.startswith(SCHEME):
         product = Address.parse(source)
         if product.claim != claim:
@@ -208,7 +211,7 @@ def _seen_by_pods(source: str, claim: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A run of an attempt, as the Workflow's status has it."""
+    """A run of an attempt, from the status of the Workflow."""
 
     name: str
     phase: str = ""
@@ -220,25 +223,25 @@ class Pod:
 
     @property
     def has_begun(self) -> bool:
-        """True once its container runs or has run."""
+        """True once the pod's container has started."""
         return self.phase not in ("", "Pending")
 
     @property
     def has_ended(self) -> bool:
-        """True once it has finished, however it did."""
+        """True once the pod has finished, with or without success."""
         return self.phase in FINISHED
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A Workflow, read.
+    """An attempt at a job, parsed from its Workflow.
 
     Attributes
     ----------
     thing
         The Workflow.
     seen
-        Its pods, as far as they are there: a controller looks at them every ten seconds only.
+        Its existing pods, which are newer than the Workflow's status: the controller looks at them every ten seconds.
     """
 
     thing: Object
@@ -246,10 +249,10 @@ class Attempt:
 
     @classmethod
     def of(cls, thing: Object, seen: Sequence[Object] = ()) -> Attempt:
-        """Read a Workflow of anybody's; one that cannot be understood is one that failed, and says so."""
+        """Parse a Workflow of any author; one that cannot be parsed becomes a failed attempt with a reason."""
         read = cls(thing, seen)
         try:
-            # All that is worked out of what its maker may have written.
+            # All attributes that are parsed from values of the Workflow's author.
             _ = read.request, read.pods, read.submitted, read.finished, read.memory_needed, read.is_shut_down
         except _NOT_UNDERSTOOD:
             told = {name: value for name, value in thing["metadata"].items() if name != "annotations"}
@@ -263,81 +266,81 @@ class Attempt:
 
     @property
     def uid(self) -> str:
-        """What tells it from another of the same name."""
+        """Unique id of the Workflow."""
         return str(self.thing["metadata"]["uid"])
 
     @property
     def job(self) -> str:
-        """Name of the job; its own name where it was not submitted by this package."""
+        """Name of the job; the Workflow's own name if another program submitted it."""
         return str(self._labels.get(JOB) or self.name)
 
     @property
     def number(self) -> int:
-        """1 for the first attempt at the job."""
+        """Number of the attempt, from 1 on."""
         text = str(self._labels.get(ATTEMPT, "1"))
         return int(text) if text.isdecimal() else 1
 
     @property
     def submitted(self) -> datetime:
-        """When it was created, in UTC."""
+        """Time of the Workflow's creation, in UTC."""
         return _time(self.thing["metadata"].get("creationTimestamp")) or datetime.min.replace(tzinfo=UTC)
 
     @property
     def phase(self) -> str:
-        """Argo's word; empty while no controller has looked at it."""
+        """Argo's phase; empty until a controller has looked at the Workflow."""
         return str(self._status.get("phase") or "")
 
     @property
     def message(self) -> str:
-        """What the controller says of it."""
+        """The controller's message about the Workflow."""
         return str(self._status.get("message") or "")
 
     @property
     def is_shut_down(self) -> bool:
-        """True once somebody wants it to end."""
+        """True once the Workflow was told to end."""
         return bool(self.thing.get("spec", {}).get("shutdown"))
 
     @property
     def is_suspended(self) -> bool:
-        """True while the controller starts nothing of it."""
+        """True while the Workflow is suspended, so that the controller starts nothing."""
         return bool(self.thing.get("spec", {}).get("suspend"))
 
     @property
     def is_held(self) -> bool:
-        """True while it waits for its product's address from whoever submitted it."""
+        """True while the Workflow waits for the product's address from the process that submitted it."""
         awaits = AWAITS in (self.thing["metadata"].get("annotations") or {})
         return awaits and self.is_suspended and not self.is_shut_down and not self.has_ended
 
     @property
     def has_ended(self) -> bool:
-        """True when the controller is through with it."""
+        """True once the controller has finished the Workflow."""
         return self.phase in FINISHED
 
     @property
     def finished(self) -> datetime | None:
-        """When it ended, in UTC."""
+        """Time of the Workflow's end, in UTC."""
         return _time(self._status.get("finishedAt"))
 
     @property
     def memory_needed(self) -> float | None:
-        """What the conversion was estimated to need, in bytes."""
+        """Estimated memory of the conversion, in bytes; None if unknown."""
         text = str((self.thing["metadata"].get("annotations") or {}).get(MEMORY, ""))
         return float(text) if text.isdecimal() and int(text) else None
 
     @cached_property
     def request(self) -> Request:
-        """What was asked for; put together from the parameters where this package did not submit it."""
+        """The request; it is made from the parameters if another program submitted the Workflow."""
         stored = (self.thing["metadata"].get("annotations") or {}).get(REQUEST)
         if stored:
             try:
                 return Request.from_json(from_json(stored))
             except (ValueError, KeyError, TypeError):
-                pass  # another version's, or edited: the parameters tell as much as they can
+                pass  # of another version, or edited by hand: the parameters are used
         return _request_of(self.parameters)
 
     @cached_property
     def parameters(self) -> Mapping[str, str]:
-        """Arguments, with the template's defaults where it was submitted without."""
+        """Arguments of the Workflow, and the template's defaults for the others."""
         spec = self._status.get("storedWorkflowTemplateSpec") or {}
         entries = [
             *((spec.get("arguments") or {}).get("parameters") or ()),
@@ -347,7 +350,7 @@ class Attempt:
 
     @cached_property
     def pods(self) -> Sequence[Pod]:
-        """Its runs, the first one first; more than one where Argo has run it again."""
+        """The runs of the attempt in order; there are several if Argo has repeated a run."""
         nodes = [node for node in (self._status.get("nodes") or {}).values() if node.get("type") == "Pod"]
         nodes.sort(key=lambda node: (node.get("startedAt") or "", _retry_number(node)))
         told = {pod.name: pod for pod in (_pod(self.name, node) for node in nodes)}
@@ -373,7 +376,7 @@ def _pod(workflow: str, node: Object) -> Pod:
     told = {entry.get("name"): str(entry.get("value", "")) for entry in outputs.get("parameters") or ()}
     code = str(outputs.get("exitCode", ""))
     done, _, total = str(node.get("progress", "")).partition("/")
-    measured = done.isdecimal() and total.isdecimal() and int(total) > 1  # "0/1" is a pod that said nothing
+    measured = done.isdecimal() and total.isdecimal() and int(total) > 1  # "0/1" is a pod that reported no progress
     return Pod(
         name=_pod_name(workflow, node),
         phase=str(node.get("phase") or ""),
@@ -386,7 +389,7 @@ def _pod(workflow: str, node: Object) -> Pod:
 
 
 def _as_seen(known: Pod, thing: Object) -> Pod:
-    """Return what is known of a run, with what its pod itself shows by now."""
+    """Return a run, updated with the present state of its pod."""
     statuses = thing.get("status", {}).get("containerStatuses") or ()
     state: Object = next((status.get("state", {}) for status in statuses if status.get("name") == MAIN), {})
     started = known.started or _time(thing["metadata"].get("creationTimestamp"))
@@ -397,7 +400,7 @@ def _as_seen(known: Pod, thing: Object) -> Pod:
 
 
 def _pod_name(workflow: str, node: Object) -> str:
-    """Return a pod's name as Argo makes it from workflow, template and node (version 2 of its naming)."""
+    """Return the name that Argo gives a pod, made from workflow, template and node (version 2 of its naming)."""
     if node.get("name") == workflow:
         return workflow
     number = str(node["id"]).rpartition("-")[2]

@@ -1,8 +1,8 @@
-"""Jobs on this machine: folders that outlive every process, and workers that run what waits in them.
+"""Jobs on this machine: each is a folder, and worker processes run the jobs that wait.
 
-There is no daemon. Whoever submits starts a detached worker when a slot is free; the worker runs one job after the
-other and leaves when none waits. A notebook's kernel may end at any moment: its jobs go on, and the next kernel finds
-them. `folder` describes the files, `worker` the process.
+There is no daemon. The process that submits a job starts a detached worker if a slot is free. The worker runs one job
+after the other and ends when none waits. A notebook's kernel can end at any moment: its jobs go on, and the next kernel
+finds them. `state_folder` describes the files, `worker` the process.
 """
 
 from __future__ import annotations
@@ -66,15 +66,15 @@ class LocalBackend:
     Parameters
     ----------
     state_dir
-        Folder of the jobs; made when the first one is submitted.
+        The state folder, which is made when the first job is submitted.
     max_jobs
-        How many run at once.
+        Number of jobs that run at the same time.
     poll_interval
         Seconds between two looks at a job.
     command
         The runner's command, for tests.
     environment
-        Names of further environment variables that runs get; `*` stands for any letters.
+        Names of further environment variables for runs; `*` stands for any characters.
     """
 
     name = "local"
@@ -98,7 +98,7 @@ class LocalBackend:
         self._environment = tuple(environment)
         self._mutex = threading.RLock()
         self._dispatch_depth = 0
-        # What was read before, so that looking often and at many jobs costs little; a new attempt has a new stamp.
+        # Caches, so that frequent looks at many jobs cost little. A new attempt has a new stamp.
         self._submissions: dict[str, _Submission] = {}
         self._digests: dict[str, tuple[_Stamp, int, RunState]] = {}
         self._finished: dict[str, tuple[_Stamp, JobState]] = {}
@@ -113,7 +113,7 @@ class LocalBackend:
     def __repr__(self) -> str:
         return f"LocalBackend({str(self._folders.root)!r}, max_jobs={self._max_jobs})"
 
-    # The contract; what each call does is said in base.Backend.
+    # The contract: base.Backend describes each call.
 
     def locate(self, output: str | os.PathLike[str]) -> str:
         """See `Backend.locate`."""
@@ -231,7 +231,7 @@ class LocalBackend:
             "submitted": worker.now(),
             "argv": [*self._command, *worker.arguments(job)],
         }
-        # The ticket comes last: its presence makes the job.
+        # The ticket is written last: a folder with a ticket is a job.
         documents = {job.request: request.to_json(), job.private: private, job.ticket: ticket}
         with job.making(), written(documents):
             if attempt > 1:
@@ -246,7 +246,7 @@ class LocalBackend:
                 is_writer = self._submission(name).request.output == request.output
                 is_writer = is_writer and not self._state(name).is_finished
             except GeozarrError:
-                continue  # nobody can tell what it writes; the runs themselves lock their output
+                continue  # its output is unknown here, but the runs themselves lock their output
             if is_writer:
                 raise OutputBusy(
                     f"the job {name}, which has not finished, writes the same output",
@@ -255,16 +255,16 @@ class LocalBackend:
                 )
 
     def _start_worker(self, slot: int | None) -> None:
-        """Start a worker in a slot, if there is one; the caller keeps everyone else from dispatching."""
+        """Start a worker if a slot is given; the caller holds the dispatch lock."""
         if slot is None:
             return
         try:
             worker.start(self._folders, slot, self._command)
-        except OSError as error:  # the system has no process left, say: the job waits, and a later look starts one
+        except OSError as error:  # for example, no process is left: the job waits, and a later look starts a worker
             _logger.warning("no worker could be started: %s", error)
 
     def _revive(self) -> None:
-        """Start a worker when a job waits and a slot is free, as after a worker was killed."""
+        """Start a worker if a job waits and a slot is free, for example after a worker was killed."""
         if time.monotonic() - self._revived < SECONDS_BETWEEN_REVIVALS:
             return
         self._revived = time.monotonic()
@@ -282,14 +282,14 @@ class LocalBackend:
     # Reading
 
     def _look(self, name: str, places: Mapping[str, int] | None = None) -> JobState:
-        """Return a job's state; one whose folder cannot be used is a state of its own, which says why."""
+        """Return a job's state. A job whose folder cannot be used has the status Error and a reason."""
         try:
             return self._state(name, places)
         except (InvalidRequest, StateUnusable) as error:
             return _odd(self._folders.job(name), error)
 
     def _state(self, name: str, places: Mapping[str, int] | None = None) -> JobState:
-        """Return a job's state; why it waits is said where the places of those that wait are given."""
+        """Return a job's state; the reason of a waiting job needs `places`, the queue of all waiting jobs."""
         job = self._folders.job(name)
         stamp = _stamp_of(job)
         remembered = self._finished.get(name)
@@ -355,12 +355,12 @@ class LocalBackend:
         return digest
 
     def _settle(self, job: JobFolder) -> dict[str, Any]:
-        """Write down the end of a job whose worker and run were killed, so that everyone sees the same."""
+        """Store the end of a job whose worker and run were killed, so that every process sees the same state."""
         with self._dispatching():
             if (known := _exit_of(job)) is not None:
                 return known
             lost = worker.ended(None, lost=True)
-            # On a full disk, which may be what ended it, a later look writes it down.
+            # A full disk may have ended the job; then a later look stores its end.
             with suppress(StorageFailed), self._storing():
                 job.private.unlink(missing_ok=True)
                 write_json(job.exit, lost)
@@ -377,7 +377,7 @@ class LocalBackend:
         return events, Cursor(cursor.attempt, offset)
 
     def _places(self) -> Mapping[str, int]:
-        """Return how many jobs wait before each one that waits."""
+        """Return for each waiting job the number of jobs that wait before it."""
         waiting = ((self._folders.order(name), name) for name in self._folders.names())
         places = sorted((order, name) for order, name in waiting if order is not None)
         return {name: place for place, (_, name) in enumerate(places)}
@@ -409,18 +409,18 @@ class LocalBackend:
             remedy=f"{' or '.join(near)} may be meant" if near else "geozarr_nb.list_jobs() shows all of them",
         )
 
-    # Keeping out of each other's way
+    # Locks and errors
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Keep others from putting a new attempt in the place of an old one meanwhile."""
-        # There is nothing to keep from where nothing was ever submitted, and reading makes no folders.
+        """Hold the dispatch lock while files are read, so that no new attempt replaces them."""
+        # Without a state folder there is nothing to lock, and reading must not make the folder.
         with self._storing(), self._dispatching() if self._folders.root.is_dir() else nullcontext():
             yield
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
-        """Turn the operating system's refusal to write the folder of jobs into an error of ours."""
+        """Turn an `OSError` about the state folder into a `StorageFailed`."""
         try:
             with storage_errors(self._folders.root):
                 yield
@@ -430,12 +430,12 @@ class LocalBackend:
             raise
 
     def _leave_over(self, request: Request) -> None:
-        """Have what a run may have left removed once others may go on."""
+        """Remember to remove a run's leftovers when the dispatch lock is free again."""
         self._leftovers.add((request.output, str(request.options["scratch"])))
 
     @contextmanager
     def _dispatching(self) -> Iterator[None]:
-        """Keep other processes and threads from dispatching; may be nested."""
+        """Hold the dispatch lock against other processes and threads; blocks can be nested."""
         with self._mutex:
             if self._dispatch_depth:
                 yield
@@ -449,16 +449,16 @@ class LocalBackend:
                 finally:
                     self._dispatch_depth = 0
             leftovers, self._leftovers = self._leftovers, set()
-        # Not before others may go on: it can be gigabytes.
+        # Leftovers can be gigabytes, so they are removed after the lock is free.
         for output, scratch in leftovers:
-            # What cannot be removed now is found by the next run for the same output.
+            # The next run for the same output removes leftovers that cannot be removed now.
             with suppress(OSError, GeozarrError):
                 discard_leftovers(output_place(output), Path(scratch) if scratch else None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Submission:
-    """What was written down when an attempt was submitted."""
+    """The stored request and ticket of an attempt."""
 
     stamp: _Stamp
     ticket: Ticket
@@ -471,7 +471,7 @@ def _opened(state_dir: Path, max_jobs: int, poll_interval: float, environment: t
 
 
 def _odd(job: JobFolder, error: GeozarrError) -> JobState:
-    """Return what can be said of a job whose folder cannot be used."""
+    """Return the state of a job whose folder cannot be used."""
     found = job.path.lstat() if job.is_closed else _looked_at(job, follow=False)
     return JobState(
         name=job.name,
@@ -485,7 +485,7 @@ def _odd(job: JobFolder, error: GeozarrError) -> JobState:
 
 
 def _stamp_of(job: JobFolder) -> _Stamp:
-    """Return what tells the present ticket from those of earlier attempts."""
+    """Return a stamp that differs between the tickets of two attempts."""
     found = _looked_at(job)
     return found.st_ino, found.st_mtime_ns
 
@@ -503,7 +503,7 @@ def _looked_at(job: JobFolder, *, follow: bool = True) -> os.stat_result:
 
 
 def _exit_of(job: JobFolder) -> dict[str, Any] | None:
-    """Return how a job ended, with its time; None where it has not."""
+    """Return how and when a job ended; None if it has not."""
     document = read_json(job.exit)
     return None if document is None else _exit_in(document, job.exit)
 

@@ -1,7 +1,8 @@
-"""The environment of a run on this machine: what it needs of its submitter's, and no more.
+"""The environment variables of a run on this machine: those of its submitter that a run needs, and no others.
 
-While a job waits, its environment lies in a file. A shell's environment holds much that no conversion needs, and some
-of that is secret; so only these names are kept, and those that the setting `environment` adds.
+While a job waits, its environment is stored in a file. The environment of a shell holds many variables that no
+conversion needs, some of them secret. Therefore only these names are stored, and those that the setting `environment`
+adds.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ KEPT = (
     *("GEOZARR_*", "EOPF_*", "ARGO_PROGRESS_FILE", "DASK_*", "ZARR_*", "XARRAY_*", "BLOSC_*", "NUMEXPR_*"),
     *("GDAL_*", "CPL_*", "PROJ_*", "OMP_*", "OPENBLAS_*", "MKL_*", "BLIS_*", "VECLIB_*", "MALLOC_*", "GLIBC_TUNABLES"),
 )
-# The address of a run's input is handed over by itself; the groups of its request were resolved when it was made.
+# A run gets its input and its groups with its request, and not from the environment.
 NEVER = frozenset({"GEOZARR_INPUT", "ARGO_GROUPS"})
 
 
 def kept(environ: Mapping[str, str], more: Iterable[str] = ()) -> dict[str, str]:
-    """Return what a run gets of an environment.
+    """Return the variables of an environment that a run gets.
 
     Parameters
     ----------
     more
-        Further names; `*` stands for any letters.
+        Further names; `*` stands for any characters.
     """
     patterns = (*KEPT, *more)
     return {

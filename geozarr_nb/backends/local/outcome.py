@@ -1,4 +1,4 @@
-"""How a run on this machine ended, from its exit code and its last event."""
+"""The status of a finished run on this machine, from its exit code and its last event."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AGAIN = "run it again: job.retry()"
 
 
 def outcome(exit_: dict[str, Any], digest: RunState, *, cancelled: bool) -> tuple[Status, Failure | None]:
-    """Return how a job ended, and why."""
+    """Return the status of a finished job, and its failure."""
     code = exit_["code"]
     if digest.result is not None:  # a run tells it when its output has its name: that is final
         return "Succeeded", None

@@ -1,4 +1,4 @@
-"""The processes of a run: found without trusting a number that may be in use again, and ended with all they started."""
+"""Ends the processes of a run. A process number alone is not trusted, since the system may use it again."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ LOOK = 0.05
 
 
 def end_run(job: JobFolder) -> None:
-    """End a running job's processes, gently first.
+    """End a running job's processes: first with SIGTERM, after some seconds with SIGKILL.
 
     Raises
     ------
     StateUnusable
-        Something that is no run of the job's holds its lock, and goes on to hold it.
+        A process that is no run of this job keeps its lock.
     """
     deadline = time.monotonic() + GRACE
     asked = False
-    family: set[psutil.Process] = set()  # grows: a child of a child is nobody's once the one between has ended
+    family: set[psutil.Process] = set()  # only grows: a grandchild is no longer found once its parent has ended
     while job.is_held and not job.exit.exists():
         run = _run_of(job)
         if run is not None:
@@ -50,15 +50,15 @@ def end_run(job: JobFolder) -> None:
 
 
 def _run_of(job: JobFolder) -> psutil.Process | None:
-    """Return the process of a running job; None before it started or after it ended."""
+    """Return the process of a running job; None before it starts and after it has ended."""
     claim = job.read_claim()
     if claim is None or claim.pid is None:
         return None
     try:
         process = psutil.Process(claim.pid)
-        # A process number may be in use again by something else; the path of the log can not.
+        # The system may use the process number again; the path of the log in the command line is unique.
         return process if str(job.log) in process.cmdline() else None
-    except (psutil.Error, OSError):  # it is gone, or another account's by now, which does not show it
+    except (psutil.Error, OSError):  # it has ended, or the number now belongs to another account's process
         return None
 
 
@@ -72,7 +72,7 @@ def _family(process: psutil.Process) -> set[psutil.Process]:
 
 
 def _kill(processes: Collection[psutil.Process]) -> None:
-    """Kill what still runs, and return when it does not."""
+    """Kill processes, and return when none runs any more."""
     for process in processes:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
@@ -83,7 +83,7 @@ def _kill(processes: Collection[psutil.Process]) -> None:
 
 def _lives(process: psutil.Process) -> bool:
     try:
-        # In a container nobody may collect a dead process whose parent died first.
+        # In a container a dead process can stay a zombie if its parent died first.
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -1,28 +1,28 @@
-"""The local backend's memory on disk, shared by the SDK's processes and the workers. Standard library only.
+"""The state folder of this machine's jobs, which the SDK's processes and the workers share. Standard library only.
 
 ::
 
     <state>/                    readable by its owner only
-      dispatch.lock             held while a job is added, claimed, ended from outside, or a worker leaves
-      slots/<n>                 held by a worker and the run it started: bounds how many run at once
-      workers.log               what a worker had to say that belongs to no job
+      dispatch.lock             held while a job is added, claimed or cancelled, and while a worker decides to end
+      slots/<n>                 held by a worker and its run: limits the number of jobs that run at the same time
+      workers.log               messages of workers that belong to no job
       sets/<name>.jsonl         members of a set of jobs
       jobs/<name>/
-        request.json            what was asked for, without secrets
-        private.json            gone once the run has started: the full address, and what a run needs of the environment
-        ticket.json             its presence makes the job; argv, order, number of the attempt
-        claim.json              a worker took it: since when, and the run's process
-        lock                    held by the worker AND the run: whoever can take it knows that neither lives
-        cancel.json             a person wants it to end
-        exit.json               it ended
-        events.jsonl log.jsonl  what the run said
+        request.json            the request, without secrets
+        private.json            the full address and the environment variables of the run; removed once it has started
+        ticket.json             makes the folder a job; argv, order, number of the attempt
+        claim.json              a worker has taken the job: start time and process of the run
+        lock                    held by the worker AND the run: a process that can take it knows that both have ended
+        cancel.json             somebody has cancelled the job
+        exit.json               the job has ended
+        events.jsonl log.jsonl  events and log of the run
         attempts/<n>/           the same files of earlier attempts
 
-Locks are flock's: they belong to the open file, go to a child with it, and end with the last process that has it. So
-no process number, which may be in use again, ever decides whether a job lives.
+The locks are those of flock: a lock belongs to the open file, a child process inherits it, and it ends with the last
+process that has the file open. So no process number, which the system may use again, decides whether a job lives.
 
-The folders and files are this account's alone (`ownership` says what that is), and a file says little: a worker makes
-a run's command from request.json. Of a ticket's argv it takes which Python the job was submitted with, at the most.
+Folders and files belong to this account alone (see `ownership`). A file chooses no program: a worker makes the command
+of a run from request.json. From the argv of a ticket it takes at most the Python that the job was submitted with.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError, OverflowErro
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What was written down when an attempt was submitted."""
+    """The content of ticket.json, which is written when an attempt is submitted."""
 
     order: int
     attempt: int
@@ -69,7 +69,7 @@ class Ticket:
 
     @classmethod
     def of(cls, document: Mapping[str, Any], path: Path) -> Ticket:
-        """Read a ticket."""
+        """Return the ticket of a document."""
         with understood(path):
             argv = document.get("argv", ())
             return cls(
@@ -82,14 +82,14 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a worker has written down that took a job; `pid` is None before the run's process is there."""
+    """The content of claim.json, which a worker writes when it takes a job; `pid` is None before the run starts."""
 
     started: datetime
     pid: int | None
 
     @classmethod
     def of(cls, document: Mapping[str, Any], path: Path) -> Claim:
-        """Read a claim."""
+        """Return the claim of a document."""
         with understood(path):
             pid = document["pid"]
             if pid is not None and int(pid) < 1:
@@ -116,23 +116,23 @@ class JobFolder:
 
     @property
     def is_pending(self) -> bool:
-        """True while it waits for a worker."""
+        """True while the job waits for a worker."""
         return is_there(self.ticket) and not is_there(self.claim) and not is_there(self.exit)
 
     @property
     def is_closed(self) -> bool:
-        """True where this account may not look into it: it is another's, root's say."""
+        """True if this account may not read the folder, for example because it belongs to root."""
         return is_there(self.path) and not os.access(self.path, os.X_OK)
 
     @property
     def is_held(self) -> bool:
-        """True while its worker or its run lives."""
+        """True while the job's worker or run lives."""
         try:
             descriptor = open_own(self.lock, os.O_RDONLY)
         except FileNotFoundError:
             return False
         try:
-            # Shared, so that two who look at the same time do not take each other for the run.
+            # A shared lock, so that two processes that look at the same time do not take each other for the run.
             lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, self.lock)
         except BlockingIOError:
             return True
@@ -142,7 +142,7 @@ class JobFolder:
             unlock(descriptor)
 
     def hold(self) -> int:
-        """Take its lock; returns the open file that has it. Only who looks whether it is held can be in the way."""
+        """Take the job's lock and return the open file; only processes that test the lock can delay this."""
         descriptor = open_own(self.lock, os.O_RDWR | os.O_CREAT)
         try:
             lock(descriptor, fcntl.LOCK_EX, self.lock)
@@ -152,11 +152,12 @@ class JobFolder:
         return descriptor
 
     def check(self) -> None:
-        """Raise where the folder is not this account's alone.
+        """Check that the folder belongs to this account alone.
 
         Raises
         ------
         StateUnusable
+            It does not.
         """
         if self.path.is_symlink():
             raise StateUnusable(
@@ -171,7 +172,7 @@ class JobFolder:
             )
 
     def read_ticket(self) -> Ticket | None:
-        """Return its ticket; None where there is none.
+        """Return the job's ticket; None if there is none.
 
         Raises
         ------
@@ -181,7 +182,7 @@ class JobFolder:
         return None if document is None else Ticket.of(document, self.ticket)
 
     def read_claim(self) -> Claim | None:
-        """Return what a worker has written down that took it; None where none has.
+        """Return the job's claim; None if no worker has taken the job.
 
         Raises
         ------
@@ -192,7 +193,7 @@ class JobFolder:
 
     @contextmanager
     def making(self) -> Iterator[None]:
-        """Make the folder; where it is new and the body fails, it is gone again."""
+        """Make the folder; a new folder is removed again if the block fails."""
         is_new = not self.path.exists()
         self.path.mkdir(mode=0o700, exist_ok=True)
         self.check()
@@ -205,15 +206,15 @@ class JobFolder:
             raise
 
     def attempt_folder(self, attempt: int) -> Path:
-        """Return where an earlier attempt is kept."""
+        """Return the folder of an earlier attempt."""
         return self.path / "attempts" / str(attempt)
 
     def archive(self, attempt: int) -> None:
-        """Put the files of a finished attempt aside."""
+        """Move the files of a finished attempt to its own folder."""
         folder = self.attempt_folder(attempt)
         for made in (folder.parent, folder):
             made.mkdir(mode=0o700, exist_ok=True)
-        # The ticket goes last: until then the job is there, and finished.
+        # The ticket is moved last: until then the folder is a finished job.
         for name in sorted(_ATTEMPT_FILES, key="ticket.json".__eq__):
             if (self.path / name).exists():
                 (self.path / name).replace(folder / name)
@@ -274,15 +275,15 @@ class StateFolder:
             return []
 
     def next_pending(self) -> JobFolder | None:
-        """Return the job that has been waiting longest."""
+        """Return the job that has waited longest; None if none waits."""
         waiting = ((order, name) for name in self.names() if (order := self.order(name)) is not None)
         first = min(waiting, default=None)
         return None if first is None else self.job(first[1])
 
     def order(self, name: str) -> int | None:
-        """Return a waiting job's place in the queue (smaller is earlier); None when it does not wait.
+        """Return a number that orders waiting jobs (smaller is earlier); None if the job does not wait.
 
-        What cannot be understood does not wait: a look at the job says why.
+        A job whose files cannot be read does not wait; its state has the reason.
         """
         job = self.job(name)
         if not job.is_pending:
@@ -297,7 +298,7 @@ class StateFolder:
 
     @contextmanager
     def dispatching(self) -> Iterator[None]:
-        """Keep everyone else from adding, claiming and ending jobs.
+        """Hold the dispatch lock, so that no other process adds, claims or cancels jobs.
 
         Raises
         ------
@@ -314,7 +315,7 @@ class StateFolder:
             unlock(descriptor)
 
     def take_slot(self, count: int) -> int | None:
-        """Take one of `count` slots; returns the open file that has it, or None when all are taken."""
+        """Take one of `count` slots and return its open file; None if all are taken."""
         for number in range(count):
             path = self.slots / str(number)
             descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
@@ -331,12 +332,12 @@ class StateFolder:
 
 
 def is_there(path: Path) -> bool:
-    """Return whether something is there; False where nobody may look."""
+    """Return whether a path exists; False if this account may not look."""
     return os.path.exists(path)  # noqa: PTH110  never raises
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a file's object; None where there is no such file.
+    """Return the JSON object in a file; None if there is no such file.
 
     Raises
     ------
@@ -358,7 +359,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def check_version(path: Path) -> None:
-    """Raise where a file holds nothing that this version could read.
+    """Check that this version can read a file.
 
     Raises
     ------
@@ -369,12 +370,12 @@ def check_version(path: Path) -> None:
 
 @contextmanager
 def understood(path: Path) -> Iterator[None]:
-    """Turn the surprise at what a file holds into an error of ours."""
+    """Turn an error about the content of a file into a `StateUnusable`."""
     try:
         yield
     except (LaterVersion, StateUnusable):
         raise
-    except _NOT_UNDERSTOOD as error:  # an InvalidRequest is a ValueError: what is no request is none of ours
+    except _NOT_UNDERSTOOD as error:  # among them InvalidRequest, which is a ValueError: the file is no request
         raise StateUnusable(
             "a file of the job cannot be understood: it is damaged, or nothing of this package's",
             given=path,
@@ -386,8 +387,8 @@ def understood(path: Path) -> Iterator[None]:
 def written(documents: Mapping[Path, Mapping[str, Any]]) -> Iterator[None]:
     """Write files that only their owner may read: all of them, or none.
 
-    What takes space is written before the body runs; after it they only get their names, in their order. So a reader
-    sees all of a file or nothing, and where the disk is full no file is there, nor what the body did.
+    The content is written under other names before the block runs; after the block the files get their names, in their
+    order. So a reader sees a whole file or none. If the disk is full, the block does not run and no file appears.
     """
     drafts: dict[Path, Path] = {}
     try:
@@ -395,7 +396,7 @@ def written(documents: Mapping[Path, Mapping[str, Any]]) -> Iterator[None]:
             drafts[path] = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
             descriptor = open_own(drafts[path], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(document, file, indent=1)  # in ASCII: an environment may hold bytes that are no text
+                json.dump(document, file, indent=1)  # in ASCII: variables may hold bytes that are no text
         yield
         for path, draft in drafts.items():
             draft.replace(path)
@@ -407,12 +408,12 @@ def written(documents: Mapping[Path, Mapping[str, Any]]) -> Iterator[None]:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write one file as `written` does."""
+    """Write one file in the way of `written`."""
     with written({path: document}):
         pass
 
 
 def parse_time(text: str) -> datetime:
-    """Return a time with its zone; without one it is in UTC."""
+    """Return a time with its zone; a text without a zone is in UTC."""
     found = datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=UTC)

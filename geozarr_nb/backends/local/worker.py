@@ -1,13 +1,14 @@
-"""A worker: takes the jobs that wait, the oldest first, runs each as its own process, and leaves when none is left.
+"""A worker: a process that runs the waiting jobs one after the other, the oldest first, and ends when none waits.
 
     python -m geozarr_nb.backends.local.worker STATE_DIR SLOT COMMAND...
 
-It is started detached by whoever submits when a slot is free, inherits the open file SLOT that holds the slot, and
-needs the standard library only, so it starts at once and takes little memory for as long as a conversion runs.
+The process that submits a job starts a worker if a slot is free. The worker is detached from it, and inherits the open
+file SLOT, which holds the slot. The worker imports only the standard library, so that it starts at once and needs
+little memory while a conversion runs.
 
-What it runs is COMMAND, the runner, which gets the job's request as a document. A file of the state folder
-chooses no program: of the argv that a ticket holds only the Python counts that the job was submitted with, where it is
-one of this account's or the system's, so that each job runs with what is installed beside its submitter.
+The worker runs COMMAND, the runner, which gets the job's request as a document. No file of the state folder chooses a
+program. From the argv of a ticket the worker takes only the Python that the job was submitted with, and only if this
+Python belongs to this account or the system: so each job runs with the packages of its submitter.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ RUNNER = (sys.executable, "-P", "-m", "geozarr_runner")
 SUBCOMMAND = "run"
 LAST_WORDS = 5
 _PYTHON = re.compile(r"python(3(\.\d+)?t?)?")
-_started: set[int] = set()  # workers of this process that it has not collected yet
+_started: set[int] = set()  # process numbers of workers that this process started and has not waited for
 
 
 def start(state: StateFolder, slot: int, command: Sequence[str] = RUNNER) -> None:
-    """Start a worker that goes on without this process.
+    """Start a worker that goes on when this process ends.
 
     Parameters
     ----------
     slot
-        The open file that holds its slot.
+        The open file that holds the worker's slot.
     command
         The runner's command.
     """
@@ -60,40 +61,40 @@ def start(state: StateFolder, slot: int, command: Sequence[str] = RUNNER) -> Non
             pass_fds=(slot,),
         )
     _started.add(process.pid)
-    process.returncode = 0  # it outlives us on purpose; without this Python would warn of it when we end
+    process.returncode = 0  # the worker outlives this process on purpose; this keeps Python from warning of it
 
 
 def _log_of(state: StateFolder) -> IO[bytes]:
-    """Return where a worker says what belongs to no job."""
+    """Return the open file for messages of workers that belong to no job."""
     try:
         return os.fdopen(open_own(state.workers_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
-    except (OSError, GeozarrError):  # the disk is full, or somebody linked it away: jobs have logs of their own
+    except (OSError, GeozarrError):  # a full disk, or a link: jobs have logs of their own
         return open(os.devnull, "ab")  # noqa: PTH123  of the same kind as the other
 
 
 def _collect() -> None:
-    """Let go of the workers that have left, so that none stays as a zombie of this process."""
+    """Wait for workers that have ended, so that none stays as a zombie of this process."""
     for pid in list(_started):
         try:
             gone = os.waitpid(pid, os.WNOHANG)[0] == pid
-        except ChildProcessError:  # someone else collected it, or this process is a fork of the one that started it
+        except ChildProcessError:  # something else waited for it, or this process is a fork of its parent
             gone = True
         if gone:
             _started.discard(pid)
 
 
 def work(state: StateFolder, slot: int, command: Sequence[str] = RUNNER) -> None:
-    """Run what waits until nothing does."""
+    """Run waiting jobs until none waits."""
     while True:
         with state.dispatching():
             job = state.next_pending()
             if job is None:
-                # Given up under the lock: whoever adds a job from now on sees the slot free and starts a worker.
+                # The slot is freed under the dispatch lock: the next process that adds a job starts a worker.
                 os.close(slot)
                 return
             try:
                 lock = job.hold()
-            except (OSError, GeozarrError) as error:  # the other jobs run
+            except (OSError, GeozarrError) as error:  # the other jobs still run
                 _give_up(job, error)
                 continue
             write_json(job.claim, {"started": now(), "pid": None})
@@ -104,7 +105,7 @@ def work(state: StateFolder, slot: int, command: Sequence[str] = RUNNER) -> None
 
 
 def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -> None:
-    """Run one claimed job to its end, and write down how it ended."""
+    """Run one claimed job to its end, and store how it ended."""
     with ExitStack() as opened:
         try:
             ticket, private, document = job.read_ticket(), read_json(job.private), read_json(job.request)
@@ -115,14 +116,14 @@ def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -
                 environ = {str(name): str(value) for name, value in private["environ"].items()}
                 source = str(private["source"])
                 secrets = [str(secret) for secret in private.get("secrets", ())]
-            Request.from_json(document)  # what is none is never run
+            Request.from_json(document)  # refuses a document that is no request
             argv = [*runner_of(ticket, command), *arguments(job)]
             streams = [
                 opened.enter_context(os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab"))
                 for path in (job.events, job.errors)
             ]
             if job.log.is_symlink():
-                read_own(job.log)  # refuses it: the run would follow it
+                read_own(job.log)  # refuses the link, which the run would follow
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.PIPE,
@@ -131,20 +132,20 @@ def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -
                 cwd=job.path,
                 env=environ,
                 start_new_session=True,
-                # While the run lives the job lives and its slot is taken, even if this worker is killed.
+                # The run inherits lock and slot, so that both stay taken if this worker is killed.
                 pass_fds=(lock, slot),
             )
-        except (OSError, ValueError, GeozarrError) as error:  # a ValueError: a NUL, say, where the system takes none
+        except (OSError, ValueError, GeozarrError) as error:  # a ValueError: for example a NUL in an argument
             _give_up(job, error)
             return
     write_json(job.claim, {"started": now(), "pid": process.pid})
     job.private.unlink(missing_ok=True)
-    with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as stdin:  # it may have ended before it asked
+    with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as stdin:  # the run may have ended already
         stdin.write(json.dumps({**document, "source": source}).encode())
-    if job.cancel.exists():  # it came between the claim and the process number, so nobody could send the signal
+    if job.cancel.exists():  # the job was cancelled before the process number was known: the signal is sent now
         os.killpg(process.pid, signal.SIGTERM)
     code = process.wait()
-    with suppress(ProcessLookupError):  # what a killed run left behind in its process group
+    with suppress(ProcessLookupError):  # processes that a killed run left in its process group
         os.killpg(process.pid, signal.SIGKILL)
     words = keep_errors(job)
     hide(secrets, job)
@@ -152,16 +153,16 @@ def run(job: JobFolder, lock: int, slot: int, command: Sequence[str] = RUNNER) -
 
 
 def _give_up(job: JobFolder, error: Exception) -> None:
-    """Write down why a job was never run."""
+    """Store why a job could not be started."""
     job.private.unlink(missing_ok=True)
     said = error.message if isinstance(error, GeozarrError) else str(error)
     write_json(job.exit, ended(None, problem=f"the run could not be started: {said}"))
 
 
 def runner_of(ticket: Ticket, command: Sequence[str]) -> Sequence[str]:
-    """Return the command of the runner for a job: the worker's own, with the Python that the job was submitted with."""
+    """Return the runner's command for a job: that of the worker, with the Python that the job was submitted with."""
     if tuple(command) != RUNNER or ticket.argv[1 : len(RUNNER) + 1] != (*RUNNER[1:], SUBCOMMAND):
-        return command  # the runner of an earlier version takes no document
+        return command  # a ticket of an earlier version, whose runner takes no document
     python = Path(ticket.argv[0])
     try:
         found = python.stat()
@@ -173,18 +174,18 @@ def runner_of(ticket: Ticket, command: Sequence[str]) -> Sequence[str]:
 
 
 def arguments(job: JobFolder) -> list[str]:
-    """Return the runner's arguments; the request is handed over on its standard input, with the full address."""
+    """Return the runner's arguments; the request with its full address is sent to standard input."""
     return [SUBCOMMAND, "--log", str(job.log), "--json"]
 
 
 def ended(code: int | None, **more: Any) -> dict[str, Any]:
-    """Return what exit.json says; `code` is None when there was no process, or nobody saw it end."""
+    """Return the content of exit.json; `code` is None if there was no process, or its end was not seen."""
     return {"code": code, "finished": now(), **more}
 
 
 def keep_errors(job: JobFolder) -> list[str]:
-    """Move what the run wrote to its standard error to the end of its log; returns the last lines of it."""
-    if not job.log.exists():  # it ended before it opened its log
+    """Move the run's standard error to the end of its log, and return its last lines."""
+    if not job.log.exists():  # the run ended before it opened its log
         shutil.copyfile(job.events, job.log)
     lines = [line for line in read_own(job.errors).decode(errors="replace").splitlines() if line.strip()]
     if lines:
@@ -197,7 +198,7 @@ def keep_errors(job: JobFolder) -> list[str]:
 
 
 def hide(secrets: list[str], job: JobFolder) -> None:
-    """Remove the secret parts of an address from everything the job leaves."""
+    """Replace the secret parts of an address in the events and the log of a job."""
     if not secrets:
         return
     for path in (job.events, job.log):
@@ -212,12 +213,12 @@ def hide(secrets: list[str], job: JobFolder) -> None:
 
 
 def now() -> str:
-    """Return the time as the events have it."""
+    """Return the present time in the form of events."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def main() -> None:
-    """Run as `python -m geozarr_nb.backends.local.worker`."""
+    """Run the worker of a command line."""
     work(StateFolder(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3:] or RUNNER)
 
 

@@ -1,10 +1,10 @@
 """Loads a command, then waits for its command line: `python -P launcher.py NAME [ABOUT]`, and one line of JSON.
 
-Loading the converter takes seconds; they pass while its input is still on the way. Without a line there is nothing to
-do. ABOUT is for those who look at processes. (`-P`: the modules beside this file have names of the standard library's.)
+The converter takes seconds to load, and its input is downloaded meanwhile. If standard input ends without a line, this
+process ends. ABOUT is a text for the list of processes. (`-P` is needed since modules beside this file have names of
+modules of the standard library.)
 
-What Python itself spends on a process of a thousand modules is left out where nobody needs it: looking for garbage
-among what only gets loaded, and taking everything down at the end.
+To save time, garbage collection is off while the modules load, and the process ends without Python's own tear-down.
 """
 
 import atexit
@@ -18,7 +18,7 @@ code = 0
 
 
 def end() -> None:
-    """End as Python would after this, the last of all that was registered for its exit."""
+    """End the process after all other functions that were registered for its exit."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -33,7 +33,7 @@ if __name__ == "__main__":
     line = sys.stdin.readline()
     if not line:
         sys.exit()
-    # From here on nothing tells it from the command itself.
+    # From here on the process looks like the command itself.
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, sys.stdin.fileno())
     os.close(nothing)

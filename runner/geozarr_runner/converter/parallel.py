@@ -1,9 +1,9 @@
-"""Converts variables side by side, and joins what the converters wrote.
+"""Divides a conversion between several converters, and joins their outputs.
 
-The converter handles one variable after the other, and is far from keeping a machine busy. In the generic layout the
-variables of a group do not depend on each other: converters with some of them each write the same coordinates, the
-same attributes, and their own arrays. In the flat Sentinel-2 layout a band depends on the same band at other
-resolutions, and on nothing else. Joined, the parts are what one converter would have written, object for object.
+One converter handles one variable after the other and uses little more than one core. In the generic layout the
+variables of a group do not depend on each other: each of several converters writes the same coordinates, the same
+attributes, and its own variables. In the flat Sentinel-2 layout a band depends only on the same band at other
+resolutions. The joined output equals the output of one converter, object for object.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from geozarr_runner.planning.preflight import Plan
 from geozarr_runner.product.model import Array
 from geozarr_runner.publishing.local import write_consolidated
 
-# A converter more costs some five seconds of a core to start; less than this many pixels do not earn it.
+# One more converter costs about five seconds of a core to start, which fewer pixels than this do not repay.
 PIXELS_WORTH_A_CONVERTER = 60_000_000
-# Cores that one converter has work for: with chosen groups for little more than one, with the flat layout's many chunks
-# for two.
+# Cores that one converter keeps busy: about one with chosen groups, two with the many chunks of the flat layout.
 CORES_OF_GENERIC, CORES_OF_FLAT = 1, 2
-# Nanoseconds of a core for one value: of a packed number, of another one, of one that has only a byte. Nearly all of it
-# is for the digits that the compressor has to keep.
+# Nanoseconds of a core for one value: a packed number, another number, a number of one byte. The compressor takes
+# nearly all of this time.
 COST_OF_PACKED, COST_OF_NUMBER, COST_OF_BYTE = 33, 16, 6
-# The flat layout needs every one of these in each part: its levels are described from what lies in them.
+# In the flat layout each part needs a band in every one of these groups, from which the converter describes the levels.
 RESOLUTIONS = tuple(f"{REFLECTANCE}/{name}" for name in ("r10m", "r20m", "r60m"))
-# Groups of this depth without which the converter does not recognise Sentinel-2, nor with any other beside them.
+# The converter recognises Sentinel-2 only if exactly these groups exist at this depth.
 RECOGNISED = {
     "/measurements",
     "/measurements/reflectance",
@@ -46,14 +45,14 @@ RECOGNISED = {
 
 
 def split(plan: Plan, *, cores: int, memory: int | None) -> list[list[Array]]:
-    """Return the arrays of each part; one part where dividing would not pay.
+    """Return the arrays of each converter's part; empty if one converter shall do everything.
 
     Parameters
     ----------
     cores
-        How many there are for them.
+        Number of cores for all converters together.
     memory
-        Bytes that all of them may use together; None where nobody knows.
+        Bytes of memory for all converters together; None if unknown.
     """
     expected = planned_arrays(plan.product, plan.groups, plan.options)
     if not expected:
@@ -73,7 +72,7 @@ def split(plan: Plan, *, cores: int, memory: int | None) -> list[list[Array]]:
 
 
 def threads(plan: Plan, count: int, *, cores: int, memory: int | None) -> int:
-    """Return how many threads each of several converters may have: its share of the cores, as far as memory goes."""
+    """Return the number of threads of each converter: its share of the cores, or fewer if memory is short."""
     fitting = (
         number
         for number in range(cores // count, 1, -1)
@@ -83,7 +82,7 @@ def threads(plan: Plan, count: int, *, cores: int, memory: int | None) -> int:
 
 
 def _unit(plan: Plan, array: Array) -> str:
-    """Return a name for what has to be converted together: a variable; in the flat layout a band, or a group."""
+    """Return the name of an array's unit, which stays in one part: a variable; in the flat layout a band or a group."""
     if plan.groups:
         return array.path
     group = array.path.rpartition("/")[0]
@@ -101,7 +100,7 @@ def _is_coordinate(plan: Plan, array: Array) -> bool:
 
 
 def _seeds(plan: Plan) -> list[list[str]]:
-    """Return bands for each part of the flat layout, such that every part has some at each resolution."""
+    """Return the first bands of each part in the flat layout, so that every part has a band at each resolution."""
     product = plan.product
     beside = {path for path in product.parents if path.count("/") < 3 and not path.startswith("/quality/")} - {"/"}
     if beside != RECOGNISED or not set(RESOLUTIONS) <= product.groups.keys():
@@ -119,7 +118,7 @@ def _seeds(plan: Plan) -> list[list[str]]:
 
 
 def _balanced(weights: Mapping[str, int], seeds: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Put the heaviest into the lightest part, again and again; order within a part stays the product's."""
+    """Add each unit to the lightest part, the heaviest unit first; each part keeps the product's order."""
     parts = [list(seed) for seed in seeds]
     loads = [sum(weights[unit] for unit in part) for part in parts]
     placed = {unit for part in parts for unit in part}
@@ -132,7 +131,7 @@ def _balanced(weights: Mapping[str, int], seeds: Sequence[Sequence[str]]) -> lis
 
 
 def _with_coordinates(plan: Plan, units: Iterable[str]) -> list[Array]:
-    """Return the variables of some units, with the coordinates of their groups."""
+    """Return the variables of units, with the coordinates of their groups."""
     chosen = set(units)
     groups: dict[str, list[Array]] = {}
     for array in needed(plan.product, plan.groups):
@@ -147,12 +146,12 @@ def _with_coordinates(plan: Plan, units: Iterable[str]) -> list[Array]:
 
 
 def join(parts: Sequence[Path], target: Path) -> None:
-    """Make one store of those that the converters wrote; the parts are gone afterwards.
+    """Join the stores that the converters wrote into one, and remove them.
 
     Raises
     ------
     ConverterFailed
-        The parts contradict each other.
+        The stores contradict each other.
     """
     first, *others = parts
     first.rename(target)
@@ -163,7 +162,7 @@ def join(parts: Sequence[Path], target: Path) -> None:
 
 
 def _merge(source: Path, target: Path) -> None:
-    """Move what `target` lacks into it, group by group; metadata of the same group has to be the same."""
+    """Move everything that `target` lacks into it, group by group; metadata of the same group has to be equal."""
     for entry in sorted(source.iterdir()):
         place = target / entry.name
         if not place.exists():
@@ -180,7 +179,7 @@ def _is_array(folder: Path) -> bool:
 
 
 def _agree(source: Path, target: Path) -> None:
-    """Check that two parts say the same of a group; the store's extent is that of both."""
+    """Check that two parts have equal metadata for a group; the extent becomes that of both parts."""
     theirs, ours = json.loads(source.read_bytes()), json.loads(target.read_bytes())
     other, own = theirs.get("attributes", {}), ours.get("attributes", {})
     box, own_box = other.get("spatial:bbox"), own.get("spatial:bbox")
@@ -203,7 +202,7 @@ def _is_box(value: Any) -> bool:
 
 
 def _consolidate(store: Path) -> None:
-    """Write anew every consolidated metadata that the converters wrote of their own part."""
+    """Write again all consolidated metadata, which each converter wrote for its own part only."""
     documents = [path for path in store.rglob("zarr.json") if "consolidated_metadata" in json.loads(path.read_bytes())]
     for document in sorted(documents, key=lambda path: -len(path.parts)):  # deepest first
         write_consolidated(document.parent)

@@ -1,4 +1,4 @@
-"""Runs the converter as its own command, and tells how far it is from what it has written."""
+"""Runs converters as processes, and measures their progress by the objects that they have written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMAND = "eopf-geozarr"
 TICK = 0.5
 LINES_KEPT = 200
 SECONDS_TO_END = 10
-# Of the disk, of a quota, of a limit on the size of files.
+# Messages of a full disk, a used-up quota, and a limit on the size of files.
 NO_SPACE = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _OWN_ERROR = re.compile(r"(?:Error during conversion|Error starting dask cluster).*?error=(?P<text>.+)$")
@@ -66,20 +66,20 @@ def build_argv(
 
 
 class Converters:
-    """The converters of one run; with the block they end, whatever became of it.
+    """The converters of one run; all of them end with the block.
 
-    Loading one takes seconds, which pass while its input is still on the way.
+    A converter takes seconds to load. Converters can be loaded early, while their input is still being downloaded.
 
     Parameters
     ----------
     command
-        As `find_converter` returns it.
+        The path that `find_converter` returns.
     environment
-        Variables for those that are loaded, where this process does not have them itself.
+        Variables for the loaded converters. A variable of this process has precedence.
     load
-        How many to load at once; none where the command is not this Python's own.
+        Number of converters to load early; 0 if the command belongs to another Python.
     about
-        What a list of processes shows of those until they have a command line: the folder that they will write in.
+        Text for the list of processes, until a converter has its command line: the folder that it will write in.
     """
 
     def __init__(
@@ -110,25 +110,27 @@ class Converters:
         on_line: Callable[[str], None],
         on_tick: Callable[[], None],
     ) -> None:
-        """Run converters side by side to their end; the first that fails ends the others.
+        """Run one converter for each command line, all at the same time, until they end.
 
-        Those that were loaded are used if it is for this many that they were; else they end, and others are started.
+        The first converter that fails ends the others. If as many converters were loaded early as there are command
+        lines, these are used; otherwise they end, and new ones are started.
 
         Parameters
         ----------
         commands
-            A command line for each.
+            The command lines.
         environment
-            Variables for those that are started; None for the same as for those that were loaded.
+            Variables for new converters; None takes the variables of the loaded ones.
         on_line
-            Called with every line that one of them prints, without colours.
+            Called with every line that a converter prints, without colours.
         on_tick
             Called about twice a second.
 
         Raises
         ------
         ConverterFailed, ConverterKilled, StorageFull, StorageDenied
-            From the exit code and the last words. Exit code 0 proves nothing yet: see `verify`.
+            A converter failed; exit code and last lines tell which error it is. Exit code 0 does not prove success:
+            see `verify`.
         """
         running: dict[IO[bytes], _Converter] = {}
         if len(commands) != len(self._waiting):
@@ -143,19 +145,19 @@ class Converters:
                 running[converter.stream] = converter
             for stream, line in _lines(list(running), on_tick):
                 converter = running[stream]
-                if line is None:  # it closed its output, and so has ended or is about to
+                if line is None:  # the converter closed its output: it has ended or is about to
                     if (code := converter.process.wait()) != 0:
                         raise _failure(code, converter.last)
                     continue
                 converter.last.append(line)
                 on_line(line)
-                if any(words in line for words in NO_SPACE):  # it would try again, and again
+                if any(words in line for words in NO_SPACE):  # the converter would repeat the write for ever
                     raise _failure(1, converter.last)
         finally:
             self._end()
 
     def _end(self) -> None:
-        """End all of them."""
+        """End all converters."""
         self._waiting.clear()
         self._cleanup.close()
 
@@ -168,16 +170,16 @@ class Converters:
 
 
 class _Converter:
-    """One running converter, and its last words.
+    """One converter process, and the last lines that it printed.
 
     Parameters
     ----------
     argv
-        What is run.
+        The command line of the process.
     environment
-        Variables for it, where this process does not have them itself.
+        Variables of the process. A variable of this process has precedence.
     waits
-        It waits for a command line.
+        True for a process that loads the converter and then waits for its command line.
     """
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], *, waits: bool = False) -> None:
@@ -189,17 +191,17 @@ class _Converter:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**environment, **without(os.environ), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
-            process_group=0,  # its own, so that what it starts can be ended with it
+            process_group=0,  # a group of its own, so that the processes that it starts end with it
         )
         self.stream = cast(IO[bytes], self.process.stdout)
 
     def tell(self, argv: Sequence[str]) -> None:
-        """Give it the command line that it waits for."""
-        with suppress(BrokenPipeError), cast(IO[bytes], self.process.stdin) as line:  # its end tells what was wrong
+        """Send the command line to a converter that waits for it."""
+        with suppress(BrokenPipeError), cast(IO[bytes], self.process.stdin) as line:  # its exit code tells why it ended
             line.write(json.dumps(argv).encode() + b"\n")
 
     def end(self) -> None:
-        """End whatever of it is still there: itself, and the workers it may have started."""
+        """End the converter and all processes that it started."""
         self.stream.close()
         if self.process.stdin is not None:
             self.process.stdin.close()
@@ -213,7 +215,7 @@ class _Converter:
 
 
 def count_chunks(store: Path) -> int:
-    """Return how many objects of data the store holds: files that are neither metadata nor half-written."""
+    """Return the number of data objects in a store: files that are neither metadata nor half-written."""
     count = 0
     folders = [store]
     while folders:
@@ -227,9 +229,9 @@ def count_chunks(store: Path) -> int:
 
 
 def _lines(streams: Sequence[IO[bytes]], on_tick: Callable[[], None]) -> Iterator[tuple[IO[bytes], str | None]]:
-    """Yield lines as they come, whatever the bytes are, and None when a stream ends.
+    """Yield the lines of several streams as they come, and None when a stream ends.
 
-    Progress bars end their lines with a carriage return.
+    A carriage return ends a line too, since progress bars use it.
     """
     rest = dict.fromkeys(streams, b"")
     next_tick = time.monotonic() + TICK
@@ -276,7 +278,7 @@ def _failure(code: int, last: Sequence[str]) -> Exception:
 
 
 def last_words(lines: Sequence[str]) -> str:
-    """Return the line in which the converter says why it failed."""
+    """Return the line that tells why the converter failed."""
     for line in reversed(lines):
         if (found := _OWN_ERROR.search(line)) is not None:
             return found["text"].strip("'\"")[:500]

@@ -1,11 +1,12 @@
-"""A finished output as one file beside it, `NAME.tar.gz`, with its checksum in `NAME.tar.gz.sha256`.
+"""The archive of an output: the file `NAME.tar.gz` beside it, with the checksum in `NAME.tar.gz.sha256`.
 
-The file's bytes are a function of the output's name and bytes: entries in the order of their names, without times,
-owners and modes of their own, in a gzip stream without a name and a time. Two runs differ all the same, as an output's
-record of how it was made has their times in it.
+The bytes of the archive depend on the output's name and bytes only: entries are sorted by name and have no times,
+owners or modes of their own, and the gzip stream has no name and no time. Archives of two runs differ, since the record
+in each output holds the times of its run.
 
-It is written where everything unfinished lies, and has its name only when it is whole. The checksum is there first and
-goes last: whoever sees an archive can check it. It goes before another output takes the place of the one that it is of.
+The archive is written in the run's folder and gets its name when it is complete. The checksum is published before the
+archive and removed after it, so that every visible archive can be checked. The archive is removed before another output
+replaces the one that it was made from.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ from geozarr_runner.trust.tree import FolderTree
 
 SUFFIX = ".tar.gz"
 CHECKSUM_SUFFIX = ".sha256"
-# An output's objects are compressed already: the first level would save 4 % of 50 MB, and take fifteen times as long.
+# The objects of an output are compressed already: level 1 would save 4 % of 50 MB, and take fifteen times as long.
 LEVEL = 0
 BLOCK = 1 << 20
-LONGEST_LINE = 4096  # of the file that has a checksum
-EXECUTOR = Path("/var/run/argo/template")  # what Argo's executor was told of the pod that this runs in
+LONGEST_LINE = 4096  # largest size of a checksum file that is read
+EXECUTOR = Path("/var/run/argo/template")  # Argo's description of this pod for its executor
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)\n?")
-_PARTS_OF_A_LOCATION = frozenset({"archiveLogs"})  # said of a location, without there being one
+_PARTS_OF_A_LOCATION = frozenset({"archiveLogs"})  # keys that are set also where there is no repository
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An output as one file.
+    """The archive of an output.
 
     Attributes
     ----------
     bytes
-        The size of the file.
+        Size of the file.
     sha256
-        Its checksum, in hexadecimal.
+        Checksum of the file, in hexadecimal.
     """
 
     path: Path
@@ -70,15 +71,15 @@ def checksum_path(archive: Path) -> Path:
 
 
 def checksum_in(line: str) -> str | None:
-    """Return the checksum out of such a file's line; None where it is no such line."""
+    """Return the checksum in the line of a checksum file; None if the line has another form."""
     found = _LINE.fullmatch(line)
     return found[1] if found and "/" not in found[2] and flaw(found[2]) is None else None
 
 
 def existing(output: Path) -> Archive | None:
-    """Return an output's archive; None where there is none, or one of an output that had this name before.
+    """Return an output's archive; None if there is none, or if it is older than the output.
 
-    Nor is it one that somebody else has put there: it belongs to whoever the output does, or to this account.
+    An archive of another account counts as none, unless that account also owns the output.
     """
     path = archive_path(output)
     try:
@@ -95,7 +96,7 @@ def existing(output: Path) -> Archive | None:
 
 
 def check_place(output: str) -> None:
-    """Refuse an archive of an output in an object store: it lies beside its output, and is made from files.
+    """Refuse an archive of an output in an object store: archives are made from files on a disk.
 
     Raises
     ------
@@ -110,7 +111,7 @@ def check_place(output: str) -> None:
 
 
 def check_name(output: Output, *, if_exists: str) -> None:
-    """Refuse to write an archive where there can be none, or something has its name that is not to be replaced.
+    """Refuse an archive whose name cannot be used, or belongs to a file that may not be replaced.
 
     Raises
     ------
@@ -134,7 +135,7 @@ def check_name(output: Output, *, if_exists: str) -> None:
 
 
 def discard(output: Path) -> None:
-    """Remove an output's archive, if it has one: another output is about to take its place."""
+    """Remove an output's archive, if it has one, before another output replaces the output."""
     path = archive_path(output)
     if checksum_path(path).is_file():
         with storage_errors(path):
@@ -143,16 +144,16 @@ def discard(output: Path) -> None:
 
 
 def pack(space: Workspace, progress: Progress) -> Archive:
-    """Write the archive of a published output, and give it its name.
+    """Write the archive of a published output, and give the archive its name.
 
     Raises
     ------
     StorageFailed
-        And its kinds. The output itself stays.
+        The archive cannot be written. The output stays.
     """
     path, unfinished = archive_path(space.output), space.folder / "archive.tar.gz"
     with storage_errors(unfinished):
-        # Others write to the same volume: it is not filled up in vain.
+        # Others use the same volume: a file that cannot fit is not begun.
         needed, usage = sum(size for _, size in _tree(space.output).files()), shutil.disk_usage(space.folder)
         if usage.total and usage.free < needed:  # some mounts do not tell their size
             raise StorageFull(
@@ -173,14 +174,14 @@ def pack(space: Workspace, progress: Progress) -> Archive:
 
 
 def write_archive(folder: Path, file: IO[bytes], progress: Progress) -> str:
-    """Write a folder as tar.gz; returns the checksum of what was written.
+    """Write a folder as tar.gz, and return the checksum of the written bytes.
 
     Parameters
     ----------
     progress
-        Told how many of the folder's bytes are in it.
+        Called with the number of the folder's bytes that have been packed.
     """
-    # Names and sizes alone: an output may have hundreds of thousands of objects.
+    # Only names and sizes are kept, since an output may have hundreds of thousands of objects.
     tree = _tree(folder)
     entries = sorted(_entries(folder.name, tree), key=lambda entry: os.fsencode(entry[0]))
     total = sum(size or 0 for _, size in entries)
@@ -197,21 +198,21 @@ def write_archive(folder: Path, file: IO[bytes], progress: Progress) -> str:
                 with os.fdopen(tree.open(name.partition("/")[2]), "rb") as content:
                     tar.addfile(_header(name, size, 0o644, tarfile.REGTYPE), content)
                 done += size
-            tar.members.clear()  # type: ignore[attr-defined]  # it remembers all of them, for those who read
+            tar.members.clear()  # type: ignore[attr-defined]  # a TarFile keeps all of them, for reading
             progress(done, total, "bytes")
     return hashed.digest.hexdigest()
 
 
 def offer(archive: Archive, place: Path) -> bool:
-    """Have Argo's executor find an archive where a template's artifact is, if it has a repository to put it into.
+    """Put a link to the archive where Argo's executor looks for the artifact, if Argo has an artifact repository.
 
-    Without one it would fail the pod for an artifact that is there, also for an optional one. The file is not copied:
-    it is a link, which leads there for the executor too, as that has the same volumes below another root.
+    Without a repository Argo would fail the pod for an artifact that exists, even for an optional one. A link is
+    enough: the executor has the same volumes below another root, and follows it there.
 
     Returns
     -------
     bool
-        False where there is no repository.
+        False if there is no repository.
     """
     if not _has_repository():
         return False
@@ -234,7 +235,7 @@ def _tree(folder: Path) -> FolderTree:
 
 
 def _entries(name: str, tree: FolderTree) -> Iterator[tuple[str, int | None]]:
-    """Yield what is in a folder, itself included: names that begin with its own, and the sizes of files."""
+    """Yield the folder and everything in it: names that begin with the folder's, and sizes (None of a folder)."""
     yield name, None
     for key, size in tree.entries():
         yield f"{name}/{key}", size
@@ -247,17 +248,17 @@ def _header(name: str, size: int, mode: int, kind: bytes) -> tarfile.TarInfo:
 
 
 class _Hashed:
-    """A file that knows the checksum of what was written to it."""
+    """A file that computes the checksum of the bytes written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.digest = hashlib.sha256()
 
     def write(self, content: bytes) -> int:
-        """Write."""
+        """Write bytes, and add them to the checksum."""
         self.digest.update(content)
         return self._file.write(content)
 
     def flush(self) -> None:
-        """Flush."""
+        """Flush the file."""
         self._file.flush()

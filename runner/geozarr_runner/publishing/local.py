@@ -1,8 +1,8 @@
-"""The output's name: nothing half-written ever carries it.
+"""Publishes an output on a disk: the output gets its name when it is verified, and never before.
 
-A run writes into a hidden folder beside the output, `.NAME.partial`, and holds a lock on `.NAME.lock` meanwhile. Only
-when the output is verified is it renamed. What a killed run leaves is found by the next run for the same output: the
-lock is free, so the folder is nobody's, and it is removed.
+A run writes into a hidden folder beside the output, `.NAME.partial`, and holds a lock on `.NAME.lock`. When the output
+is verified, the run renames it. The next run for the same output finds the folder of a killed run: since the lock is
+free, no run uses the folder, and it is removed.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from geozarr_runner.trust.tree import FolderTree
 
 PROVENANCE = "geozarr_runner"
 RECORD_VERSION = 1
-_LONGEST_BESIDE = ".log.jsonl"  # of what lies beside an output
-_OF_RUNS = (".partial", ".lock", ".old")  # with a dot before
+_LONGEST_BESIDE = ".log.jsonl"  # the longest ending of a file beside an output
+_OF_RUNS = (".partial", ".lock", ".old")  # endings of hidden names that runs use
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where one run keeps what is not finished.
+    """The folders of one run.
 
     Attributes
     ----------
     output
-        The final name.
+        The final path of the output.
     writing
-        Where the converter writes.
+        The store that the converter writes.
     folder, scratch
-        Where everything else lies that is gone at the end.
+        The folders for everything else; both are removed at the end of the run.
     staged
-        Where the narrowed input lies; what a killed run had fetched is still there.
+        The view that the converter reads. Objects that a killed run has downloaded are still in it.
     """
 
     output: Path
@@ -71,22 +71,22 @@ class Workspace:
 
     @property
     def item(self) -> Path:
-        """Where the output's STAC item is written."""
+        """The file of the output's STAC item, before it is published."""
         return self.folder / "output.stac.json"
 
     def clear(self) -> None:
-        """Remove everything that was staged."""
+        """Remove all views."""
         with storage_errors(self.scratch):
             _remove(*self.scratch.glob("input-*.zarr"))
 
 
 def output_path(output: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of an output, or say why it cannot be one.
+    """Return the absolute path of an output.
 
     Raises
     ------
     InvalidRequest
-        For an address, an empty name or a folder's own root.
+        The output is an address, an empty name, a root or the home folder.
     """
     if not isinstance(output, str | os.PathLike):
         raise InvalidRequest(
@@ -117,7 +117,7 @@ def output_path(output: str | os.PathLike[str]) -> Path:
 
 
 def _flaw(path: Path) -> str | None:
-    """Return why no output can have a name; None where one can."""
+    """Return why an output cannot have this path; None if it can."""
     longest = max(len(os.fsencode(part)) for part in path.parts)
     name, whole = len(os.fsencode(path.name)), len(os.fsencode(path))
     beside = len(_LONGEST_BESIDE)
@@ -129,11 +129,12 @@ def _flaw(path: Path) -> str | None:
 
 
 def inside(path: Path, folder: Path) -> Path:
-    """Return an output's path, if it lies below a folder when every link on the way is followed.
+    """Return an output's path if it lies below a folder, with all links followed.
 
     Raises
     ------
     InvalidRequest
+        The path leads out of the folder.
     """
     if folder.resolve() not in path.resolve().parents:
         raise InvalidRequest(
@@ -146,14 +147,16 @@ def inside(path: Path, folder: Path) -> Path:
 
 @contextmanager
 def workspace(output: Path, scratch: Path | None = None, *, staging: str = "input") -> Iterator[Workspace]:
-    """Lock an output, remove what a killed run left, and give the run its folders; both are gone at the end.
+    """Lock an output, remove what a killed run left, and make the folders of the run.
+
+    Lock and folders are removed at the end of the block.
 
     Parameters
     ----------
     scratch
-        Folder for what is staged; beside the output where none is given.
+        Folder for the view; None is a folder beside the output.
     staging
-        Tells inputs apart: what a killed run fetched for the same one is kept, and need not be fetched again.
+        Name of the view. A killed run for the same view has left its downloaded objects there, which are kept.
 
     Raises
     ------
@@ -163,7 +166,7 @@ def workspace(output: Path, scratch: Path | None = None, *, staging: str = "inpu
         The folder cannot be written.
     """
     folder = output.with_name(f".{output.name}.partial")
-    # The name does not change from run to run, so that the next one finds what a killed one left.
+    # The name is the same in every run, so that a run finds what a killed run left.
     away = folder if scratch is None else _scratch_folder(output, scratch)
     with storage_errors(output.parent):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -190,12 +193,12 @@ def workspace(output: Path, scratch: Path | None = None, *, staging: str = "inpu
 
 
 def publish(space: Workspace, *, overwrite: bool) -> None:
-    """Give a verified output its final name, and its item the one beside it; an old one stays until that moment.
+    """Give a verified output and its STAC item their final names; an older output stays until that moment.
 
     Raises
     ------
     OutputExists
-        Something took the name while the run was going, and it is not to be overwritten.
+        Something else took the name during the run, and `overwrite` is false.
     """
     item = Path(address_of(space.output))
     with storage_errors(space.output):
@@ -211,12 +214,13 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
             check_replaceable(space.output)
         with interruption.naming():
             if taken or space.item.exists():
-                # A run that is killed now leaves an output without an item, never with another's.
+                # A run that is killed now leaves an output without an item, and never with the item of another output.
                 item.unlink(missing_ok=True)
             if not taken:
                 space.writing.rename(space.output)
             elif not _exchange(space.writing, space.output):
-                # No atomic exchange here: for a moment the name is free, and a run killed in it is mended by the next.
+                # This system cannot swap two names at once. If the run is killed between these renames, the next run
+                # for the output brings the old one back.
                 space.output.rename(retired(space.output))
                 space.writing.rename(space.output)
                 _remove(retired(space.output))
@@ -226,13 +230,14 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
 
 
 def check_replaceable(output: Path) -> None:
-    """See that this account may move an old output aside and remove it, as far as the system says so beforehand.
+    """Check that this account may rename and remove an old output, as far as permissions tell.
 
     Raises
     ------
     StorageDenied
+        It may not.
     """
-    if output.is_symlink():  # only the link goes
+    if output.is_symlink():  # only the link is removed
         return
     above, found = output.parent.stat(), output.stat()
     kept = above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, above.st_uid, found.st_uid)
@@ -246,12 +251,12 @@ def check_replaceable(output: Path) -> None:
 
 @contextmanager
 def claimed(output: Path) -> Iterator[None]:
-    """Lock a name in a folder that is there, against runs and everything else that writes it.
+    """Lock a name in a folder that exists, so that no run and no download writes it.
 
     Raises
     ------
     OutputBusy
-        Something else holds the lock.
+        A run or a download holds the lock.
     """
     with storage_errors(output.parent):
         lock = _lock(output)
@@ -264,22 +269,22 @@ def claimed(output: Path) -> Iterator[None]:
 
 
 def discard_leftovers(output: str | os.PathLike[str], scratch: Path | None = None) -> bool:
-    """Remove what a killed run left beside an output and in its scratch folder, never the output itself.
+    """Remove what a killed run left beside an output and in its scratch folder; the output itself stays.
 
     Parameters
     ----------
         scratch
-            The folder for intermediate files that the run was given, if it was.
+            The folder for intermediate files of the run; None if it had none.
 
     Returns
     -------
     bool
-        False when a run is at work there: nothing was touched.
+        False if a run is writing the output; then nothing was removed.
 
     Raises
     ------
     StorageFailed
-        And its kinds: what has the name of leftovers is a link, or someone else's; they cannot be removed.
+        The leftovers cannot be removed, or their name belongs to a link or to somebody else's folder.
     """
     path = output_path(output)
     if not path.parent.is_dir():
@@ -304,19 +309,19 @@ def is_store(path: Path) -> bool:
 
 
 def provenance(output: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return the record of how an output was made; None where there is none."""
+    """Return the record of an output; None if it has none."""
     return provenance_of(_root_document(output_path(output)))
 
 
 def provenance_of(root: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the record out of a root's document."""
+    """Return the record in a root document; None if it has none."""
     attributes = (root or {}).get("attributes")
     record = attributes.get(PROVENANCE) if isinstance(attributes, dict) else None
     return record if isinstance(record, dict) else None
 
 
 def provenance_in(document: bytes) -> dict[str, Any] | None:
-    """Return the record out of a root's document as it is stored; None where it has none, or cannot be read."""
+    """Return the record in the bytes of a root document; None if it has none or cannot be read."""
     try:
         root = from_json(document)
     except ValueError:
@@ -325,7 +330,7 @@ def provenance_in(document: bytes) -> dict[str, Any] | None:
 
 
 def record_provenance(store: Path, record: Mapping[str, Any]) -> None:
-    """Write the record into the root's attributes; the consolidated metadata beside them stays as it is."""
+    """Write the record into the root's attributes; the consolidated metadata does not change."""
     document = store / "zarr.json"
     with storage_errors(document):
         root = json.loads(document.read_bytes())
@@ -334,7 +339,7 @@ def record_provenance(store: Path, record: Mapping[str, Any]) -> None:
 
 
 def remove_groups(store: Path, groups: Collection[str]) -> None:
-    """Take groups, and parents that hold nothing else, out of a Zarr v3 store and its consolidated metadata."""
+    """Remove groups from a Zarr v3 store and its consolidated metadata, with parents that become empty."""
     document = store / "zarr.json"
     root = _root_document(store) if groups else None
     if root is None:
@@ -358,7 +363,7 @@ def remove_groups(store: Path, groups: Collection[str]) -> None:
 
 
 def consolidate(store: Path) -> None:
-    """Consolidate a Zarr v3 store's metadata, where that was not done and can be: verification sees to the rest."""
+    """Consolidate the metadata of a Zarr v3 store that is not consolidated; verification reports a failure."""
     root = _root_document(store)
     if root is not None and not root.get("consolidated_metadata"):
         with storage_errors(store), suppress(ValueError, KeyError, TypeError):
@@ -366,18 +371,18 @@ def consolidate(store: Path) -> None:
 
 
 def write_consolidated(group: Path) -> None:
-    """Write the consolidated metadata of a Zarr v3 group and what lies below it."""
+    """Write the consolidated metadata of a Zarr v3 group and of everything below it."""
     import zarr
 
     with warnings.catch_warnings():
-        # It says that other readers may not know consolidated metadata; the converter writes it everywhere.
+        # zarr warns that some readers do not know consolidated metadata; the converter writes it in any case.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(str(group), zarr_format=3)
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write into ours."""
+    """Turn an `OSError` of the block into a `StorageFailed`."""
     try:
         yield
     except OSError as error:
@@ -390,7 +395,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def _root_document(store: Path) -> dict[str, Any] | None:
-    """Return the root's document of a Zarr v3 store; None where there is none that can be read."""
+    """Return the root document of a Zarr v3 store; None if it cannot be read."""
     try:
         root = from_json(FolderTree(store).read("zarr.json", largest_document()) or b"")
     except (OSError, ValueError):
@@ -405,7 +410,7 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _lock(output: Path) -> int | None:
-    """Take the output's lock; None when another process has it."""
+    """Take the output's lock and return its open file; None if another process has it."""
     path = output.with_name(f".{output.name}.lock")
     while True:
         descriptor = folders.regular(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -415,11 +420,11 @@ def _lock(output: Path) -> int | None:
             os.close(descriptor)
             return None
         except OSError as error:
-            # Some network volumes know no locks; there the cluster's mutex keeps runs apart.
+            # Some network volumes have no locks; on a cluster the Workflow's mutex keeps runs apart.
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS):
                 os.close(descriptor)
                 raise
-        # The holder before us may have removed the file between our open and our lock.
+        # The process that held the lock before may have removed the file between our open and our lock.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.lstat()):
                 return descriptor
@@ -427,20 +432,20 @@ def _lock(output: Path) -> int | None:
 
 
 def _unlock(output: Path, descriptor: int) -> None:
-    with suppress(OSError):  # somebody else's in a sticky folder: it is free all the same
+    with suppress(OSError):  # somebody else's file in a sticky folder cannot be removed, and is free without that
         output.with_name(f".{output.name}.lock").unlink(missing_ok=True)
-    with suppress(OSError):  # the volume knows none; a process that was forked meanwhile would keep it
+    with suppress(OSError):  # a volume without locks; else a forked process would keep the lock
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 
 def retired(output: Path) -> Path:
-    """Return the name that an old output has for a moment, where the system cannot swap two names at once."""
+    """Return the temporary name of an old output, for systems that cannot swap two names at once."""
     return output.with_name(f".{output.name}.old")
 
 
 def _restore(output: Path) -> None:
-    """Bring back the old output of a run that was killed between its two renames, or remove it."""
+    """Bring back the old output of a run that was killed between two renames; remove it if the new one exists."""
     old = retired(output)
     if not os.path.lexists(old):
         return
@@ -465,7 +470,7 @@ def _remove(*folders: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names at once; False where the system cannot."""
+    """Swap two names at once; return False if the system cannot."""
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,26 +1,26 @@
-"""An output in an object store: nothing there has its root document before all the rest is there.
+"""Publishes an output to an object store. The root document is uploaded last, so that no reader opens half an output.
 
-Object stores cannot rename. So a run converts and verifies in scratch space, as it does for any output, and then
-uploads every object, the root's `zarr.json` last: until then no reader finds a store under the output's name.
+Object stores cannot rename. Therefore a run converts and verifies in scratch space, and then uploads every object. The
+root's `zarr.json` comes last: until then no reader finds a store under the output's name.
 
 ::
 
-    <output>/...               the objects; those of a run that was killed are used again or removed by the next one
-    <output>/zarr.json         written last: where it is, all is there
-    <output>.stac.json         its STAC item, written just before the root
-    <output>.manifest.json     written first: size and MD5 of each object, so that it is known what may be removed
-    <output>.log.jsonl         what runs said, uploaded as they end
-    .<name>.lock               beside the output, while a run is at work
+    <output>/...               the objects; the next run uses or removes the objects of a killed run
+    <output>/zarr.json         written last: where it exists, the output is complete
+    <output>.stac.json         the STAC item, written just before the root
+    <output>.manifest.json     written first: size and MD5 of each object, so that the next run knows what it may remove
+    <output>.log.jsonl         the log of the runs, uploaded when a run ends
+    .<name>.lock               the lock, which exists while a run writes the output
 
-An output that is replaced goes before the new one comes: first its root, then its objects. A reader who opens it in
-between is told that nothing is there, never shown a mixture; one who had opened the old one before finds its chunks
-missing or replaced, as with every object store. A run that fails in that moment leaves no output.
+When a run replaces an output, it removes the old root, then the old objects, and then uploads the new ones. A reader
+who opens the output in between finds no store, and never a mixture. A reader who opened the old output before finds
+chunks missing or replaced, as with every object store. If the run fails in that time, no output is left.
 
-Two runs for one output are kept apart by the lock. Where the store knows conditional writes (S3's `If-None-Match`,
-`ifGenerationMatch`) only one of them can make it; elsewhere two that begin in the same moment both believe to have it,
-and the one that made it first gives up before it writes the root. A run gives signs of life by rewriting what it wrote
-last (`If-Match`): one that was suspended, on a laptop that slept say, and finds another's lock ends, and takes nothing
-back.
+The lock keeps two runs for one output apart. Where the store has conditional writes (S3's `If-None-Match`,
+`ifGenerationMatch`), only one run can create the lock. Elsewhere two runs that begin in the same moment can both create
+it; the run that created it first sees the other's lock and gives up before it writes the root. A run rewrites its lock
+every few seconds as a sign of life (`If-Match`). A run that was suspended, for example on a laptop that slept, ends
+when it finds the lock of another run, and does not take the lock back.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ from geozarr_runner.trust.keys import flaw
 
 ROOT, MANIFEST, LOG = "zarr.json", ".manifest.json", ".log.jsonl"
 MANIFEST_VERSION = 1
-# Not to be written to, forgotten with the process, or a cluster's claim, which jobs there write to as a folder.
+# Protocols that cannot be written, that forget everything with the process, or that name a folder (a cluster's claim).
 NO_OBJECT_STORES = frozenset({"http", "https", "memory", "pvc", "data", "file", "local"})
 ALIASES = {"s3a": "s3", "gcs": "gs"}
 SECONDS_BETWEEN_SIGNS = 10.0
 SECONDS_WITHOUT_A_SIGN = 40.0
 SECONDS_BETWEEN_LOOKS = 1.0
 BOOT = Path("/proc/sys/kernel/random/boot_id")
-FOR_LARGE_FILES = Path("/var/tmp")  # noqa: S108  a folder of this user's own is made there
+FOR_LARGE_FILES = Path("/var/tmp")  # noqa: S108  a folder for this user alone is made in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,12 @@ class RemoteOutput:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read an address, `s3://bucket/path.zarr` say.
+        """Parse an address such as `s3://bucket/path.zarr`.
 
         Raises
         ------
         InvalidRequest
-            It has no name below a bucket, or holds more than a name.
+            The address has no name below a bucket, or holds credentials or `..`.
         """
         protocol, _, path = text.partition("://")
         remedy = f"write {protocol}://bucket/path/product.zarr"
@@ -109,12 +109,12 @@ class RemoteOutput:
 
     @property
     def name(self) -> str:
-        """Its last part."""
+        """The last part of the address."""
         return self.address.rpartition("/")[2]
 
     @property
     def parent(self) -> str:
-        """The address of what it lies in."""
+        """The address without its last part."""
         return self.address.rpartition("/")[0]
 
     def __str__(self) -> str:
@@ -125,12 +125,12 @@ Output = Path | RemoteOutput
 
 
 def output_place(output: str | os.PathLike[str]) -> Output:
-    """Return where an output will lie: a path of this machine, or an address in an object store.
+    """Return an output's path on this machine, or its address in an object store.
 
     Raises
     ------
     InvalidRequest
-        It can be neither.
+        The text is neither.
     """
     if isinstance(output, str) and is_address(output):
         return RemoteOutput.parse(output)
@@ -138,14 +138,14 @@ def output_place(output: str | os.PathLike[str]) -> Output:
 
 
 def is_address(text: str) -> bool:
-    """Return whether a text names something in an object store that fsspec knows."""
+    """Return whether a text is an address in an object store that fsspec can write."""
     protocol, separator, _ = text.partition("://")
     known = protocol in known_implementations or protocol in registry
     return bool(separator) and known and protocol not in NO_OBJECT_STORES
 
 
 def scratch_folder(scratch: Path | None) -> Path:
-    """Return where a run for an object store keeps what is not finished; it need not be there yet."""
+    """Return the folder for intermediate files of a run for an object store; it need not exist yet."""
     if scratch is not None:
         return scratch.absolute()
     given = os.environ.get("TMPDIR")
@@ -157,7 +157,7 @@ def scratch_folder(scratch: Path | None) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object as its store lists it; the checksum is an MD5 in hexadecimal, where it is one."""
+    """An object as the store lists it. The checksum is a hexadecimal MD5, if the store has one."""
 
     size: int
     checksum: str
@@ -165,14 +165,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a store said of an object that it has taken.
+    """The store's answer to a write that succeeded.
 
     Attributes
     ----------
     version
-        Tells it from every other of its key; None where the store has no such thing.
+        Version of the written object, which differs from every other version of the key; None if the store has none.
     conditional
-        Whether it took the object on a condition that was given.
+        True if the store checked the condition of the write.
     """
 
     version: str | None
@@ -180,24 +180,24 @@ class Written:
 
 
 class ObjectStore(Store):
-    """Writes below an output's address; whatever fails is told as a failure to store."""
+    """Writes objects below an output's address; every failure becomes a `StorageFailed`."""
 
-    attempts = 3  # object stores' own clients try again too
+    attempts = 3  # the clients of object stores repeat requests themselves
 
     def write(self, key: str, content: bytes, *, only_new: bool = False, version: str | None = None) -> Written | None:
-        """Write one object, unless a condition says no.
+        """Write one object, with or without a condition.
 
         Parameters
         ----------
         only_new
-            Only where there is none.
+            Write only if the key has no object.
         version
-            Only where it is this one still, as `Written` and `version` have it.
+            Write only if the key's object still has this version.
 
         Returns
         -------
         Written | None
-            None where the condition did not hold. A store that knows no conditions writes all the same.
+            None if the condition did not hold. A store without conditional writes writes in any case.
         """
         condition = {"mode": "create"} if only_new else {"IfMatch": version} if version is not None else {}
 
@@ -205,7 +205,7 @@ class ObjectStore(Store):
             try:
                 answer = await self.filesystem._pipe_file(self.path(key), content, **condition)
             except OSError as error:
-                # One that is to be of a version, and is gone, is not of it.
+                # An object that is gone does not have the wanted version.
                 failed = _code(error) in _CONDITION_FAILED or isinstance(error, FileExistsError)
                 if condition and (failed or (version is not None and isinstance(error, FileNotFoundError))):
                     return None
@@ -220,7 +220,7 @@ class ObjectStore(Store):
             return self.write(key, content)
 
     def version(self, key: str) -> str | None:
-        """Return what tells an object from every other that has its key; None where the store has no such thing."""
+        """Return the version of an object; None if the store has no versions, or no such object."""
         if not self._has_versions:
             return None
 
@@ -238,21 +238,21 @@ class ObjectStore(Store):
         return "s3" in self.filesystem.protocol
 
     def _version_in(self, answer: object) -> str | None:
-        """Return an object's version in what a store says of it: S3's alone can be a condition."""
+        """Return the version in a store's answer; only that of S3 can be the condition of a write."""
         found = answer.get("ETag") if isinstance(answer, Mapping) and self._has_versions else None
         return found if isinstance(found, str) else None
 
     def put(
         self, files: Mapping[str, Path], progress: Callable[[int], None], allowed: Callable[[], None] = lambda: None
     ) -> None:
-        """Upload files by their keys, many at once.
+        """Upload files under their keys, many at the same time.
 
         Parameters
         ----------
         progress
-            Called with the bytes of each part that went.
+            Called with the number of bytes of each part that was sent.
         allowed
-            Called before each of them; raises where no more may be written.
+            Called before each file; it raises an error if the run may not write any more.
         """
 
         async def one(key: str, path: Path) -> None:
@@ -265,14 +265,14 @@ class ObjectStore(Store):
                 except BaseException:
                     progress(-counter.sent)
                     raise
-                progress(path.stat().st_size - counter.sent)  # what its filesystem did not count
+                progress(path.stat().st_size - counter.sent)  # the bytes that the file system did not report
 
             await self.retried(send, key)
 
         self.run(in_bounds([partial(one, key, path) for key, path in files.items()]))
 
     def remove(self, keys: Collection[str]) -> None:
-        """Remove objects, many at once; those that are not there are no matter."""
+        """Remove objects, many at the same time; missing objects are ignored."""
 
         async def one(key: str) -> None:
             async def delete() -> None:
@@ -284,7 +284,7 @@ class ObjectStore(Store):
         self.run(in_bounds([partial(one, key) for key in keys]))
 
     def listing(self) -> dict[str, Stored]:
-        """Return every object below the address by its key; "" is one under the address itself."""
+        """Return every object below the address by its key; the key "" is an object at the address itself."""
 
         async def find() -> dict[str, Any]:
             self.filesystem.invalidate_cache()
@@ -304,7 +304,7 @@ class ObjectStore(Store):
         }
 
     def is_empty(self) -> bool:
-        """Return whether there is nothing below the address; looks at one level only."""
+        """Return whether there is no object below the address; only one level is listed."""
 
         async def look() -> bool:
             self.filesystem.invalidate_cache()
@@ -354,12 +354,12 @@ _FULL = ("quota", "storagefull", "storage full", "insufficientstorage", "nospace
 
 
 def open_store(address: str) -> ObjectStore:
-    """Open what is below an address for writing.
+    """Open the store at an address for writing.
 
     Raises
     ------
     StorageFailed
-        Nothing here speaks its protocol.
+        No installed package knows the protocol.
     """
     store = ObjectStore(address)
     try:
@@ -370,14 +370,14 @@ def open_store(address: str) -> ObjectStore:
 
 
 def root_document(output: RemoteOutput) -> bytes | None:
-    """Return the root's document of an output; None where there is none, and nothing is in the way of one.
+    """Return the root document of an output; None if there is no output and no other object under its name.
 
     Raises
     ------
     OutputExists
-        There are objects that are no output, nor what a run left that was killed.
+        There are objects under the name that no run has written.
     StorageFailed
-        And its kinds: it cannot be looked at.
+        The store cannot be read.
     """
     store = open_store(output.address)
     root = store.read(ROOT)
@@ -387,7 +387,7 @@ def root_document(output: RemoteOutput) -> bytes | None:
 
 
 def read_beside(output: RemoteOutput, ending: str) -> bytes | None:
-    """Return the object whose name is the output's with an ending, `.log.jsonl` say; None where there is none.
+    """Return the object beside an output with an ending such as `.log.jsonl`; None if there is none.
 
     Raises
     ------
@@ -403,14 +403,14 @@ def stored_bytes(output: RemoteOutput) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RemoteWorkspace(local.Workspace):
-    """Where one run keeps what is not finished, and where it will upload it.
+    """The folders of one run in scratch space, and the address that it uploads to.
 
     Attributes
     ----------
     target
-        The address; `output` is only a name in scratch space that stands for it there.
+        The output's address. `output` is the name in scratch space that stands for it.
     lock
-        Held until the end.
+        The lock of the output, held until the run ends.
     """
 
     target: RemoteOutput
@@ -421,21 +421,21 @@ class RemoteWorkspace(local.Workspace):
 def workspace(
     output: RemoteOutput, scratch: Path | None = None, *, staging: str = "input"
 ) -> Iterator[RemoteWorkspace]:
-    """Lock an output and give the run its folders; both are gone at the end.
+    """Lock an output and make the folders of its run; lock and folders are removed at the end of the block.
 
     Parameters
     ----------
     scratch
-        Folder for all that is not finished; None is one of this user's own in the system's.
+        Folder for intermediate files; None is a folder of this user in the system's folder for temporary files.
     staging
-        As for `publish.workspace`.
+        As for `local.workspace`.
 
     Raises
     ------
     OutputBusy
-        Another run is at work on it, here or elsewhere.
+        Another run writes the output, on this machine or elsewhere.
     StorageFailed
-        And its kinds: the lock cannot be written.
+        The lock cannot be written.
     """
     stand_in = _stand_in(output, scratch)
     _make_scratch(scratch)
@@ -449,12 +449,12 @@ def workspace(
 
 
 def discard_leftovers(output: Output, scratch: Path | None = None) -> bool:
-    """Remove what a killed run left on this machine; what it left in a store the next run uses or removes.
+    """Remove what a killed run left on this machine; its objects in a store are used or removed by the next run.
 
     Returns
     -------
     bool
-        False when a run is at work: nothing was touched.
+        False if a run is writing the output; then nothing was removed.
     """
     if isinstance(output, RemoteOutput):
         return local.discard_leftovers(_stand_in(output, scratch))
@@ -462,23 +462,23 @@ def discard_leftovers(output: Output, scratch: Path | None = None) -> bool:
 
 
 def publish(space: RemoteWorkspace, *, overwrite: bool, progress: Progress) -> None:
-    """Upload a verified output, its root last; what it replaces is removed before.
+    """Upload a verified output, its root last; an older output is removed before.
 
     Raises
     ------
     OutputExists
-        Something took the name while the run was going, and it is not to be overwritten.
+        Something else took the name during the run, and `overwrite` is false.
     OutputBusy
-        Another run took the lock meanwhile.
+        Another run took the lock.
     StorageFailed
-        And its kinds. Neither output is left, except where the old one's root could not be removed.
+        The upload failed. Neither output is left, unless the old root could not be removed.
     """
     output, store, beside = space.target, open_store(space.target.address), _beside(space.target)
     files = _files(space.writing)
     manifest = store.run(_described(files))
     sizes = {key: entry.size for key, entry in manifest.items()}
     there = store.listing()
-    # What has such a key no run has written; what a server makes of it is anybody's guess.
+    # No run writes such a key, and how a server reads it is unknown.
     strange = any(key and flaw(key) is not None for key in there)
     if strange or (ROOT in there and not overwrite) or (ROOT not in there and not _is_left_over(output, there)):
         raise _in_the_way(output)
@@ -495,10 +495,10 @@ def publish(space: RemoteWorkspace, *, overwrite: bool, progress: Progress) -> N
     if ROOT in there:
         store.remove([ROOT])
     asked_for_root = False
-    try:  # from here on the old output is none any more
+    try:  # from here on the old output can no longer be opened
         beside.remove([f"{output.name}{ITEM}"])
         store.remove(gone)
-        # What a killed run has uploaded of the same output is not sent again.
+        # Equal objects that a killed run has uploaded are not sent again.
         same = [key for key in files if key in there and key != ROOT and there[key] == manifest[key]]
         went(sum(sizes[key] for key in same))
         new = {key: path for key, path in files.items() if key != ROOT and key not in same}
@@ -509,16 +509,16 @@ def publish(space: RemoteWorkspace, *, overwrite: bool, progress: Progress) -> N
             _write_manifest(output, manifest)
         if space.item.exists():
             beside.write(f"{output.name}{ITEM}", space.item.read_bytes())
-        asked_for_root = True  # should it arrive late, all that it names has to be there
+        asked_for_root = True  # the root may arrive late, and then all objects that it names have to exist
         root = files[ROOT].read_bytes()
         with interruption.naming():
-            # The first try may have arrived, though its answer did not.
+            # The first try may have been written although its answer was lost.
             if store.write(ROOT, root, only_new=True) is None and store.read(ROOT) != root:
                 raise space.lock.lost()
         went(sizes[ROOT])
     except BaseException:
-        # A lock that another run has by now means that the objects are that one's. The manifest stays: what was on its
-        # way may still arrive, and is then known to be nobody's.
+        # If another run has the lock by now, the objects belong to that run. The manifest stays: an object that was
+        # being sent may still arrive, and the manifest tells the next run that it may remove the object.
         with suppress(GeozarrError):
             space.lock.confirm()
             store.remove([ROOT])
@@ -529,17 +529,18 @@ def publish(space: RemoteWorkspace, *, overwrite: bool, progress: Progress) -> N
 
 
 def log_file(output: RemoteOutput, scratch: Path | None) -> Path:
-    """Return the file that is the log of an output's runs until it is uploaded; it begins with what earlier ones said.
+    """Return the local file that holds the log until it is uploaded; it begins with the log of earlier runs.
 
     Raises
     ------
     StorageFailed
+        The file cannot be written.
     """
     stand_in = _stand_in(output, scratch)
     path = stand_in.with_name(f"{stand_in.name}.log.jsonl")
     _make_scratch(scratch)
     said = None
-    # Whether the store can be used is found out by what comes next. A log of more than what is read begins anew.
+    # The next steps of the run report a store that cannot be used. A log that is too large to be read begins anew.
     with suppress(StorageFailed, ProductBroken):
         said = read_beside(output, LOG)
     with local.storage_errors(path), os.fdopen(folders.create(path), "wb") as file:
@@ -548,7 +549,7 @@ def log_file(output: RemoteOutput, scratch: Path | None) -> Path:
 
 
 def upload_log(output: RemoteOutput, path: Path) -> None:
-    """Leave a log beside its output; a store that does not take it has ended the run with a reason of its own."""
+    """Upload the log beside its output. A failure is ignored: the run itself has reported that the store fails."""
     with suppress(GeozarrError, OSError):
         with os.fdopen(folders.regular(path), "rb") as file:
             _beside(output).write(f"{output.name}{LOG}", file.read())
@@ -557,15 +558,15 @@ def upload_log(output: RemoteOutput, path: Path) -> None:
 
 @dataclass
 class Lock:
-    """An object beside an output, rewritten every few seconds by the run that has made it.
+    """The lock of an output: an object beside it, which its run rewrites every few seconds.
 
     Parameters
     ----------
     output
-        What it stands for.
+        The output that is locked.
     scratch
-        The folder for intermediate files: whoever has the lock of the name in it, on this machine, knows that a run
-        which has made this object from there is dead.
+        The folder for intermediate files. A run that holds the file lock in this folder knows that another run which
+        wrote this object from the same folder is dead.
     """
 
     output: RemoteOutput
@@ -582,12 +583,12 @@ class Lock:
 
     @contextmanager
     def held(self) -> Iterator[Lock]:
-        """Hold it in a block.
+        """Hold the lock during a block.
 
         Raises
         ------
         OutputBusy
-            Another run shows that it lives.
+            Another run holds the lock and gives signs of life.
         """
         self._take()
         signs = threading.Thread(target=self._give_signs, name="output-lock", daemon=True)
@@ -597,32 +598,34 @@ class Lock:
         finally:
             self._ended.set()
             signs.join()
-            with suppress(GeozarrError):  # what stays is taken over by the next run
+            with suppress(GeozarrError):  # the next run takes over a lock that stays
                 self.confirm()
                 self._store.remove([self._key])
 
     def confirm(self) -> None:
-        """Return if it is still this run's.
+        """Check that this run still holds the lock.
 
         Raises
         ------
         OutputBusy
+            Another run holds the lock.
         """
         if self._is_lost.is_set() or _record(self._store.read(self._key)).get("run") != self.run:
             raise self.lost()
 
     def check(self) -> None:
-        """Return at once where a sign of life was given lately; look first where this run may have been asleep.
+        """Check the lock only if the last sign of life is so old that this run may have been suspended.
 
         Raises
         ------
         OutputBusy
+            Another run holds the lock.
         """
         if self._is_lost.is_set() or _now() - self._signed > SECONDS_WITHOUT_A_SIGN:
             self.confirm()
 
     def lost(self) -> OutputBusy:
-        """Return the error for a lock that another run has by now; it is never taken back."""
+        """Return the error of a run that has lost its lock to another run; the lock is never taken back."""
         self._is_lost.set()
         return self._busy("another run has taken this output over")
 
@@ -633,7 +636,7 @@ class Lock:
             if content is None and self._write(only_new=True):
                 return
             found = _record(content)
-            if found.get("run") == self.run:  # the first try arrived, though its answer did not
+            if found.get("run") == self.run:  # the first try was written although its answer was lost
                 self._version, self._signed = None, _now()
                 return
             if content is None:
@@ -641,7 +644,7 @@ class Lock:
             if found.get("place") == self._place or (
                 seen == content and time.monotonic() - since > SECONDS_WITHOUT_A_SIGN
             ):
-                # Of those that find it dead in the same moment one alone may have it.
+                # Several runs can find a dead lock in the same moment; the condition lets only one of them take it.
                 version = self._store.version(self._key)
                 if self._store.read(self._key) == content and self._write(version=version):
                     return
@@ -657,29 +660,30 @@ class Lock:
         if written is None:
             return False
         if not written.conditional and (only_new or version is not None):
-            self.confirm()  # such a store cannot say no: who came last has it
+            self.confirm()  # a store without conditions never refuses: the last run to write has the lock
         self._version, self._signed = written.version, _now()
         return True
 
     def _give_signs(self) -> None:
         while not self._ended.wait(SECONDS_BETWEEN_SIGNS) and not self._is_lost.is_set():
-            with suppress(GeozarrError):  # the next one may arrive
+            with suppress(GeozarrError):  # the next sign may succeed
                 self._give_sign()
 
     def _give_sign(self) -> None:
-        """Rewrite the object where it is still this run's: never one that another has taken over in between."""
-        # Asked for before it is looked whose it is: what is written after that has another version.
+        """Rewrite the lock if this run still holds it, and never the lock of another run."""
+        # The version is asked for before the owner is checked, so that a later write of another run fails the
+        # condition.
         version = self._version or self._store.version(self._key)
         self.confirm()
         if not self._write(version=version):
-            self._version = None  # another has written it, or this run has, and its answer did not come
+            self._version = None  # another run wrote the lock, or this run did and the answer was lost
 
     def _busy(self, message: str) -> OutputBusy:
         return OutputBusy(message, given=self.output, remedy="wait for it, cancel it, or write elsewhere")
 
 
 class _UploadCounter(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Passes on how much of a file went."""
+    """Reports how much of a file was sent."""
 
     def __init__(self, progress: Callable[[int], None]) -> None:
         super().__init__()
@@ -695,23 +699,23 @@ class _UploadCounter(Callback):  # type: ignore[misc]  # fsspec has no types
 
 
 def _now() -> float:
-    """Return seconds that go on while this machine sleeps."""
+    """Return the seconds of a clock that also runs while this machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _stand_in(output: RemoteOutput, scratch: Path | None) -> Path:
-    """Return the path that stands for an output in scratch space: the same for each run."""
+    """Return the path that stands for an output in scratch space; it is the same for every run."""
     digest = hashlib.sha256(output.address.encode()).hexdigest()[:16]
     return scratch_folder(scratch) / f"{digest}.zarr"
 
 
 def _make_scratch(scratch: Path | None) -> None:
-    """Make the folder for intermediate files, for this user alone.
+    """Make the folder for intermediate files, which only this user can use.
 
     Raises
     ------
     StorageDenied
-        Someone else has made it.
+        The folder belongs to somebody else.
     """
     folder = scratch_folder(scratch)
     with local.storage_errors(folder):
@@ -727,7 +731,7 @@ def _make_scratch(scratch: Path | None) -> None:
 
 
 def _place(scratch: Path) -> str:
-    """Return what tells a folder of this machine from every other, without saying which it is."""
+    """Return a hash that identifies a folder of this machine without naming it."""
     boot = BOOT.read_text() if BOOT.exists() else str(uuid.getnode())
     found = scratch.stat()
     return hashlib.sha256(f"{socket.gethostname()} {boot} {found.st_dev} {found.st_ino}".encode()).hexdigest()
@@ -753,8 +757,8 @@ async def _described(files: Mapping[str, Path]) -> dict[str, Stored]:
 
 
 def _compare(output: RemoteOutput, there: Mapping[str, Stored], expected: Mapping[str, Stored]) -> None:
-    """Check that a store has what was sent, and nothing else."""
-    # An encrypting store's checksums, and those of objects sent in parts, are of something else.
+    """Check that a store has the objects that were sent, and no others."""
+    # Checksums of an encrypting store, and of objects sent in parts, are no MD5 of the content.
     tells = any(there[key].checksum == entry.checksum for key, entry in expected.items() if key in there)
     for key in sorted({*there, *expected}):
         found, sent = there.get(key), expected.get(key)
@@ -775,7 +779,7 @@ def _compare(output: RemoteOutput, there: Mapping[str, Stored], expected: Mappin
 
 
 def _is_left_over(output: RemoteOutput, there: Mapping[str, Stored]) -> bool:
-    """Return whether all of what is there, without a root, is known to be of a run that did not end."""
+    """Return whether a manifest names all objects under the output's name, so that an earlier run has written them."""
     manifest = (_read_manifest(output) if there else None) or {}
     known = {*_names(manifest.get("objects")), *_names(manifest.get("replaces"))}
     return there.keys() <= known
@@ -791,7 +795,7 @@ def _in_the_way(output: RemoteOutput) -> OutputExists:
 
 
 def _read_manifest(output: RemoteOutput) -> dict[str, Any] | None:
-    """Return what a run has written down of its objects; None where there is nothing that could be understood."""
+    """Return the manifest of an output; None if there is none that this version can read."""
     found = _record(read_beside(output, MANIFEST))
     version = found.get("v")
     if isinstance(version, int) and version > MANIFEST_VERSION:
@@ -811,7 +815,7 @@ def _write_manifest(output: RemoteOutput, objects: Mapping[str, Stored], replace
 
 
 def _names(found: object) -> set[str]:
-    """Return the keys that a manifest names; anybody may have written it."""
+    """Return the keys that a manifest names. Anybody may have written it, so its values are checked."""
     return {key for key in found if isinstance(key, str)} if isinstance(found, dict | list) else set()
 
 
@@ -824,7 +828,7 @@ def _record(content: bytes | None) -> dict[str, Any]:
 
 
 def _code(error: BaseException | None) -> str:
-    """Return the word that a store has for what went wrong; empty where it has none."""
+    """Return the store's own code of an error; empty if it has none."""
     response = getattr(
         error.__cause__ if error is not None and error.__cause__ is not None else error, "response", None
     )

@@ -1,8 +1,8 @@
-"""The STAC item of an output: what a catalogue needs to know of it, beside it as `<output>.stac.json`.
+"""The STAC item of an output, which lies beside it as `<output>.stac.json`.
 
-Everything in it comes from metadata that is there anyway: the product's own STAC attributes (or the item that it was
-opened from), the output's reference system and grid, and the record of how it was made. Hrefs are relative, so that an
-output and its item can be moved together.
+Its values come from existing metadata: the STAC attributes of the product (or the item that the product was opened
+from), the grid and the coordinate reference system of the output, and the output's record. Hrefs are relative, so that
+an output and its item can be moved together.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 SUFFIX = ".stac.json"
 MEDIA_TYPE = "application/vnd+zarr; version=3"
-STORE_ASSET = "product"  # what catalogues of EOPF products call the asset that is the whole store
-# Those for which pystac has no classes.
+STORE_ASSET = "product"  # name of the asset for the whole store, as in catalogues of EOPF products
+# Extensions for which pystac has no classes.
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 ZARR = "https://stac-extensions.github.io/zarr/v1.1.0/schema.json"
-# Where an orchestrator says which image a run is in.
+# Variable in which an orchestrator names the image of a run.
 IMAGE_VARIABLE = "GEOZARR_RUNNER_IMAGE"
-# What metadata that is not as one expects comes to.
+# Errors that unexpected metadata leads to.
 CANNOT_BE_DESCRIBED = (ArithmeticError, AttributeError, GeozarrError, ImportError, LookupError, TypeError, ValueError)
 _TIME_IN_NAME = re.compile(r"(?<!\d)(\d{8}T\d{6})(?!\d)")
 _ZARR_GROUP = {"zarr:zarr_format": 3, "zarr:node_type": "group"}
 
 
 def address_of(output: str | os.PathLike[str]) -> str:
-    """Return where the item of an output is: beside it."""
+    """Return the path or address of an output's item."""
     return f"{os.fspath(output).rstrip('/')}{SUFFIX}"
 
 
@@ -66,19 +66,20 @@ def write(
     path
         The file to write.
     product
-        What was converted.
+        The product that was converted.
     store
-        Where the output lies now.
+        The present path of the output.
     output
-        Its final address; only the last part of it is used.
+        The final address of the output; only its last part is used.
     record
-        How it was made, as `provenance` has it.
+        The output's record.
     output_group
-        Returns where the output holds a group's data at full size.
+        Returns the output's group with the native level of a product's group.
 
     Raises
     ------
     OSError
+        The file cannot be written.
     """
     from geozarr_runner.inspection.reader import open_product
 
@@ -95,14 +96,14 @@ def item_of(
     record: Mapping[str, Any],
     output_group: Callable[[str], str] = str,
 ) -> pystac.Item:
-    """Return the STAC item of an output, with hrefs relative to the place beside it.
+    """Return the STAC item of an output, with hrefs relative to the item.
 
     Parameters
     ----------
     product
-        What was converted.
+        The product that was converted.
     result
-        The output, opened.
+        The opened output.
     output, record, output_group
         As for `write`.
     """
@@ -144,7 +145,7 @@ def item_of(
 
 
 def _identifier(product: str, output: str) -> str:
-    """Return an id that tells products apart, and outputs of one product."""
+    """Return an id that differs between products, and between outputs of one product."""
     stem = output.removesuffix(".zarr")
     text = stem if product in stem else f"{product}_{stem}"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
@@ -154,7 +155,7 @@ def _identifier(product: str, output: str) -> str:
 
 
 def _place(product: Product, result: Product) -> tuple[dict[str, Any] | None, list[float] | None]:
-    """Return outline and box in degrees: as the product's item or the product says them, else those of the output."""
+    """Return outline and box in degrees, from the product's item, else from the product, else from the output."""
     import numpy as np
 
     for described in (product.item, product.discovery):
@@ -181,7 +182,7 @@ def _rings(geometry: Mapping[str, Any]) -> list[Any]:
 
 
 def _box_of(result: Product) -> tuple[float, ...] | None:
-    """Return the box around all groups of an output that say where they lie."""
+    """Return the box around all groups of an output that have an extent."""
     boxes = []
     for attributes in result.parents.values():
         box, crs = attributes.get("spatial:bbox"), attributes.get("proj:code") or attributes.get("proj:wkt2")
@@ -189,7 +190,7 @@ def _box_of(result: Product) -> tuple[float, ...] | None:
             from rasterio.errors import RasterioError
             from rasterio.warp import transform_bounds
 
-            # A system that is not known here, or far from where it holds; a box that is none.
+            # An unknown reference system, a box outside its area of use, or a box that is none.
             with suppress(RasterioError, ArithmeticError, TypeError, ValueError):
                 boxes.append(transform_bounds(crs, "EPSG:4326", *box))
     if not boxes:
@@ -199,7 +200,7 @@ def _box_of(result: Product) -> tuple[float, ...] | None:
 
 
 def _times(product: Product, finished: datetime) -> tuple[datetime | None, dict[str, Any]]:
-    """Return the item's time, and the properties that say more of it."""
+    """Return the item's time, and its other properties about time."""
     for described in (product.item, product.discovery):
         said = described.get("properties")
         if not isinstance(said, Mapping):
@@ -233,7 +234,7 @@ def _text(when: datetime) -> str:
 
 
 def _platform(product: Product) -> dict[str, Any]:
-    """Return what the product says of the platform, in the words of STAC's common metadata."""
+    """Return platform and instruments of the product, as STAC's common metadata."""
     said = product.discovery.get("properties")
     said = said if isinstance(said, Mapping) else {}
     found = {name: said[name] for name in ("platform", "constellation", "mission") if isinstance(said.get(name), str)}
@@ -330,7 +331,7 @@ def _add_group(item: pystac.Item, name: str, group: Group, result: Product) -> N
 
 
 def _transform(attributes: Mapping[str, Any]) -> list[float] | None:
-    """Return the six numbers of a group's own grid, which its first level has where it has levels."""
+    """Return the six numbers of a group's affine transform, or those of its native level."""
     scales = attributes.get("multiscales")
     layout = scales.get("layout") if isinstance(scales, Mapping) else None
     levels = [level for level in layout if isinstance(level, Mapping)] if isinstance(layout, list) else []
@@ -343,7 +344,7 @@ def _transform(attributes: Mapping[str, Any]) -> list[float] | None:
 
 
 def _finite(value: Any) -> float | None:
-    """Return a number of an attribute that a float can hold; None for whatever else it is."""
+    """Return the value of an attribute as a finite float; None if it is none."""
     if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return None
     return float(value)
@@ -375,7 +376,7 @@ def _band(array: Array, resolution: float | None) -> RasterBand:
 
 
 def _no_data(array: Array) -> Any:
-    """Return the number that stands for no data, in the words of the raster extension; None where there is none."""
+    """Return the value for no data, as the raster extension writes it; None if the array has none."""
     import numpy as np
 
     value = array.attributes.get("_FillValue", array.attributes.get("missing_value"))

@@ -1,4 +1,4 @@
-"""The options of a conversion: the one declaration that all else is derived from."""
+"""The options of a conversion, declared once: command lines, signatures, forms and documentation come from here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Folder = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """What is said of one option beside its name and its type.
+    """The declaration of one option, beside its name and its type.
 
     Attributes
     ----------
@@ -27,23 +27,25 @@ class Option:
     more
         Further sentences, for the documentation.
     default
-        The value where nobody gives one; None is what the settings say.
+        The value of a call that does not give the option; None takes the value from the settings.
     assumed
-        What a request means that does not name the option: how 0.1.0 did it, whatever becomes the default.
+        The value of a stored request that does not name the option. It is the behaviour of 0.1.0 and stays so when the
+        default changes.
     parameter
-        The workflow template has a parameter of its own for it. All later options travel in its parameter `options`.
+        True for an option with a parameter of its own in the workflow template. Every other option travels in the
+        template's parameter `options`.
     converter
-        The option of the converter that gets the value, where it is only passed on.
+        The converter's option that gets the value, for an option that is only passed on; else empty.
     of_machine
-        It means something on the machine of the run only: nothing carries it to a cluster.
+        True for an option that names something of the machine, such as a folder. It is never sent to a cluster.
     label
-        What stands at its field in a form; an option without a label has no field.
+        Text of the option's field in a form; an option without a label has no field.
     choices
-        What a form calls each value.
+        Text of each value in a form.
     metavar
-        What stands for the value in a command line's help.
+        Placeholder of the value in a command line's help.
     name, type
-        Those of its key in the declaration.
+        Name and type of the option's key in the `TypedDict`; `declared` fills them in.
     """
 
     help: str
@@ -66,7 +68,7 @@ class Option:
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The values that it may have; empty where they are not counted."""
+        """The values of an option that has a fixed set of them; else empty."""
         return next((get_args(part) for part in _parts(self.type) if get_origin(part) is Literal), ())
 
     @property
@@ -75,12 +77,12 @@ class Option:
         return f"--{self.name.replace('_', '-')}"
 
     def checked(self, value: Any) -> Any:
-        """Return a value that was given, as a request holds it.
+        """Return a given value in the form that a request holds.
 
         Raises
         ------
         InvalidRequest
-            The option cannot have it.
+            The option cannot have this value.
         """
         if value is None:
             return self.assumed
@@ -100,7 +102,7 @@ class Option:
         return value
 
     def read(self, text: str) -> Any:
-        """Return the value that a text stands for, in a workflow's parameter or on a command line."""
+        """Return the value of a text from a workflow's parameter or from a command line."""
         if self.is_truth:
             return text.strip().lower() == "true"
         return int(text) if isinstance(self.assumed, int) else text
@@ -110,16 +112,16 @@ class Option:
 
 
 class ResultOptions(TypedDict, total=False):
-    """Options that determine the result: they are part of its identity and of its record."""
+    """Options that change the output; they are part of the job's identity and of the output's record."""
 
     packed: Annotated[
         bool,
         Option(
-            help="keep numbers that are stored as integers with a scale as they are, of a whole Sentinel-2 product: "
-            "less than half as large",
-            more="Readers of the CF conventions see the same values (averages: rounded to the scale's step). In "
-            "levels coarser than 60 m, pixels without data have the reflectance 0 then: the converter's doing. "
-            "Otherwise these numbers become float32.",
+            help="keep the integers of a whole Sentinel-2 product, with their scale and offset, instead of writing "
+            "float32: the output is less than half as large",
+            more="The option is refused for chosen groups and for every other kind of product. xarray and other "
+            "readers of the CF conventions see the same values; averages are rounded to the scale's step. In levels "
+            "coarser than 60 m, pixels without data have the reflectance 0, because the converter writes it.",
             default=False,
             assumed=False,
             parameter=True,
@@ -130,8 +132,11 @@ class ResultOptions(TypedDict, total=False):
     chunks: Annotated[
         Chunks,
         Option(
-            help="how the output is stored: analysis, in large chunks; web, in chunks of at most 512 pixels, many of "
-            "them in one object (a shard), so that a map reads little for a screen",
+            help="size of the output's chunks: analysis makes chunks of up to 4096 pixels along an edge; web makes "
+            "chunks of at most 512 pixels, many of them in one object (a shard)",
+            more="Choose analysis for computing over whole groups. Choose web for an output that a map shows: the map "
+            "then reads little for each screen. The value web is refused for Sentinel-3 OLCI, for which the converter "
+            "chooses the chunks.",
             default="analysis",
             assumed="analysis",
             label="Stored for",
@@ -141,12 +146,13 @@ class ResultOptions(TypedDict, total=False):
 
 
 class Options(ResultOptions, total=False):
-    """All options of a conversion beside its groups."""
+    """All options of a conversion except its groups."""
 
     validate_groups: Annotated[
         bool | None,
         Option(
-            help="true: a missing group ends the run; false: it is left out with a warning, as long as one is left",
+            help="true: one missing group ends the run; false: a missing group is left out with a warning, and the run "
+            "ends only when no group is left",
             assumed=False,
             parameter=True,
             label="a missing group ends the run",
@@ -155,9 +161,11 @@ class Options(ResultOptions, total=False):
     if_exists: Annotated[
         IfExists,
         Option(
-            help="what to do when the output is there: refuse, keep it if it was made from the same request, or "
-            "replace it once the new one is verified",
-            more="One in an object store that is replaced is gone while the new one is uploaded.",
+            help="what to do when the output exists: error refuses the request; skip keeps an output of the same "
+            "request, and refuses any other; overwrite replaces the output once the new one is verified",
+            more="A run that fails before that leaves the old output as it was. In an object store the old output is "
+            "removed when the new one is verified, and before the new one is uploaded: if the upload fails, neither "
+            "is left.",
             default="error",
             assumed="error",
             parameter=True,
@@ -172,9 +180,11 @@ class Options(ResultOptions, total=False):
     archive: Annotated[
         bool | None,
         Option(
-            help="pack the finished output as OUTPUT.tar.gz beside it too, with its checksum in .tar.gz.sha256",
-            more="On a cluster it is also the artifact `geozarr` of the job's Workflow, where Argo has an artifact "
-            "repository. A job that is joined, as it is there already, is not changed by it.",
+            help="also pack the finished output into the file OUTPUT.tar.gz beside it, with the checksum in "
+            "OUTPUT.tar.gz.sha256",
+            more="On a cluster the file is also the artifact `geozarr` of the job's Workflow, where Argo has an "
+            "artifact repository. An output in an object store cannot have an archive. A request that joins a running "
+            "job does not add an archive to it.",
             assumed=False,
             parameter=True,
             label="pack the output as one file too",
@@ -183,7 +193,7 @@ class Options(ResultOptions, total=False):
     dask_cluster: Annotated[
         bool,
         Option(
-            help="let the converter start dask workers",
+            help="let the converter start a dask cluster on its machine",
             default=False,
             assumed=False,
             parameter=True,
@@ -193,7 +203,7 @@ class Options(ResultOptions, total=False):
     verbose: Annotated[
         bool,
         Option(
-            help="show the converter's own lines among the events too, and not in the log only",
+            help="show the converter's own lines as events too; the log has them in any case",
             default=False,
             assumed=False,
             parameter=True,
@@ -203,7 +213,7 @@ class Options(ResultOptions, total=False):
     max_retries: Annotated[
         int,
         Option(
-            help="how often the converter tries again to read or write",
+            help="how often the converter repeats a read or a write that failed",
             default=3,
             assumed=3,
             converter="--max-retries",
@@ -212,7 +222,9 @@ class Options(ResultOptions, total=False):
     scratch: Annotated[
         Folder | None,
         Option(
-            help="folder for intermediate files (beside the output; for one in an object store $TMPDIR or /var/tmp)",
+            help="folder for intermediate files; without it they lie beside the output, and for an output in an object "
+            "store in $TMPDIR or /var/tmp",
+            more="A job on a cluster uses the scratch space of its pod, and the option is refused.",
             assumed="",
             of_machine=True,
             metavar="DIR",
@@ -221,14 +233,15 @@ class Options(ResultOptions, total=False):
 
 
 class Wanted(TypedDict, total=False):
-    """What is to be converted of a product."""
+    """The part of the product to convert."""
 
     groups: Annotated[
         Groups | None,
         Option(
-            help="paths of groups, as a list or separated by commas or blanks; none, or 0: the whole product, in the "
+            help="paths of the groups to convert, separated by blanks or commas; 0 is the whole product, in the "
             "converter's own layout",
-            more="None is what the settings name. The output holds these groups and no others.",
+            more="In Python also a list of paths: the empty list `[]` is the whole product, and None takes the groups "
+            "that the settings name. The output holds the chosen groups and no others.",
             parameter=True,
             metavar="G",
         ),
@@ -236,11 +249,11 @@ class Wanted(TypedDict, total=False):
 
 
 class Arguments(Wanted, Options, total=False):
-    """What a person says of a conversion beside product and output."""
+    """All arguments of a conversion except product and output."""
 
 
 def _parts(kind: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the one type that is none."""
+    """Return the members of a union type, or the type itself."""
     return get_args(kind) if get_origin(kind) not in (None, Literal) else (kind,)
 
 
@@ -259,19 +272,19 @@ RESULT = declared(ResultOptions)
 
 
 def resolved(given: Mapping[str, Any]) -> Options:
-    """Return all options with their values: those that are given, and what a request means that does not name them.
+    """Return all options with their values; an option that is not given has its assumed value.
 
     Raises
     ------
     InvalidRequest
-        There is no such option, or it cannot have this value.
+        An option does not exist, or cannot have the given value.
     """
     refuse_unknown(given, OPTIONS)
     return cast(Options, {name: option.checked(given.get(name)) for name, option in OPTIONS.items()})
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str = "a conversion") -> None:
-    """Refuse options that there are not, and say which may have been meant.
+    """Refuse options that do not exist, and suggest similar names.
 
     Raises
     ------
@@ -285,17 +298,17 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str = "a c
 
 
 def of_result(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that determine the result and are not as a request means that does not name them."""
+    """Return the options that change the output and differ from their assumed value."""
     return {name: options[name] for name, one in RESULT.items() if options.get(name, one.assumed) != one.assumed}
 
 
 def converter_flags(options: Mapping[str, Any], lacks: Sequence[str] = ()) -> list[str]:
-    """Return what is only passed on, as the converter's command line has it.
+    """Return the flags of the options that are only passed on to the converter.
 
     Parameters
     ----------
     lacks
-        Options that this command of the converter does not have.
+        Flags that this command of the converter does not have.
     """
     flags = []
     for option in passed_on(options):
@@ -305,7 +318,7 @@ def converter_flags(options: Mapping[str, Any], lacks: Sequence[str] = ()) -> li
 
 
 def passed_on(options: Mapping[str, Any]) -> list[Option]:
-    """Return the options that are only passed on to the converter and are not as it has them without."""
+    """Return the options that are only passed on to the converter and differ from the converter's default."""
     return [
         option
         for name, option in OPTIONS.items()
