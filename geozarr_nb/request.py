@@ -43,7 +43,7 @@ def request_for(
         An argument cannot be used.
     """
     from geozarr_runner.publishing.archive import check_place
-    from geozarr_runner.publishing.object_store import is_address, output_place
+    from geozarr_runner.publishing.remote_output import is_address, output_place
     from geozarr_runner.trust.addresses import expanded, local_path, redact
     from geozarr_runner.trust.names import output_name
 

@@ -21,7 +21,8 @@ from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
 from geozarr_runner.planning.resources import cores as usable_cores
 from geozarr_runner.planning.resources import free_memory
-from geozarr_runner.publishing.object_store import RemoteOutput, output_place, root_document, scratch_folder
+from geozarr_runner.publishing.object_store import root_document, scratch_folder
+from geozarr_runner.publishing.remote_output import RemoteOutput, output_place
 from geozarr_runner.text.shell import literal
 from geozarr_runner.trust.addresses import expanded, local_path, redact
 

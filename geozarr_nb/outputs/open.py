@@ -24,7 +24,7 @@ from geozarr_nb.claims.address import SCHEME
 from geozarr_nb.claims.volume import neighbours, resolve
 from geozarr_runner.errors import InvalidRequest, ProductBroken
 from geozarr_runner.events import human_bytes
-from geozarr_runner.publishing.object_store import MANIFEST, is_address
+from geozarr_runner.publishing.remote_output import MANIFEST, is_address
 from geozarr_runner.stores.store import Store
 from geozarr_runner.text.shell import literal
 from geozarr_runner.trust import crs

@@ -37,7 +37,7 @@ from geozarr_runner.planning.preflight import Plan, preflight
 from geozarr_runner.product.model import Array
 from geozarr_runner.publishing import local, object_store, stac_item
 from geozarr_runner.publishing.archive import Archive, discard, existing, offer, pack
-from geozarr_runner.publishing.object_store import Output, RemoteOutput
+from geozarr_runner.publishing.remote_output import Output, RemoteOutput
 from geozarr_runner.spec.options import OPTIONS
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import DoesNotFit, Staged, make_view, stage

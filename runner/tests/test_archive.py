@@ -30,7 +30,7 @@ from geozarr_runner.publishing.archive import (
     write_archive,
 )
 from geozarr_runner.publishing.local import workspace
-from geozarr_runner.publishing.object_store import RemoteOutput
+from geozarr_runner.publishing.remote_output import RemoteOutput
 from runner.tests.support import R60M, RUNNER, Run, beside, environment, run, until
 
 MB = 1 << 20

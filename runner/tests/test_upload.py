@@ -24,8 +24,11 @@ import zarr
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.events import parse
 from geozarr_runner.publishing import local as publish
+from geozarr_runner.publishing import lock as lock_module
 from geozarr_runner.publishing import object_store
-from geozarr_runner.publishing.object_store import Lock, RemoteOutput, output_place
+from geozarr_runner.publishing.bucket import open_store
+from geozarr_runner.publishing.lock import Lock
+from geozarr_runner.publishing.remote_output import RemoteOutput, output_place
 from runner.tests.support import PATIENCE, R10M, R60M, Run, contents, finish, run, start, until, write_store
 from tests.s3_proxy import Proxy, s3_proxy
 from tests.s3_server import s3_server
@@ -254,7 +257,7 @@ def test_what_is_there_is_in_the_way_kept_or_replaced(s2: Path, bucket: Bucket) 
     manifest = json.loads(bucket.read("out/tile.zarr.manifest.json"))
     assert {f"out/tile.zarr/{key}" for key in manifest["objects"]} == bucket.keys - bucket.beside()
     assert manifest["replaces"] == []
-    assert R60M[1:] not in zarr.open_group(object_store.open_store(bucket.address()).for_zarr(), mode="r")
+    assert R60M[1:] not in zarr.open_group(open_store(bucket.address()).for_zarr(), mode="r")
     assert bucket.beside() == BESIDE
 
 
@@ -421,7 +424,7 @@ def test_two_runs_on_two_machines(s2: Path, way: tuple[Bucket, Proxy], tmp_path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs show often that they live; nobody is taken for dead, however slow the store is."""
     for name, seconds in {"BETWEEN_SIGNS": 0.1, "WITHOUT_A_SIGN": math.inf, "BETWEEN_LOOKS": 0.05}.items():
-        monkeypatch.setattr(object_store, f"SECONDS_{name}", seconds)
+        monkeypatch.setattr(lock_module, f"SECONDS_{name}", seconds)
 
 
 def folder(path: Path) -> Path:
@@ -434,11 +437,11 @@ def test_a_lock_without_signs_of_life_is_taken_over(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.write("out/.tile.zarr.lock", b'{"run": "dead", "place": "elsewhere"}')
-    monkeypatch.setattr(object_store, "SECONDS_WITHOUT_A_SIGN", 0.6)
+    monkeypatch.setattr(lock_module, "SECONDS_WITHOUT_A_SIGN", 0.6)
     since = time.monotonic()
     with Lock(bucket.output(), folder(tmp_path / "a")).held() as lock:
         assert time.monotonic() - since > 0.6
-        monkeypatch.setattr(object_store, "SECONDS_WITHOUT_A_SIGN", math.inf)
+        monkeypatch.setattr(lock_module, "SECONDS_WITHOUT_A_SIGN", math.inf)
         lock.confirm()
         with pytest.raises(OutputBusy), Lock(bucket.output(), folder(tmp_path / "b")).held():
             pass
@@ -536,7 +539,7 @@ def test_a_sign_whose_answer_did_not_come_is_no_other_run(bucket: Bucket, tmp_pa
 def test_of_two_that_find_a_lock_dead_one_has_it(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_store, "SECONDS_WITHOUT_A_SIGN", 0.6)
+    monkeypatch.setattr(lock_module, "SECONDS_WITHOUT_A_SIGN", 0.6)
     bucket.write("out/.tile.zarr.lock", b'{"run": "dead", "place": "elsewhere"}')
     slow, quick = (Lock(bucket.output(), folder(tmp_path / name)) for name in ("a", "b"))
     write = slow._write
@@ -544,7 +547,7 @@ def test_of_two_that_find_a_lock_dead_one_has_it(
     def taken_meanwhile(**condition: Any) -> bool:
         monkeypatch.setattr(slow, "_write", write)
         quick._take()
-        monkeypatch.setattr(object_store, "SECONDS_WITHOUT_A_SIGN", math.inf)
+        monkeypatch.setattr(lock_module, "SECONDS_WITHOUT_A_SIGN", math.inf)
         return write(**condition)
 
     monkeypatch.setattr(slow, "_write", taken_meanwhile)
@@ -559,10 +562,10 @@ def test_a_lock_is_looked_at_again_by_who_may_have_been_asleep(bucket: Bucket, t
     lock._take()
     other._take()
     lock.check()  # it gave a sign a moment ago
-    lock._signed -= object_store.SECONDS_WITHOUT_A_SIGN + 1
+    lock._signed -= lock_module.SECONDS_WITHOUT_A_SIGN + 1
     (tmp_path / "0").write_bytes(b"0")
     with pytest.raises(OutputBusy):
-        object_store.open_store(bucket.address()).put({"c/0": tmp_path / "0"}, lambda count: None, lock.check)
+        open_store(bucket.address()).put({"c/0": tmp_path / "0"}, lambda count: None, lock.check)
     assert bucket.keys == {"out/.tile.zarr.lock"}
 
 
@@ -705,7 +708,7 @@ def test_nobody_answers(s2: Path, bucket: Bucket, unused_url: str) -> None:
 
 
 def test_what_arrived_is_compared_with_what_was_sent(s2: Path, bucket: Bucket, tmp_path: Path) -> None:
-    store = object_store.open_store(bucket.address())
+    store = open_store(bucket.address())
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(name.encode())
     files = {name: tmp_path / name for name in ("a", "b")}

@@ -23,7 +23,7 @@ from geozarr_nb.outputs.catalogue import expand
 from geozarr_nb.settings import Settings
 from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.product.model import Array
-from geozarr_runner.publishing.object_store import ObjectStore
+from geozarr_runner.publishing.bucket import ObjectStore
 from geozarr_runner.staging import download
 from geozarr_runner.staging.view import _most
 from geozarr_runner.stores import store
@@ -369,7 +369,7 @@ def test_what_is_nested_without_end_is_broken(
 ) -> None:
     from geozarr_runner.events import parse
     from geozarr_runner.publishing.local import provenance_in
-    from geozarr_runner.publishing.object_store import _record
+    from geozarr_runner.publishing.lock import record_of
 
     for name in ("p.zarr/.zmetadata", "q.zarr/zarr.json", "i.json"):
         server.replies[f"/{name}"] = DEEP
@@ -379,7 +379,7 @@ def test_what_is_nested_without_end_is_broken(
         expand(f"{server.url}/i.json")
     assert parse(DEEP.decode()) is None
     assert provenance_in(DEEP) is None
-    assert _record(DEEP) == {}
+    assert record_of(DEEP) == {}
     for text in (DEEP, b'{"arguments": ' + DEEP, b"1" * 5000, b"\xff"):
         (tmp_path / "params.json").write_bytes(text)
         monkeypatch.setenv("GEOZARR_PARAMS", str(tmp_path / "params.json"))

@@ -46,6 +46,7 @@ from geozarr_runner.publishing.local import (
     workspace,
     write_consolidated,
 )
+from geozarr_runner.publishing.remote_output import RemoteOutput
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import stage
 from geozarr_runner.stores.store import Store
@@ -183,7 +184,7 @@ def test_a_log_goes_on_where_one_is(shared: Path) -> None:
 
 @pytest.mark.parametrize("what", NO_FILES)
 def test_the_log_of_an_object_stores_output_replaces_what_has_its_name(what: str, home: Path, shared: Path) -> None:
-    output = object_store.RemoteOutput("memory://bucket/links/out.zarr")
+    output = RemoteOutput("memory://bucket/links/out.zarr")
     path = object_store.log_file(output, shared)
     path.unlink()
     plant(path, what, home)
@@ -193,7 +194,7 @@ def test_the_log_of_an_object_stores_output_replaces_what_has_its_name(what: str
 
 
 def test_a_log_longer_than_what_is_read_begins_anew(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = object_store.RemoteOutput("memory://bucket/long/out.zarr")
+    output = RemoteOutput("memory://bucket/long/out.zarr")
     fsspec.filesystem("memory").pipe("/bucket/long/out.zarr.log.jsonl", b"{}\n" * 100)
     assert object_store.log_file(output, shared).stat().st_size == 300
     monkeypatch.setenv("GEOZARR_MAX_METADATA", "299")
@@ -205,7 +206,7 @@ def test_the_systems_scratch_folder(what: str, home: Path, shared: Path, monkeyp
     monkeypatch.setenv("TMPDIR", str(shared))
     plant(object_store.scratch_folder(None), what, home)
     with pytest.raises(StorageDenied) as caught:
-        object_store.log_file(object_store.RemoteOutput("memory://bucket/links/out.zarr"), None)
+        object_store.log_file(RemoteOutput("memory://bucket/links/out.zarr"), None)
     assert "scratch=" in caught.value.remedy
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from geozarr_runner.errors import LaterVersion
 from geozarr_runner.publishing import object_store
-from geozarr_runner.publishing.object_store import RemoteOutput
+from geozarr_runner.publishing.remote_output import RemoteOutput
 
 OUTPUT = RemoteOutput("s3://bucket/out.zarr")
 OBJECTS: dict[str, Any] = {"a/0.0": None}

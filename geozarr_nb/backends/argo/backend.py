@@ -61,7 +61,8 @@ from geozarr_runner.events import LATER, Event
 from geozarr_runner.planning.memory import memory_needed
 from geozarr_runner.product.model import Product
 from geozarr_runner.publishing.archive import CHECKSUM_SUFFIX, SUFFIX
-from geozarr_runner.publishing.object_store import LOG, RemoteOutput, is_address, read_beside, root_document
+from geozarr_runner.publishing.object_store import read_beside, root_document
+from geozarr_runner.publishing.remote_output import LOG, RemoteOutput, is_address
 from geozarr_runner.trust.bounds import LARGEST_DOCUMENT
 
 WORKFLOW = "workflows.argoproj.io/workflow"  # the label of a pod that names its Workflow

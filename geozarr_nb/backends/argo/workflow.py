@@ -22,7 +22,7 @@ from geozarr_nb.errors import InvalidRequest
 from geozarr_nb.request import Request
 from geozarr_nb.settings import Settings
 from geozarr_runner.events import Event, parse
-from geozarr_runner.publishing.object_store import RemoteOutput, is_address
+from geozarr_runner.publishing.remote_output import RemoteOutput, is_address
 from geozarr_runner.spec.parameters import from_parameters, parameters
 from geozarr_runner.spec.request import normalise
 from geozarr_runner.text.shell import literal, word

@@ -51,7 +51,8 @@ from geozarr_nb.settings import Settings
 from geozarr_runner.events import Event
 from geozarr_runner.product.model import Product
 from geozarr_runner.publishing.local import storage_errors
-from geozarr_runner.publishing.object_store import discard_leftovers, output_place
+from geozarr_runner.publishing.object_store import discard_leftovers
+from geozarr_runner.publishing.remote_output import output_place
 from geozarr_runner.trust.addresses import secrets
 
 RUNNER = worker.RUNNER

@@ -20,7 +20,7 @@ from geozarr_runner.planning.estimate import check_count
 from geozarr_runner.planning.groups import GroupReport, report
 from geozarr_runner.product.model import Product
 from geozarr_runner.publishing import archive, local, object_store
-from geozarr_runner.publishing.object_store import Output, RemoteOutput, output_place
+from geozarr_runner.publishing.remote_output import ALIASES, Output, RemoteOutput, output_place
 from geozarr_runner.spec.options import RESULT, of_result, passed_on
 from geozarr_runner.spec.request import Request
 from geozarr_runner.text.printable import printable
@@ -304,7 +304,7 @@ def _overlap(source: Path, output: Path) -> bool:
 
 def _overlaps(source: str, output: RemoteOutput) -> bool:
     protocol, _, path = redact(source).partition("://")
-    one, other = f"{object_store.ALIASES.get(protocol, protocol)}://{path.strip('/')}/", f"{output}/"
+    one, other = f"{ALIASES.get(protocol, protocol)}://{path.strip('/')}/", f"{output}/"
     return one.startswith(other) or other.startswith(one)
 
 
