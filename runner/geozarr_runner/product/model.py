@@ -220,7 +220,8 @@ class Product:
     @cached_property
     def store(self) -> Store:
         """The store that this was read from."""
-        return Store(self.url, asked=self.asked)
+        root = "zarr.json" if self.zarr_format == 3 else ".zmetadata" if self.consolidated else ".zgroup"
+        return Store(self.url, asked=self.asked, root=root)
 
     @property
     def discovery(self) -> Mapping[str, Any]:

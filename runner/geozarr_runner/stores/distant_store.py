@@ -1,4 +1,4 @@
-"""A distant store as zarr opens it: it says what it could not do in our words, and bounds what zarr looks for itself."""
+"""A distant store as zarr opens it: what it cannot do it says in our words, and metadata are read up to a bound."""
 
 from __future__ import annotations
 
@@ -59,8 +59,12 @@ class DistantStore(FsspecStore):
         return self
 
     def is_refused(self, key: str) -> bool:
-        """Return whether an object that was taken for absent was refused: its server does not tell one from the other."""
+        """Return whether an object that was taken for absent was refused."""
         return key in self._refused or (self._original is not None and self._original.is_refused(key))
+
+    async def has_some(self, keys: Iterable[str]) -> bool:
+        """Return whether there is one of several objects."""
+        return bool(await asyncio.to_thread(self._place.sizes, keys))
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return an object, or a part of it; None where there is none of that name.
@@ -92,7 +96,8 @@ class DistantStore(FsspecStore):
         except ProductDenied as denied:
             refused = denied
         if found is None and self._original is not None:
-            return await self._original.get(key, prototype, byte_range)
+            kept: Buffer | None = await self._original.get(key, prototype, byte_range)
+            return kept
         if refused is not None:
             if not (may_be_absent(refused.__cause__) and await self._root.now()):
                 raise refused

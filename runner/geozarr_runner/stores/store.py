@@ -102,6 +102,7 @@ class Store:
             else:
                 self._root = self.url.rstrip("/")
         self._filesystem: Any = None
+        self._hides_absence = False
 
     def __repr__(self) -> str:
         return f"Store({redact(self.url)!r})"
@@ -130,6 +131,11 @@ class Store:
         if not chained or first.partition("://")[0] not in CACHES:
             return None
         return Store(rest, asked=self._asked, root=self._known_root)
+
+    @property
+    def hides_absence(self) -> bool:
+        """Whether something was refused that counts as absent: no other reader would take it for that."""
+        return self._hides_absence or (self.original is not None and self.original.hides_absence)
 
     @cached_property
     def tree(self) -> FolderTree:
@@ -281,7 +287,8 @@ class Store:
         try:
             return bytes(await self.filesystem._cat_file(self.path(key), start=0, end=most))
         except FileNotFoundError as error:
-            return _none(error)
+            _check_absent(error)
+            return None
         except OSError as error:
             if "not satisfiable" in str(error):  # an empty object has no first byte
                 return b""
@@ -361,11 +368,16 @@ class Store:
         found = {key: size for key, (is_there, size) in zip(keys, answers, strict=True) if is_there}
         # Nobody has to have read a root before: then one that says "not found" is believed, and none that refuses.
         if len(found) < len(keys) and (refused or self._known_root) and not self.shows_root():
-            raise refused[0] if refused else ProductBroken(
-                "objects of it are not found, and its metadata are not any more either",
-                given=redact(self.url),
-                remedy="run the same command again when nobody changes the product",
+            raise (
+                refused[0]
+                if refused
+                else ProductBroken(
+                    "objects of it are not found, and its metadata are not any more either",
+                    given=redact(self.url),
+                    remedy="run the same command again when nobody changes the product",
+                )
             )
+        self._hides_absence |= bool(refused)
         return found
 
     async def _on_web(self, key: str) -> tuple[bool, int | None]:
@@ -385,7 +397,7 @@ class Store:
         try:
             answer = await self.filesystem._info(self.path(key))
         except FileNotFoundError as error:
-            _none(error)
+            _check_absent(error)
             return False, None
         except PermissionError:
             answer = None
@@ -442,6 +454,61 @@ class Store:
                 return bool(answer.status == 206)  # one that does not sends the whole, which is left unread
 
         return self.run(self.retried(ask, key, bounds.seconds_for(0)))
+
+    def parts(self, wanted: Sequence[tuple[str, int, int]]) -> list[tuple[bytes, int | None] | None]:
+        """Return parts of objects, many at once: the bytes from a place up to another one.
+
+        Returns
+        -------
+        list
+            For each its bytes, and the size of the whole object where that comes with them; None where the store sends
+            whole objects only.
+
+        Raises
+        ------
+        ProductBroken
+            An object is gone.
+        ProductUnreachable
+            And its kinds: one cannot be read.
+        """
+        if self.local is not None:
+            return [(self._local_part(*each), None) for each in wanted]
+
+        async def one(key: str, start: int, stop: int) -> tuple[bytes, int | None] | None:
+            if _lists_sizes(self.filesystem):
+                return bytes(await self.filesystem._cat_file(self.path(key), start=start, end=stop)), None
+            from geozarr_runner.stores.web import part_of
+
+            session = await self.filesystem.set_session()
+            url = self.filesystem.encode_url(self.path(key))
+            return await part_of(session, url, self.filesystem.kwargs, start, stop)
+
+        async def tried(key: str, start: int, stop: int) -> tuple[bytes, int | None] | None:
+            return await self.retried(partial(one, key, start, stop), key, bounds.seconds_for(stop - start))
+
+        return self.run(in_bounds([partial(tried, *each) for each in wanted]))
+
+    def _local_part(self, key: str, start: int, stop: int) -> bytes:
+        try:
+            with os.fdopen(self.tree.open(key), "rb") as file:
+                file.seek(start)
+                return file.read(stop - start)
+        except OSError as error:
+            raise self._failure(error, key) from error
+
+    def refuses(self, key: str) -> bool:
+        """Return whether an object is refused by a server that may have it not."""
+        if self.local is not None:
+            return False
+        if self.original is not None:
+            return self.original.refuses(key)
+        try:
+            self.run(self.retried(partial(self._first_byte, key), key, bounds.seconds_for(0)))
+        except ProductDenied as denied:
+            if not may_be_absent(denied.__cause__):
+                raise
+            return True
+        return False
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -524,6 +591,12 @@ class Store:
                 f"the server's certificate is not trusted: {error_text(error)}",
                 given=address,
                 remedy="name the file of the authority that signed it: SSL_CERT_FILE=/path/ca.crt",
+            )
+        if isinstance(error, FileNotFoundError):
+            return ProductBroken(
+                "an object that was there a moment ago is gone",
+                given=address,
+                remedy="run the same command again when nobody changes the product",
             )
         if isinstance(error, (ImportError, NotImplementedError)):
             return ProductUnreachable(
@@ -709,8 +782,8 @@ def _is_of_network(error: BaseException) -> bool:
     return isinstance(error, ssl.SSLError) or _is_client_error(error) or of_server
 
 
-def _none(error: FileNotFoundError) -> None:
-    """Return None for what is not there; raise what else a filesystem calls "not found"."""
+def _check_absent(error: FileNotFoundError) -> None:
+    """Raise what a filesystem calls "not found", and is not."""
     if not is_absent(error):
         raise error.__cause__ or error from None
 

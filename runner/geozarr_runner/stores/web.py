@@ -249,6 +249,32 @@ async def first_byte(session: aiohttp.ClientSession, url: str, options: dict[str
         return True, _told_size(answer)
 
 
+async def part_of(
+    session: aiohttp.ClientSession, url: str, options: dict[str, Any], start: int, stop: int
+) -> tuple[bytes, int | None] | None:
+    """Return some bytes of an object, and how many the whole has where that is told; None where a server sends wholes.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such object.
+    Refused
+        And its kinds.
+    """
+    headers = {**options.get("headers", {}), "Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
+    async with session.get(url, **{**options, "headers": headers}) as answer:
+        if answer.status in GONE:
+            raise FileNotFoundError(url)
+        if answer.status == 416:
+            return b"", None
+        if answer.status >= 400:
+            await answer.read()
+            answer.raise_for_status()
+        if answer.status != 206:  # what is sent is left unread
+            return None
+        return await answer.read(), _told_size(answer)
+
+
 def _told_size(answer: aiohttp.ClientResponse) -> int | None:
     """Return how many bytes an object has, as the headers of an answer say it."""
     if answer.status == 206:
