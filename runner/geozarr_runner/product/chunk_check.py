@@ -80,6 +80,22 @@ def flaws(array: Array, root: Path) -> Iterator[Flaw]:
             yield Flaw(key, what)
 
 
+def inner_chunks_absent(array: Array, file: Path) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Yield the chunks that a shard has not, each as its start and length along each dimension; `flaws` passed it."""
+    packing = _packing(array.metadata, array.chunks)
+    if packing is None or packing.shard is None:
+        return
+    shard = packing.shard
+    length = 16 * shard.count + shard.checksum
+    with file.open("rb") as content:
+        content.seek(max(content.seek(0, 2) - length, 0) if shard.at_end else 0)
+        index = np.frombuffer(content.read(16 * shard.count), dtype="<u8").reshape(-1, 2)
+    counts = [-(-whole // edge) for whole, edge in zip(array.chunks, packing.shape, strict=True)]
+    for number in np.flatnonzero((index == ABSENT).all(axis=1)).tolist():
+        places = np.unravel_index(number, counts)
+        yield tuple((int(place) * edge, edge) for place, edge in zip(places, packing.shape, strict=True))
+
+
 def room_for(shape: Sequence[int], itemsize: int) -> int:
     """Return how many bytes a chunk may have once it is decoded; an item size of 0 is that of a text."""
     return (math.prod(shape) * itemsize if itemsize else TEXT) + SLACK
