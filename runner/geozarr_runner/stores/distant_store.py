@@ -60,7 +60,8 @@ class DistantStore(FsspecStore):
 
     def is_refused(self, key: str) -> bool:
         """Return whether an object that was taken for absent was refused."""
-        return key in self._refused or (self._original is not None and self._original.is_refused(key))
+        behind = getattr(self._original, "is_refused", None)  # a folder of this machine refuses nothing
+        return key in self._refused or (behind is not None and behind(key))
 
     async def has_some(self, keys: Iterable[str]) -> bool:
         """Return whether there is one of several objects."""

@@ -44,7 +44,7 @@ from geozarr_runner.errors import (
 )
 from geozarr_runner.stores.absence import GONE, ROOTS, is_absent, may_be_absent
 from geozarr_runner.trust import bounds, credentials
-from geozarr_runner.trust.addresses import CACHES, check, local_path, protocol_of, redact, redact_text
+from geozarr_runner.trust.addresses import CACHES, check, local_path, redact, redact_text
 from geozarr_runner.trust.credentials import Credentials
 from geozarr_runner.trust.tree import FolderTree
 
@@ -335,7 +335,7 @@ class Store:
             return found
         if self.original is not None:
             return self.original.sizes(keys, progress)
-        is_web = protocol_of(self.url) in ("http", "https")
+        is_web = not _lists_sizes(self.filesystem)
         listed: dict[str, dict[str, int | None]] = {}
         for part in batched(keys, ASKED_AT_ONCE):
             lacking: Sequence[str] = part
