@@ -182,7 +182,7 @@ def _zstd(content: Bytes) -> _Zstd | None:
                 break
         place += 4 * checksum
         size += said if width else at_most
-    return _Zstd(size, bool(last) and place <= len(content)) if seen <= MOST_BLOCKS else None
+    return _Zstd(size, bool(last) and place == len(content)) if seen <= MOST_BLOCKS else None
 
 
 def _pieces(codec: str, frame: Bytes, options: Mapping[str, Any]) -> Iterator[bytes]:
