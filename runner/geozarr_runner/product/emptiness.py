@@ -7,15 +7,13 @@ that is said, so that nobody takes it for a picture.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from contextlib import suppress
 from itertools import islice
 
-from geozarr_runner.errors import GeozarrError, ProductBroken
+from geozarr_runner.errors import ProductBroken
 from geozarr_runner.product.model import Array, Product
 from geozarr_runner.product.witness import untold
 from geozarr_runner.trust.addresses import redact
 
-LOOKED_AT = 20_000  # stored objects of one array; a second's work
 PLACES = ("x", "y", "latitude", "longitude")
 
 
@@ -26,17 +24,8 @@ def sentence(path: str) -> str:
 
 def empty_variables(product: Product, groups: Iterable[str]) -> tuple[str, ...]:
     """Return the paths of variables of groups of which nothing is stored; none where it takes requests to know."""
-    if product.store.local is None:
-        return ()
-    arrays = (array for path in groups for array in product.groups[path].variables)
-    return tuple(array.path for array in arrays if array.shape and not array.unusable and _is_empty(product, array))
-
-
-def _is_empty(product: Product, array: Array) -> bool:
-    keys = islice(array.object_keys(), LOOKED_AT)
-    with suppress(GeozarrError):  # of a link that leads out of it: it is something all the same
-        return array.objects <= LOOKED_AT and not any(product.store.sizes([key]) for key in keys)
-    return False
+    chosen = frozenset(groups)
+    return tuple(path for path in product.empty if (path.rpartition("/")[0] or "/") in chosen)
 
 
 def empty_arrays(product: Product, arrays: Iterable[Array], stored: Container[str]) -> tuple[str, ...]:

@@ -257,6 +257,19 @@ class Product:
         keys = [key for array in group.arrays for key in array.object_keys()]
         return sum(size or 0 for size in self.store.sizes(keys).values())
 
+    @cached_property
+    def empty(self) -> tuple[str, ...]:
+        """Paths of variables of which no chunk is stored, as far as that is known without a request."""
+        if self.store.local is None or sum(group.objects for group in self.groups.values()) > LOOKED_AT:
+            return ()
+        arrays = (array for group in self.groups.values() for array in group.variables)
+        return tuple(array.path for array in arrays if array.shape and self._is_empty(array))
+
+    def _is_empty(self, array: Array) -> bool:
+        with suppress(GeozarrError):  # of a link that leads out of it: it is something all the same
+            return not array.unusable and not any(self.store.sizes([key]) for key in array.object_keys())
+        return False
+
     def _stored(self, groups: Iterable[Group]) -> dict[str, int | None]:
         """Return the stored size of groups; None for all of them where one cannot be said, so that all are one kind."""
         chosen = list(groups)
@@ -303,6 +316,7 @@ class Product:
         )
         if len(self.groups) > ROWS_SHOWN:
             lines.append(f"    ... and {len(self.groups) - ROWS_SHOWN} more: product.groups has them all")
+        lines += [f"  no chunk is stored of {printable(path)}" for path in self.empty]
         lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable]
         return "\n".join(lines)
 
@@ -321,7 +335,9 @@ class Product:
         facts = {"address": redact(self.url), "taken": self.when, "groups": str(len(groups))}
         return html.block(
             f"{self.kind}: {self.name}",
-            html.facts({**facts, "cannot be converted": "; ".join(self._unusable)}),
+            html.facts(
+                {**facts, "without a chunk": ", ".join(self.empty), "cannot be converted": "; ".join(self._unusable)}
+            ),
             html.table(("group", "pixels", size, "variables"), rows),
             more if len(groups) > ROWS_SHOWN else "",
         )
