@@ -475,9 +475,7 @@ def test_an_object_that_has_another_size_is_found(large: Path, tmp_path: Path) -
             spot_check(Store(f"{server.url}/p.zarr"), arrays, sizes, tmp_path / "staged")
 
 
-def test_a_cache_that_is_out_of_date_is_found(
-    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaying: dict[str, str]
-) -> None:
+def test_a_cache_that_is_out_of_date_is_found(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = json.dumps({"cache_storage": str(tmp_path / "kept")})
     with ProductServer(large.parent) as server:
         url = f"filecache::{server.url}/p.zarr"

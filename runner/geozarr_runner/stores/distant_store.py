@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from zarr.abc.store import ByteRequest, RangeByteRequest
@@ -52,7 +52,7 @@ class DistantStore(FsspecStore):
         self._place = place
         self._is_bounded = is_bounded
         self._refused: set[str] = set()
-        self._root = Confirmation(self._shows_root)
+        self._root = Confirmation(partial(asyncio.to_thread, place.shows_root))
 
     def with_read_only(self, read_only: bool = False) -> DistantStore:
         """Return the store itself: nobody writes to it."""
@@ -129,6 +129,3 @@ class DistantStore(FsspecStore):
     @cached_property
     def _original(self) -> Any:
         return self._place.original.for_zarr() if self._place.original is not None else None
-
-    async def _shows_root(self) -> bool:
-        return await asyncio.to_thread(self._place.shows_root)
