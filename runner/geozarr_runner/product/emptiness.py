@@ -24,8 +24,7 @@ def sentence(path: str) -> str:
 
 def empty_variables(product: Product, groups: Iterable[str]) -> tuple[str, ...]:
     """Return the paths of variables of groups of which nothing is stored; none where it takes requests to know."""
-    chosen = frozenset(groups)
-    return tuple(path for path in product.empty if (path.rpartition("/")[0] or "/") in chosen)
+    return product.empty(groups)
 
 
 def empty_arrays(product: Product, arrays: Iterable[Array], stored: Container[str]) -> tuple[str, ...]:

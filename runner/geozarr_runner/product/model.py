@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from itertools import product as cartesian
 from operator import lt
 from typing import Any
@@ -257,13 +258,19 @@ class Product:
         keys = [key for array in group.arrays for key in array.object_keys()]
         return sum(size or 0 for size in self.store.sizes(keys).values())
 
-    @cached_property
-    def empty(self) -> tuple[str, ...]:
-        """Paths of variables of which no chunk is stored, as far as that is known without a request."""
-        if self.store.local is None or sum(group.objects for group in self.groups.values()) > LOOKED_AT:
+    def empty(self, groups: Iterable[str]) -> tuple[str, ...]:
+        """Return the variables of groups of which no chunk is stored, as far as that is known without a request."""
+        chosen = [self.groups[path] for path in groups]
+        if self.store.local is None or sum(group.objects for group in chosen) > LOOKED_AT:
             return ()
-        arrays = (array for group in self.groups.values() for array in group.variables)
+        arrays = (array for group in chosen for array in group.variables)
         return tuple(array.path for array in arrays if array.shape and self._is_empty(array))
+
+    def _shown_empty(self) -> str:
+        """Return those of the groups that are shown."""
+        found = self.empty(islice(self.groups, ROWS_SHOWN))
+        more = f" and {len(found) - UNUSABLE_SHOWN} more" if len(found) > UNUSABLE_SHOWN else ""
+        return ", ".join(found[:UNUSABLE_SHOWN]) + more
 
     def _is_empty(self, array: Array) -> bool:
         with suppress(GeozarrError):  # of a link that leads out of it: it is something all the same
@@ -316,7 +323,7 @@ class Product:
         )
         if len(self.groups) > ROWS_SHOWN:
             lines.append(f"    ... and {len(self.groups) - ROWS_SHOWN} more: product.groups has them all")
-        lines += [f"  no chunk is stored of {printable(path)}" for path in self.empty]
+        lines += [f"  no chunk is stored of {printable(paths)}" for paths in (self._shown_empty(),) if paths]
         lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable]
         return "\n".join(lines)
 
@@ -336,7 +343,7 @@ class Product:
         return html.block(
             f"{self.kind}: {self.name}",
             html.facts(
-                {**facts, "without a chunk": ", ".join(self.empty), "cannot be converted": "; ".join(self._unusable)}
+                {**facts, "without a chunk": self._shown_empty(), "cannot be converted": "; ".join(self._unusable)}
             ),
             html.table(("group", "pixels", size, "variables"), rows),
             more if len(groups) > ROWS_SHOWN else "",
