@@ -40,6 +40,7 @@ from geozarr_runner.publishing.archive import Archive, discard, existing, offer,
 from geozarr_runner.publishing.remote_output import Output, RemoteOutput
 from geozarr_runner.spec.options import OPTIONS
 from geozarr_runner.spec.request import Request
+from geozarr_runner.staging.spot_check import SpotCheck
 from geozarr_runner.staging.view import DoesNotFit, Staged, make_view, stage
 from geozarr_runner.trust.addresses import local_path, redact
 from geozarr_runner.verification.diagnosis import diagnose
@@ -130,7 +131,7 @@ def run(
             reporter.warning("one-group-at-a-time", f"{lack.message}: one group is made after the other", lack.remedy)
             made = work.make_in_turn(plan)
         with reporter.stage("publish") as progress:
-            record = _provenance(plan, request, made.verified, started)
+            record = _provenance(plan, request, made, started)
             local.record_provenance(space.writing, record)
             size = folder_bytes(space.writing)
             with local.storage_errors(space.item):
@@ -231,6 +232,8 @@ class _Converted:
 
     bytes_read: int
     verified: Verified
+    empty: tuple[str, ...]
+    check: SpotCheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +263,7 @@ class _Work:
             if (broken := diagnose(plan, staged.url)) is not None:
                 raise broken from failure
             raise
-        return _Converted(staged.bytes_read, verified)
+        return _Converted(staged.bytes_read, verified, staged.empty, staged.check)
 
     def make_in_turn(self, plan: Plan) -> _Converted:
         """Make one group after the other, each with all of the scratch space, and join what came out."""
@@ -280,7 +283,9 @@ class _Work:
             sum(each.verified.variables for each in made),
             sum(each.verified.pixels_compared for each in made),
         )
-        return _Converted(sum(each.bytes_read for each in made), verified)
+        empty = dict.fromkeys(path for each in made for path in each.empty)
+        check = sum((each.check for each in made), SpotCheck())
+        return _Converted(sum(each.bytes_read for each in made), verified, tuple(empty), check)
 
     def _convert(self, plan: Plan, staged: Staged, output: Path) -> None:
         if not self.shares or local_path(staged.url) is None:
@@ -375,7 +380,8 @@ def _holds(path: str, groups: Sequence[str]) -> bool:
     return any(f"{group}/".startswith(f"{path}/") for group in groups)
 
 
-def _provenance(plan: Plan, request: Request, verified: Verified, started: datetime) -> dict[str, Any]:
+def _provenance(plan: Plan, request: Request, made: _Converted, started: datetime) -> dict[str, Any]:
+    verified = made.verified
     return {
         "schema": local.RECORD_VERSION,
         "request": request.identity or None,
@@ -389,7 +395,12 @@ def _provenance(plan: Plan, request: Request, verified: Verified, started: datet
         # Those of 0.1.0 at the top, where it looks for them.
         **{name: value for name, value in plan.options.items() if OPTIONS[name].parameter},
         "options": dict(plan.options),
-        "verified": {"variables": verified.variables, "pixels_compared": verified.pixels_compared},
+        "verified": {
+            "variables": verified.variables,
+            "pixels_compared": verified.pixels_compared,
+            "read_again": made.check.to_dict(),
+            "without_chunks": list(made.empty),
+        },
         "versions": versions(),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

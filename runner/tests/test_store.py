@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tenacity import wait_none
 
-from benchmarks.server import ProductServer
+from benchmarks.server import Kind, ProductServer
 from geozarr_runner.errors import (
     InvalidRequest,
     ProductBroken,
@@ -145,7 +145,7 @@ def test_a_refusal_is_not_tried_again(status: int, served: ProductServer) -> Non
     served.fail("/p.zarr/0.0", status, 4)
     with pytest.raises(ProductDenied, match=str(status)) as caught:
         Store(f"{served.url}/p.zarr").read("0.0")
-    assert served.counts.requests == 1
+    assert served.counts.paths["/p.zarr/0.0"].requests == {Kind.FAULT: 1}
     assert "FSSPEC_HTTPS" in caught.value.remedy
     assert not caught.value.retryable
 

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
+from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductDenied, ProductUnreachable
 from geozarr_runner.product import metadata
 from geozarr_runner.product.model import parents_of
 from geozarr_runner.stores.store import CONCURRENCY, Store, not_found
@@ -174,8 +174,8 @@ def _children(store: Store, path: str) -> list[str]:
     """Return the paths that are listed in a group's folder."""
     try:
         names = _folders(store, path) if store.local is not None else _distant_names(store, path)
-    except (OSError, NotImplementedError) as error:
-        raise _not_listed(store, error) from error
+    except (OSError, NotImplementedError, ProductDenied) as error:
+        raise _not_listed(store, getattr(error, "message", error)) from error
     children = [f"{path}/{name}" if path else name for name in names if name not in DOCUMENTS]
     return sorted(child for child in children if flaw(child) is None and child.count("/") < MOST_LEVELS)
 
@@ -205,9 +205,13 @@ def _distant_names(store: Store, path: str) -> set[str]:
             return []
         return entries
 
-    start = f"{folder.partition('?')[0].rstrip('/')}/"
-    listed = [str(entry).rstrip("/") for entry in store.run(store.retried(listing, path, seconds_for(0)))]
-    return {entry.removeprefix(start) for entry in listed if entry.startswith(start)}
+    start = f"{folder.partition('?')[0].rstrip('/')}/".removeprefix("/")
+    listed = [str(entry).strip("/") for entry in store.run(store.retried(listing, path, seconds_for(0)))]
+    names = {entry.removeprefix(start) for entry in listed if entry.startswith(start)}
+    # Its own document was read a moment ago: a listing without it does not tell what else is there.
+    if path and not names:
+        raise _not_listed(store, f"nothing is listed in /{printable(path)}, and there is something")
+    return names
 
 
 def checked_node(path: str, document: Any, zarr_format: int, url: str) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductUnreachable
+from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductDenied, ProductNotFound, ProductUnreachable
 from geozarr_runner.inspection.documents import (
     MOST_NODES,
     TELL_PUBLISHER,
@@ -80,9 +81,11 @@ def open_product(source: Source | Product | Any, *, asked: str | None = None) ->
         raise
     except ProductUnreachable as error:
         # An item's address need not end in .json: .../collections/C/items/I does not.
-        if tail.endswith(".zarr") or error.code != "product-not-found":
+        if tail.endswith(".zarr") or not isinstance(error, ProductNotFound | ProductDenied):
             raise
-        document = Store(url, asked=asked).read("", is_json=True)
+        document = None
+        with suppress(ProductDenied):  # what was asked for first says it better
+            document = Store(url, asked=asked).read("", is_json=True)
         if document is None:
             raise
         return _from_item(parsed(document, url), url, named_by)

@@ -16,6 +16,7 @@ from geozarr_runner.kinds.layout import PlannedArray
 from geozarr_runner.kinds.profiles import check_options, planned_arrays, profile_of
 from geozarr_runner.planning.groups import report
 from geozarr_runner.planning.memory import memory_needed
+from geozarr_runner.product.emptiness import empty_arrays, sentence
 from geozarr_runner.product.metadata import figure
 from geozarr_runner.product.model import Array, Product
 from geozarr_runner.spec.options import Groups, ResultOptions, resolved
@@ -108,10 +109,12 @@ def estimate(product: Product, groups: Groups | None = None, **options: Unpack[R
     chosen.raise_for_missing(all_needed=False)
     check_options(product, chosen.found, wished)
     check_count(product, chosen.found)
-    found = _ask(product.store, needed(product, chosen.found))
+    arrays = needed(product, chosen.found)
+    found = _ask(product.store, arrays)
+    empty = empty_arrays(product, arrays, {path for path, one in found.items() if one.objects})
     requests = sum(one.objects for one in found.values())
     untold = sum(one.untold for one in found.values())
-    notes = []
+    notes = [sentence(path) for path in empty]
     if untold:
         notes.append(f"the store does not tell the size of {untold} of {requests} objects")
     download = sum(one.size for one in found.values()) if untold < requests or not requests else None

@@ -10,6 +10,7 @@ from typing import Any
 from geozarr_runner.errors import GroupsMissing
 from geozarr_runner.kinds.base import Profile
 from geozarr_runner.kinds.profiles import profile_of
+from geozarr_runner.product.emptiness import empty_variables, sentence
 from geozarr_runner.product.model import Group, Product
 from geozarr_runner.spec.options import Groups
 from geozarr_runner.spec.request import normalise
@@ -42,6 +43,8 @@ class GroupReport:
         For each missing or unfit group what to choose instead, best first.
     warnings
         Options that will have no effect.
+    empty
+        Variables of which nothing is stored, where that is known without a request.
     """
 
     product: str
@@ -52,6 +55,7 @@ class GroupReport:
     available: tuple[str, ...]
     suggestions: Mapping[str, tuple[str, ...]]
     warnings: tuple[str, ...] = field(default=())
+    empty: tuple[str, ...] = field(default=())
 
     @property
     def ok(self) -> bool:
@@ -72,6 +76,7 @@ class GroupReport:
             lines.append(f"Unfit: ... and {len(self.unfit) - SHOWN} more")
         lines += [f"Suggestions: {group} -> {' or '.join(near)}" for group, near in self.suggestions.items() if near]
         lines += [f"Without effect: {warning}" for warning in self.warnings]
+        lines += [f"Empty: {sentence(path)}" for path in self.empty[:SHOWN]]
         return tuple(map(printable, lines))
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,6 +94,7 @@ class GroupReport:
         rows += [(group, "missing", " or ".join(self.suggestions.get(group, ()))) for group in self.missing]
         rows += [(group, why, " or ".join(self.suggestions.get(group, ()))) for group, why in self.unfit.items()]
         rows += [("", warning, "") for warning in self.warnings]
+        rows += [("", sentence(path), "") for path in self.empty]
         if not self.wanted and not self.unfit:
             rows.append(("the whole product", "will be converted", ""))
         title = f"{self.product}: {'ok' if self.ok else 'not as asked'}"
@@ -182,6 +188,7 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
         available=available,
         suggestions={name: suggest(name, available) for name in (*missing, *unfit) if name in wanted},
         warnings=profile.without_effect(wanted, options or {}),
+        empty=empty_variables(product, found or (available if not wanted else ())),
     )
 
 

@@ -18,6 +18,7 @@ from geozarr_runner.kinds.base import ConverterCall
 from geozarr_runner.kinds.profiles import check_options, profile_of
 from geozarr_runner.planning.estimate import check_count
 from geozarr_runner.planning.groups import GroupReport, report
+from geozarr_runner.product.emptiness import sentence
 from geozarr_runner.product.model import Product
 from geozarr_runner.publishing import archive, local, object_store
 from geozarr_runner.publishing.remote_output import ALIASES, Output, RemoteOutput, output_place
@@ -142,8 +143,10 @@ def preflight(
         why = found.unfit.get(lost, "the product does not have it")
         near = found.suggestions.get(lost, ())
         reporter.warning("group-dropped", f"{lost} is left out: {why}", f"choose {' or '.join(near)}" if near else "")
-    for sentence in found.warnings:
-        reporter.warning("no-effect", sentence)
+    for path in found.empty:
+        reporter.warning("no-chunks", sentence(path), "ask whoever publishes the product whether that is meant")
+    for without in found.warnings:
+        reporter.warning("no-effect", without)
     call = profile_of(product).call(product, found.found, options)
     for option in passed_on(options):
         if option.converter in call.lacks:

@@ -80,6 +80,22 @@ def flaws(array: Array, root: Path) -> Iterator[Flaw]:
             yield Flaw(key, what)
 
 
+def inner_chunks_absent(array: Array, file: Path) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Yield the chunks that a shard has not, each as its start and length along each dimension; `flaws` passed it."""
+    packing = _packing(array.metadata, array.chunks)
+    if packing is None or packing.shard is None:
+        return
+    shard = packing.shard
+    length = 16 * shard.count + shard.checksum
+    with file.open("rb") as content:
+        content.seek(max(content.seek(0, 2) - length, 0) if shard.at_end else 0)
+        index = np.frombuffer(content.read(16 * shard.count), dtype="<u8").reshape(-1, 2)
+    counts = [-(-whole // edge) for whole, edge in zip(array.chunks, packing.shape, strict=True)]
+    for number in np.flatnonzero((index == ABSENT).all(axis=1)).tolist():
+        places = np.unravel_index(number, counts)
+        yield tuple((int(place) * edge, edge) for place, edge in zip(places, packing.shape, strict=True))
+
+
 def room_for(shape: Sequence[int], itemsize: int) -> int:
     """Return how many bytes a chunk may have once it is decoded; an item size of 0 is that of a text."""
     return (math.prod(shape) * itemsize if itemsize else TEXT) + SLACK
@@ -108,10 +124,10 @@ def check_size(codec: str, frame: Bytes, room: int, options: Mapping[str, Any]) 
         case "lz4":
             size = int.from_bytes(frame[:4], "little")
         case "zstd":
-            zstd = _size_of_zstd(frame)
+            zstd = _zstd(frame)
             if zstd is None:
                 raise Oversized(None, room)
-            size = zstd
+            size = zstd.size
         case "zlib" | "gzip" | "bz2" | "lzma":
             size = 0
             for piece in _pieces(codec, frame, options):
@@ -124,12 +140,21 @@ def check_size(codec: str, frame: Bytes, room: int, options: Mapping[str, Any]) 
         raise Oversized(size, room)
 
 
-def _size_of_zstd(content: Bytes) -> int | None:
-    """Return what the frames of Zstandard (RFC 8878) become at most, by their headers and those of their blocks.
+@dataclass(frozen=True, slots=True)
+class _Zstd:
+    """What frames of Zstandard become at most, and whether they come to their end."""
+
+    size: int
+    is_whole: bool
+
+
+def _zstd(content: Bytes) -> _Zstd | None:
+    """Return what frames of Zstandard (RFC 8878) say of themselves, by their headers and those of their blocks.
 
     None where there are more frames and blocks than anybody can count.
     """
     size, place, seen = 0, 0, 0
+    last = 1
     while place + 5 <= len(content):
         seen += 1
         if seen > MOST_BLOCKS:
@@ -146,7 +171,7 @@ def _size_of_zstd(content: Bytes) -> int | None:
         width = (single, 2, 4, 8)[descriptor >> 6]
         said = int.from_bytes(content[place : place + width], "little") + (256 if width == 2 else 0)
         place += width
-        at_most = 0
+        at_most = last = 0
         while place + 3 <= len(content) and seen <= MOST_BLOCKS:
             seen += 1
             block = int.from_bytes(content[place : place + 3], "little")
@@ -157,7 +182,7 @@ def _size_of_zstd(content: Bytes) -> int | None:
                 break
         place += 4 * checksum
         size += said if width else at_most
-    return size if seen <= MOST_BLOCKS else None
+    return _Zstd(size, bool(last) and place == len(content)) if seen <= MOST_BLOCKS else None
 
 
 def _pieces(codec: str, frame: Bytes, options: Mapping[str, Any]) -> Iterator[bytes]:
@@ -285,6 +310,10 @@ def _flaw_of_frame(packing: _Packing, frame: Bytes, itemsize: int) -> str | None
         said, size = int.from_bytes(frame[12:BLOSC_HEADER], "little"), len(frame) - packing.tail
         if size < BLOSC_HEADER or said != size:
             return f"it is cut off: it has {size} bytes, and its header says {said}"
+    if packing.codec == "zstd":
+        content = frame[: len(frame) - packing.tail]
+        if (found := _zstd(content)) is not None and not (found.is_whole and len(content)):
+            return f"it is cut off: its {len(content)} bytes end before its last block does"
     width = max(itemsize, 8) if itemsize and packing.filtered else itemsize  # a filter may have widened the values
     try:
         check_size(packing.codec, frame, room_for(packing.shape, width), packing.options)

@@ -21,6 +21,7 @@ from zarr.codecs._v2 import V2Codec
 from geozarr_runner.errors import GeozarrError, ProductBroken
 from geozarr_runner.product.chunk_check import check_size, room_for
 from geozarr_runner.product.metadata import RUNS_CODE
+from geozarr_runner.product.witness import Witness
 
 if TYPE_CHECKING:
     import zarr
@@ -87,7 +88,8 @@ def guard(array: zarr.Array[Any], address: str) -> zarr.Array[Any]:
     if not isinstance(pipeline, _Guarded):
         codecs = [_checked(codec, array, place) for codec in pipeline]  # type: ignore[attr-defined]
         # The class is frozen; this is how it sets the field itself.
-        object.__setattr__(inner, "codec_pipeline", _Guarded(type(pipeline).from_codecs(codecs), place))
+        guarded = _Guarded(type(pipeline).from_codecs(codecs), place, Witness(array, place))
+        object.__setattr__(inner, "codec_pipeline", guarded)
     return array
 
 
@@ -190,10 +192,14 @@ class _Guarded(CodecPipeline):
 
     pipeline: CodecPipeline
     place: str
+    witness: Witness
 
     async def read(self, batch_info: Any, out: Any, drop_axes: tuple[int, ...] = ()) -> Any:
+        batch = list(batch_info)
         try:
-            return await self.pipeline.read(batch_info, out, drop_axes)
+            answer = await self.pipeline.read(batch, out, drop_axes)
+            await self.witness.check([getter for getter, *_ in batch])
+            return answer
         except ExceptionGroup as errors:  # several were read at once
             first: BaseException = errors
             while isinstance(first, BaseExceptionGroup):

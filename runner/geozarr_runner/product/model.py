@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from itertools import product as cartesian
 from operator import lt
 from typing import Any
@@ -220,7 +221,8 @@ class Product:
     @cached_property
     def store(self) -> Store:
         """The store that this was read from."""
-        return Store(self.url, asked=self.asked)
+        root = "zarr.json" if self.zarr_format == 3 else ".zmetadata" if self.consolidated else ".zgroup"
+        return Store(self.url, asked=self.asked, root=root)
 
     @property
     def discovery(self) -> Mapping[str, Any]:
@@ -255,6 +257,25 @@ class Product:
             return None
         keys = [key for array in group.arrays for key in array.object_keys()]
         return sum(size or 0 for size in self.store.sizes(keys).values())
+
+    def empty(self, groups: Iterable[str]) -> tuple[str, ...]:
+        """Return the variables of groups of which no chunk is stored, as far as that is known without a request."""
+        chosen = [self.groups[path] for path in groups]
+        if self.store.local is None or sum(group.objects for group in chosen) > LOOKED_AT:
+            return ()
+        arrays = (array for group in chosen for array in group.variables)
+        return tuple(array.path for array in arrays if array.shape and self._is_empty(array))
+
+    def _shown_empty(self) -> str:
+        """Return those of the groups that are shown."""
+        found = self.empty(islice(self.groups, ROWS_SHOWN))
+        more = f" and {len(found) - UNUSABLE_SHOWN} more" if len(found) > UNUSABLE_SHOWN else ""
+        return ", ".join(found[:UNUSABLE_SHOWN]) + more
+
+    def _is_empty(self, array: Array) -> bool:
+        with suppress(GeozarrError):  # of a link that leads out of it: it is something all the same
+            return not array.unusable and not any(self.store.sizes([key]) for key in array.object_keys())
+        return False
 
     def _stored(self, groups: Iterable[Group]) -> dict[str, int | None]:
         """Return the stored size of groups; None for all of them where one cannot be said, so that all are one kind."""
@@ -302,6 +323,7 @@ class Product:
         )
         if len(self.groups) > ROWS_SHOWN:
             lines.append(f"    ... and {len(self.groups) - ROWS_SHOWN} more: product.groups has them all")
+        lines += [f"  no chunk is stored of {printable(paths)}" for paths in (self._shown_empty(),) if paths]
         lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable]
         return "\n".join(lines)
 
@@ -320,7 +342,9 @@ class Product:
         facts = {"address": redact(self.url), "taken": self.when, "groups": str(len(groups))}
         return html.block(
             f"{self.kind}: {self.name}",
-            html.facts({**facts, "cannot be converted": "; ".join(self._unusable)}),
+            html.facts(
+                {**facts, "without a chunk": self._shown_empty(), "cannot be converted": "; ".join(self._unusable)}
+            ),
             html.table(("group", "pixels", size, "variables"), rows),
             more if len(groups) > ROWS_SHOWN else "",
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any, cast
@@ -21,9 +21,11 @@ from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning.estimate import needed
 from geozarr_runner.planning.preflight import Plan, fill_of_text
 from geozarr_runner.product.chunk_check import flaws
-from geozarr_runner.product.model import Array, parents_of
+from geozarr_runner.product.emptiness import empty_arrays, sentence
+from geozarr_runner.product.model import Array, Product, parents_of
 from geozarr_runner.publishing.local import Workspace, storage_errors
 from geozarr_runner.staging.download import download
+from geozarr_runner.staging.spot_check import SpotCheck, spot_check
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.bounds import LARGEST_OBJECT
 from geozarr_runner.trust.keys import inside
@@ -33,10 +35,24 @@ OVERHEAD = 1_000_000  # of an object, beside its values
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """The converter's input: where it is, and how many bytes came over the network for it."""
+    """The converter's input.
+
+    Attributes
+    ----------
+    url
+        Where it is.
+    bytes_read
+        Bytes that came over the network for it.
+    empty
+        Paths of the arrays of which nothing is stored.
+    check
+        What was read again of the product, and compared with what came.
+    """
 
     url: str
     bytes_read: int
+    empty: tuple[str, ...] = ()
+    check: SpotCheck = field(default_factory=SpotCheck)
 
 
 class DoesNotFit(StorageFull):
@@ -64,23 +80,27 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
     if not plan.narrowed:
         # The converter follows links, and reads whatever is listed.
         product.store.tree.check()
-        _check_frames(plan, arrays, cast(Path, product.store.local))
-        return Staged(str(product.store.local), 0)
+        folder = cast(Path, product.store.local)
+        _check_frames(plan, arrays, folder)
+        return Staged(str(folder), 0, _empty_in(product, arrays, folder))
     with storage_errors(space.staged):
         write_metadata(plan, arrays, space.staged)
         if product.store.local is not None:
             _link(product.store.tree.find, arrays, space.staged, progress)
             _check_frames(plan, arrays, space.staged)
-            return Staged(str(space.staged), 0)
+            return Staged(str(space.staged), 0, _empty_in(product, arrays, space.staged))
         sizes = product.store.sizes(key for array in arrays for key in array.object_keys())
+        empty = empty_arrays(product, arrays, sizes)
+        for path in empty:
+            reporter.warning("no-chunks", sentence(path), "ask whoever publishes the product whether that is meant")
         targets = {key: inside(space.staged, key) for key in sizes}
         total = None if None in sizes.values() else sum(size or 0 for size in sizes.values())
         missing = (total or 0) - sum(target.stat().st_size for target in targets.values() if target.is_file())
         if (lack := _lack_of_space(space, missing)) is not None:
-            if plan.groups or not plan.readable:
+            if plan.groups or not plan.readable or product.store.hides_absence:
                 raise lack
             reporter.warning("read-in-place", f"{lack.message}: it is read in place, parts several times", lack.remedy)
-            return Staged(product.url, 0)
+            return Staged(product.url, 0, empty)
         done = 0
 
         def arrived(count: int) -> None:
@@ -93,7 +113,14 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
             most = {key: _most(array) for array in arrays for key in array.object_keys() if key in sizes}
         came = download(product.store, targets, sizes, arrived, most)
         _check_frames(plan, arrays, space.staged)
-    return Staged(str(space.staged), came)
+        check = spot_check(product.store, arrays, sizes, space.staged)
+    return Staged(str(space.staged), came, empty, check)
+
+
+def _empty_in(product: Product, arrays: Iterable[Array], folder: Path) -> tuple[str, ...]:
+    """Return the paths of the arrays of which a folder has nothing."""
+    with_chunks = (array for array in arrays if any((folder / key).exists() for key in array.object_keys()))
+    return empty_arrays(product, arrays, {array.path for array in with_chunks})
 
 
 def _most(array: Array) -> int:

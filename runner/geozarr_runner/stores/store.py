@@ -16,7 +16,7 @@ import ssl
 import stat
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -42,8 +42,9 @@ from geozarr_runner.errors import (
     StorageFailed,
     StorageFull,
 )
+from geozarr_runner.stores.absence import GONE, ROOTS, is_absent, may_be_absent
 from geozarr_runner.trust import bounds, credentials
-from geozarr_runner.trust.addresses import check, local_path, protocol_of, redact, redact_text
+from geozarr_runner.trust.addresses import CACHES, check, local_path, redact, redact_text
 from geozarr_runner.trust.credentials import Credentials
 from geozarr_runner.trust.tree import FolderTree
 
@@ -69,6 +70,9 @@ class Store:
     asked
         The address that a person gave, where this one was found from it; empty where it was not. Credentials that name
         no host go to that one's host alone. None: the person gave this one.
+    root
+        The key of the document that its product was read from; empty where that is not known. What is not found counts
+        as absent only as long as this one can be read: see `absence`.
 
     Attributes
     ----------
@@ -78,10 +82,11 @@ class Store:
 
     attempts = ATTEMPTS
 
-    def __init__(self, url: str | os.PathLike[str], *, asked: str | None = None) -> None:
+    def __init__(self, url: str | os.PathLike[str], *, asked: str | None = None, root: str = "") -> None:
         self.url = os.fspath(url)
         check(self.url)
         self._asked = self.url if asked is None else asked
+        self._known_root = root
         self.local = local_path(self.url)
         self._query = ""
         if self.local is None:
@@ -97,6 +102,7 @@ class Store:
             else:
                 self._root = self.url.rstrip("/")
         self._filesystem: Any = None
+        self._hides_absence = False
 
     def __repr__(self) -> str:
         return f"Store({redact(self.url)!r})"
@@ -117,6 +123,19 @@ class Store:
         if self._filesystem is None:
             self._filesystem, self._base = self._opened(encoded=bool(self._query))
         return self._filesystem
+
+    @cached_property
+    def original(self) -> Store | None:
+        """The store behind a cache, which alone knows what is there; None where this one is no cache."""
+        first, chained, rest = self.url.partition("::")
+        if not chained or first.partition("://")[0] not in CACHES:
+            return None
+        return Store(rest, asked=self._asked, root=self._known_root)
+
+    @property
+    def hides_absence(self) -> bool:
+        """Whether something was refused that counts as absent: no other reader would take it for that."""
+        return self._hides_absence or (self.original is not None and self.original.hides_absence)
 
     @cached_property
     def tree(self) -> FolderTree:
@@ -147,7 +166,8 @@ class Store:
         if self.local is not None:
             return str(self.local / key) if key else str(self.local)
         _ = self.filesystem
-        return (f"{self._base}/{key}" if key else self._base) + self._query
+        # An archive's own root has no name, and nothing in it begins with a slash.
+        return (f"{self._base}/{key}" if key and self._base else key or self._base) + self._query
 
     def for_zarr(self, *, is_view: bool = False) -> Any:
         """Return what zarr-python opens, for reading: it has an event loop of its own, and so needs its own session.
@@ -163,14 +183,10 @@ class Store:
             from geozarr_runner.stores.tree_store import TreeStore
 
             return TreeStore(self.local)
-        from zarr.storage import FsspecStore
-
         from geozarr_runner.stores.distant_store import DistantStore
 
         filesystem, base = self._opened(encoded=False, for_another_loop=True)
-        # A web server's answers are bounded by its client.
-        kind = DistantStore if _lists_sizes(filesystem) else FsspecStore
-        store = kind(filesystem, read_only=True, path=base)
+        store = DistantStore(filesystem, path=base, place=self, is_bounded=not _lists_sizes(filesystem))
         weakref.finalize(store, _close_session, filesystem)
         return store
 
@@ -206,15 +222,55 @@ class Store:
                 content = self.tree.read(key, most + 1)
             except OSError as error:
                 raise self._failure(error, key) from error
-        elif _lists_sizes(self.filesystem):
-            content = self.run(self._document(key, partial(self._part, key, most + 1)))
         else:
-            content = self.run(self._document(key, partial(self._stream, key, most, given, check)))
+            content = self._unless_absent(key, self._part_or_stream(key, most, given, check))
+        if content is None and self.original is not None:
+            return self.original.read(key, is_json=is_json)
         if content is not None:
             check(content)
             if len(content) > most:
                 raise bounds.too_large(given, most)
+            if key in ROOTS:
+                self._known_root = self._known_root or key
         return content
+
+    def _part_or_stream(
+        self, key: str, most: int, given: str, check: Callable[[bytes], None]
+    ) -> Coroutine[Any, Any, bytes | None]:
+        if _lists_sizes(self.filesystem):
+            return self._document(key, partial(self._part, key, most + 1))
+        return self._document(key, partial(self._stream, key, most, given, check))
+
+    def _unless_absent[T](self, key: str, work: Coroutine[Any, Any, T]) -> T | None:
+        """Return what a request gives; None where it is refused by a server that has it not."""
+        try:
+            return self.run(work)
+        except ProductDenied as denied:
+            refused = denied
+        if self.original is None and not self.is_without(key, refused):
+            raise refused
+        return None
+
+    def is_without(self, key: str, refused: ProductDenied) -> bool:
+        """Return whether a refusal means that there is no object of a name: asks for the root's document after it."""
+        return key != "" and may_be_absent(refused.__cause__) and self.shows_root(besides=key)
+
+    def shows_root(self, *, besides: str = "") -> bool:
+        """Return whether the document of the root can be read now, another one than `besides`."""
+        return self.run(self._shows_root(besides))
+
+    async def _shows_root(self, besides: str = "") -> bool:
+        for key in (self._known_root,) if self._known_root else ROOTS:
+            if key == besides:
+                continue
+            try:
+                is_there, _ = await self.retried(partial(self._first_byte, key), key, bounds.seconds_for(0))
+            except ProductDenied:
+                continue
+            if is_there:
+                self._known_root = key
+                return True
+        return False
 
     async def _document[T](self, key: str, get: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what comes, with as many tries as fit into the time that a document has."""
@@ -230,7 +286,8 @@ class Store:
         """Return the first bytes of an object of a store that sends parts."""
         try:
             return bytes(await self.filesystem._cat_file(self.path(key), start=0, end=most))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            _check_absent(error)
             return None
         except OSError as error:
             if "not satisfiable" in str(error):  # an empty object has no first byte
@@ -245,8 +302,8 @@ class Store:
         request = session.get(self.filesystem.encode_url(self.path(key)), **self.filesystem.kwargs)
         async with request as answer:
             if answer.status >= 400:
-                await answer.read()  # so that the connection can be used again
-                if answer.status == 404:
+                await answer.read()  # what it says of why, and so that the connection can be used again
+                if answer.status in GONE:
                     return None
                 answer.raise_for_status()
             return await bounded(answer.content.iter_any(), most, given, check)
@@ -254,8 +311,17 @@ class Store:
     def sizes(self, keys: Iterable[str], progress: Callable[[int], None] | None = None) -> dict[str, int | None]:
         """Return the stored size of each object that exists, in bytes; None where the store does not tell it.
 
-        One request an object, many at once; a store that lists with sizes (object stores) is asked once a folder. Of
-        objects that do not exist, however many, nothing is kept.
+        One request an object, many at once. A store that lists with sizes (object stores) is asked once a folder; what
+        its listing lacks is asked for by name. Of objects that do not exist, however many, nothing is kept.
+
+        Raises
+        ------
+        ProductDenied
+            One is refused, and that does not mean that there is none: see `absence`.
+        ProductBroken
+            Some are not found, and the root's document is not any more either.
+        ProductUnreachable
+            The store does not answer.
         """
         found: dict[str, int | None] = {}
         if self.local is not None:
@@ -267,30 +333,86 @@ class Store:
                 if size is not None:
                     found[key] = size
             return found
-        if protocol_of(self.url) not in ("http", "https"):
-            listed: dict[str, dict[str, int | None]] = {}
-            for part in batched(keys, ASKED_AT_ONCE):
-                found |= self.run(self._listed_sizes(part, listed))
-            return found
-
-        async def one(key: str) -> tuple[str, int | None] | None:
-            async def info() -> tuple[str, int | None] | None:
-                try:
-                    answer = await self.filesystem._info(self.path(key))
-                except FileNotFoundError as error:
-                    # fsspec says so of every failure over http: only the answer 404 means that there is no object.
-                    if error.__cause__ is None or getattr(error.__cause__, "status", None) in (404, 410):
-                        return None
-                    raise error.__cause__ from None
-                size = answer.get("size")
-                return key, size if size is None or size >= 0 else None
-
-            return await self.retried(info, key, bounds.seconds_for(0))
-
+        if self.original is not None:
+            return self.original.sizes(keys, progress)
+        is_web = not _lists_sizes(self.filesystem)
+        listed: dict[str, dict[str, int | None]] = {}
         for part in batched(keys, ASKED_AT_ONCE):
-            answers = self.run(in_bounds([partial(one, key) for key in part], progress))
-            found.update(answer for answer in answers if answer is not None)
+            lacking: Sequence[str] = part
+            if not is_web:
+                found |= self.run(self._listed_sizes(part, listed))
+                lacking = [key for key in part if key not in found]
+            look = self._on_web if is_web else partial(self._behind_listing, listed=listed)
+            found |= self._asked_by_name(lacking, look, progress)
         return found
+
+    def _asked_by_name(
+        self,
+        keys: Sequence[str],
+        look: Callable[[str], Coroutine[Any, Any, tuple[bool, int | None]]],
+        progress: Callable[[int], None] | None,
+    ) -> dict[str, int | None]:
+        """Return the sizes of the objects that exist; none is taken for absent before the root was seen after it."""
+        refused: list[ProductDenied] = []
+
+        async def one(key: str) -> tuple[bool, int | None]:
+            try:
+                return await self.retried(partial(look, key), key, bounds.seconds_for(0))
+            except ProductDenied as denied:
+                if not may_be_absent(denied.__cause__):
+                    raise
+                refused[1:] = [denied]
+                return False, None
+
+        answers = self.run(in_bounds([partial(one, key) for key in keys], progress))
+        found = {key: size for key, (is_there, size) in zip(keys, answers, strict=True) if is_there}
+        # Nobody has to have read a root before: then one that says "not found" is believed, and none that refuses.
+        if len(found) < len(keys) and (refused or self._known_root) and not self.shows_root():
+            raise (
+                refused[0]
+                if refused
+                else ProductBroken(
+                    "objects of it are not found, and its metadata are not any more either",
+                    given=redact(self.url),
+                    remedy="run the same command again when nobody changes the product",
+                )
+            )
+        self._hides_absence |= bool(refused)
+        return found
+
+    async def _on_web(self, key: str) -> tuple[bool, int | None]:
+        """Return whether a web server has an object, and its size where that is told."""
+        from geozarr_runner.stores.web import size_of
+
+        session = await self.filesystem.set_session()
+        return await size_of(session, self.filesystem.encode_url(self.path(key)), self.filesystem.kwargs)
+
+    async def _behind_listing(
+        self, key: str, listed: Mapping[str, Mapping[str, int | None]]
+    ) -> tuple[bool, int | None]:
+        """Return the same of a store whose listing lacks an object."""
+        # One that lists others tells the truth as a rule, and says "not found" at once; one that lists none does not.
+        if listed[key.rpartition("/")[0]] and not (await self._first_byte(key))[0]:
+            return False, None
+        try:
+            answer = await self.filesystem._info(self.path(key))
+        except FileNotFoundError as error:
+            _check_absent(error)
+            return False, None
+        except PermissionError:
+            answer = None
+        if answer is None:  # what HEAD refuses GET may allow, and it says why it does not
+            return await self._first_byte(key)
+        return answer.get("type") != "directory", answer.get("size")
+
+    async def _first_byte(self, key: str) -> tuple[bool, int | None]:
+        """Return whether there is an object, and its size where that comes with its first byte."""
+        if _lists_sizes(self.filesystem):
+            return await self._part(key, 1) is not None, None
+        from geozarr_runner.stores.web import first_byte
+
+        session = await self.filesystem.set_session()
+        return await first_byte(session, self.filesystem.encode_url(self.path(key)), self.filesystem.kwargs)
 
     async def _listed_sizes(
         self, keys: Sequence[str], listed: dict[str, dict[str, int | None]]
@@ -302,10 +424,13 @@ class Store:
             async def listing() -> dict[str, int | None]:
                 try:
                     entries = await self.filesystem._ls(self.path(folder), detail=True)
-                except FileNotFoundError:
-                    return {}
+                except Exception as error:
+                    if _lists_nothing(error):
+                        return {}
+                    raise
                 prefix = f"{folder}/" if folder else ""
-                return {prefix + entry["name"].rpartition("/")[2]: entry.get("size") for entry in entries}
+                files = (entry for entry in entries if entry.get("type") != "directory")
+                return {prefix + entry["name"].rpartition("/")[2]: entry.get("size") for entry in files}
 
             return await self.retried(listing, folder)
 
@@ -314,6 +439,8 @@ class Store:
 
     def sends_ranges(self, key: str) -> bool:
         """Return whether the store sends parts of an object; asks a web server for the first byte of this one."""
+        if "::" in self.url:  # a cache fetches the whole for each part, and an archive unpacks it from its beginning
+            return False
         if _lists_sizes(self.filesystem):
             return True
 
@@ -327,6 +454,61 @@ class Store:
                 return bool(answer.status == 206)  # one that does not sends the whole, which is left unread
 
         return self.run(self.retried(ask, key, bounds.seconds_for(0)))
+
+    def parts(self, wanted: Sequence[tuple[str, int, int]]) -> list[tuple[bytes, int | None] | None]:
+        """Return parts of objects, many at once: the bytes from a place up to another one.
+
+        Returns
+        -------
+        list
+            For each its bytes, and the size of the whole object where that comes with them; None where the store sends
+            whole objects only.
+
+        Raises
+        ------
+        ProductBroken
+            An object is gone.
+        ProductUnreachable
+            And its kinds: one cannot be read.
+        """
+        if self.local is not None:
+            return [(self._local_part(*each), None) for each in wanted]
+
+        async def one(key: str, start: int, stop: int) -> tuple[bytes, int | None] | None:
+            if _lists_sizes(self.filesystem):
+                return bytes(await self.filesystem._cat_file(self.path(key), start=start, end=stop)), None
+            from geozarr_runner.stores.web import part_of
+
+            session = await self.filesystem.set_session()
+            url = self.filesystem.encode_url(self.path(key))
+            return await part_of(session, url, self.filesystem.kwargs, start, stop)
+
+        async def tried(key: str, start: int, stop: int) -> tuple[bytes, int | None] | None:
+            return await self.retried(partial(one, key, start, stop), key, bounds.seconds_for(stop - start))
+
+        return self.run(in_bounds([partial(tried, *each) for each in wanted]))
+
+    def _local_part(self, key: str, start: int, stop: int) -> bytes:
+        try:
+            with os.fdopen(self.tree.open(key), "rb") as file:
+                file.seek(start)
+                return file.read(stop - start)
+        except OSError as error:
+            raise self._failure(error, key) from error
+
+    def refuses(self, key: str) -> bool:
+        """Return whether an object is refused by a server that may have it not."""
+        if self.local is not None:
+            return False
+        if self.original is not None:
+            return self.original.refuses(key)
+        try:
+            self.run(self.retried(partial(self._first_byte, key), key, bounds.seconds_for(0)))
+        except ProductDenied as denied:
+            if not may_be_absent(denied.__cause__):
+                raise
+            return True
+        return False
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -409,6 +591,12 @@ class Store:
                 f"the server's certificate is not trusted: {error_text(error)}",
                 given=address,
                 remedy="name the file of the authority that signed it: SSL_CERT_FILE=/path/ca.crt",
+            )
+        if isinstance(error, FileNotFoundError):
+            return ProductBroken(
+                "an object that was there a moment ago is gone",
+                given=address,
+                remedy="run the same command again when nobody changes the product",
             )
         if isinstance(error, (ImportError, NotImplementedError)):
             return ProductUnreachable(
@@ -590,7 +778,24 @@ def _may_get_better(error: BaseException) -> bool:
 
 def _is_of_network(error: BaseException) -> bool:
     """Return whether it is about a connection: a refused certificate has the number of a refused permission."""
-    return isinstance(error, ssl.SSLError) or _is_client_error(error)
+    of_server = error.__cause__ is not None and _is_client_error(error.__cause__)
+    return isinstance(error, ssl.SSLError) or _is_client_error(error) or of_server
+
+
+def _check_absent(error: FileNotFoundError) -> None:
+    """Raise what a filesystem calls "not found", and is not."""
+    if not is_absent(error):
+        raise error.__cause__ or error from None
+
+
+def _lists_nothing(error: BaseException) -> bool:
+    """Return whether a store refuses to list, or cannot: it may have objects all the same."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError | NotImplementedError | PermissionError):
+        return True
+    status = getattr(error, "status", None)
+    if status is not None:
+        return status == 501 or (400 <= status < 500 and status not in (401, 408, 429))
+    return isinstance(error, OSError) and error.errno in (errno.ENOSYS, errno.EINVAL)
 
 
 def _is_client_error(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from geozarr_runner.errors import ProductBroken
+from geozarr_runner.stores.absence import GONE, code_in
 from geozarr_runner.trust.addresses import check_number, check_redirect, redact
 from geozarr_runner.trust.bounds import LARGEST_OBJECT, is_document, largest_document, too_large
 from geozarr_runner.trust.credentials import Credentials, Origin, configured, harmless, origin, shown
@@ -31,10 +32,32 @@ MOST_LINKS = 1_000_000  # of one page
 _LINK = re.compile(r"""(?:href|HREF)=["']([^"'<>]{1,2000})|(https?://[-a-zA-Z0-9@:%_+.~#?&/=]{1,2000})""")
 
 
+class Refused(aiohttp.ClientResponseError):
+    """An error of a server whose page says what the server calls it."""
+
+    refusal = ""
+
+
 class CheckedResponse(aiohttp.ClientResponse):
     """An answer that is read into memory up to a bound."""
 
     _is_page = False
+
+    def raise_for_status(self) -> None:
+        """Raise for a status that is an error; what its page says goes with it where that was read.
+
+        Raises
+        ------
+        Refused
+        """
+        try:
+            super().raise_for_status()
+        except aiohttp.ClientResponseError as error:
+            told = Refused(
+                error.request_info, error.history, status=error.status, message=error.message, headers=error.headers
+            )
+            told.refusal = code_in(self._body or b"", self.headers)
+            raise told from None
 
     async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
         """Return the links of a page, which is what fsspec wants a text for.
@@ -192,3 +215,72 @@ async def bounded(blocks: AsyncIterable[bytes], most: int, given: str, check: Ca
         if size > most:
             raise too_large(given, most)
     return b"".join(found)
+
+
+async def size_of(session: aiohttp.ClientSession, url: str, options: dict[str, Any]) -> tuple[bool, int | None]:
+    """Return whether a server has an object, and how many bytes it has where the server tells that.
+
+    A server that has no answer to HEAD is asked for the object's first byte.
+
+    Raises
+    ------
+    Refused
+        And its kinds: it says neither.
+    """
+    headers = {**options.get("headers", {}), "Accept-Encoding": "identity"}
+    async with session.head(url, **{"allow_redirects": True, **options, "headers": headers}) as answer:
+        size = _told_size(answer) if answer.status < 400 else None
+    if size is not None:
+        return True, size
+    return await first_byte(session, url, options)
+
+
+async def first_byte(session: aiohttp.ClientSession, url: str, options: dict[str, Any]) -> tuple[bool, int | None]:
+    """Return the same, asked by GET for the first byte alone; what is sent beyond it is left unread."""
+    headers = {**options.get("headers", {}), "Accept-Encoding": "identity", "Range": "bytes=0-0"}
+    async with session.get(url, **{**options, "headers": headers}) as answer:
+        if answer.status in GONE:
+            return False, None
+        if answer.status == 416:  # of an empty object
+            return True, 0
+        if answer.status >= 400:
+            await answer.read()
+            answer.raise_for_status()
+        return True, _told_size(answer)
+
+
+async def part_of(
+    session: aiohttp.ClientSession, url: str, options: dict[str, Any], start: int, stop: int
+) -> tuple[bytes, int | None] | None:
+    """Return some bytes of an object, and how many the whole has where that is told; None where a server sends wholes.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such object.
+    Refused
+        And its kinds.
+    """
+    headers = {**options.get("headers", {}), "Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
+    async with session.get(url, **{**options, "headers": headers}) as answer:
+        if answer.status in GONE:
+            raise FileNotFoundError(url)
+        if answer.status == 416:
+            return b"", None
+        if answer.status >= 400:
+            await answer.read()
+            answer.raise_for_status()
+        if answer.status != 206:  # what is sent is left unread
+            return None
+        return await answer.read(), _told_size(answer)
+
+
+def _told_size(answer: aiohttp.ClientResponse) -> int | None:
+    """Return how many bytes an object has, as the headers of an answer say it."""
+    if answer.status == 206:
+        told = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    elif answer.headers.get("Content-Encoding", "") in ("", "identity"):
+        told = answer.headers.get("Content-Length", "")
+    else:
+        return None
+    return int(told) if re.fullmatch("[0-9]{1,18}", told) else None

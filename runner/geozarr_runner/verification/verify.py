@@ -26,6 +26,7 @@ from geozarr_runner.product.model import Group, Product
 from geozarr_runner.product.sampler import Pair, StoredPixels, compare
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
+from geozarr_runner.verification.absence import lost
 
 PROBLEMS_SHOWN = 5
 
@@ -114,8 +115,10 @@ def _check_for(
             return broken, 0
         try:
             if pair.warped and warped is not None:
-                return warped.compare(pair, written)
-            return compare(pair, source, written)
+                problems, pixels = warped.compare(pair, written)
+            else:
+                problems, pixels = compare(pair, source, written)
+            return problems or lost(pair, source, written, output), pixels
         except ProductBroken as error:
             if not str(error.given).startswith(written.address):
                 raise
