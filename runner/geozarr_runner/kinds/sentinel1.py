@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from geozarr_runner.kinds.base import GENERIC_LAYOUT, ConverterCall, chunk_flags
 from geozarr_runner.kinds.generic import Generic
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray
-from geozarr_runner.product.model import Group, Product
+from geozarr_runner.product.model import Array, Group, Product
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
@@ -60,6 +60,10 @@ class Sentinel1Grd(Generic):
     ) -> list[PlannedArray] | None:
         """Return None: the warp decides on the grid."""
         return None
+
+    def means_no_data(self, array: Array) -> bool:
+        """Return True for an amplitude of 0: the processor puts it where it has none."""
+        return array.path.endswith("/measurements/grd") and array.metadata.get("fill_value") == 0
 
     def output_crs(self, product: Product, group: Group) -> str | None:
         """Return that of degrees, onto which the converter warps."""

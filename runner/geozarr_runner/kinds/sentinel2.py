@@ -36,6 +36,10 @@ class Sentinel2(Generic):
             return ConverterCall(self._fit(product), chunk_flags(options))
         return ConverterCall(tuple(groups), (*GENERIC_LAYOUT, *chunk_flags(options)))
 
+    def means_no_data(self, array: Array) -> bool:
+        """Return True for a count of 0 among the reflectances, as the format defines it."""
+        return array.path.startswith(f"{REFLECTANCE}/") and array.metadata.get("fill_value") == 0
+
     def planned_arrays(
         self, product: Product, groups: Sequence[str], options: Mapping[str, Any]
     ) -> list[PlannedArray] | None:
