@@ -150,7 +150,8 @@ def stored(draw: st.DrawFn) -> tuple[Stored, dict[str, Any]]:
     lacks = "missing_value" in plain or "_FillValue" in plain or (zarr_format == 2 and fill is not None)
     if lacks and isinstance(plain.get("scale_factor"), int):
         plain["scale_factor"] = float(plain["scale_factor"])  # xarray itself fails with a whole number
-    return Stored(dtype, zarr_format, raw, spelled(fill) if dtype[0] == "f" and fill is not None else fill, given), plain
+    written = spelled(fill) if dtype[0] == "f" and fill is not None else fill
+    return Stored(dtype, zarr_format, raw, written, given), plain
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

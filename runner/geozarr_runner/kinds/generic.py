@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.kinds.base import GENERIC_LAYOUT, ConverterCall, chunk_flags, crs_of
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray, generic_arrays
+from geozarr_runner.product.encoding import Encoding
 from geozarr_runner.product.model import Array, Group, Product
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ class Generic:
     def means_no_data(self, array: Array) -> bool:
         """Return False: every array of Zarr v3 has a fill value."""
         return False
+
+    def told(self, array: Array, encoding: Encoding, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return those by which xarray reads it as it is meant: the converter reads with xarray."""
+        return encoding.told()
 
     def output_group(self, group: str) -> str:
         """Return the group itself."""

@@ -362,12 +362,7 @@ def attributes_for_converter(product: Product, array: Array, options: Mapping[st
     """
     if array.unusable:
         return array.attributes
-    encoding = encoding_of(product, array, redact(product.url))
-    attributes = encoding.told()
-    if options.get("packed") and "fill_value" not in attributes and (numbers := encoding.no_data()):
-        # Of integers that stay what they are it only keeps what this attribute says.
-        return {**attributes, "fill_value": numbers[0]}
-    return attributes
+    return profile_of(product).told(array, encoding_of(product, array, redact(product.url)), options)
 
 
 def fill_of_text(metadata: Any) -> bool:
