@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import math
+import reprlib
 import threading
 import warnings
 from collections.abc import Mapping
@@ -293,11 +294,11 @@ def flaw(attributes: Mapping[str, Any], zarr_format: int, dtype: np.dtype[Any]) 
     for name in SCALING:
         value = attributes.get(name)
         if value is not None and _number(_alone(value), spelled={}) is None:
-            return f"its {name} {str(value)[:60]!r} is no number"
+            return f"its {name} {reprlib.repr(value)} is no number"
     if zarr_format == 3 and dtype.kind in NUMBERS and (value := _alone(attributes.get(FILL))) is not None:
         is_read = _number(value) is not None or (dtype.kind == "f" and _is_double(value))
         if not is_read or (dtype.kind in "iu" and math.isinf(_number(value) or 0)):
-            return f"its {FILL} {str(value)[:60]!r} is no number"
+            return f"its {FILL} {reprlib.repr(value)} is no number"
     return None
 
 

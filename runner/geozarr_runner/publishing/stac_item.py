@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geozarr_runner.errors import GeozarrError
+from geozarr_runner.errors import GeozarrError, ProductBroken
 from geozarr_runner.product.encoding import Encoding
 from geozarr_runner.spec.options import of_result
 from geozarr_runner.trust.addresses import redact
@@ -374,7 +374,10 @@ def _band(array: Array, resolution: float | None) -> RasterBand:
 
 def _no_data(encoding: Encoding) -> Any:
     """Return the value for no data, as the raster extension writes it; None if the array has none."""
-    value = next(iter(encoding.no_data()), None)
+    try:
+        value = next(iter(encoding.no_data()), None)
+    except ProductBroken:  # of attributes that are no numbers
+        return None
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value
