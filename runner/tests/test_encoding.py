@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -268,6 +270,19 @@ def test_a_kind_of_product_may_say_so(tmp_path: Path) -> None:
 def test_the_coordinate_of_a_dimension_lacks_nothing(tmp_path: Path) -> None:
     encoding = Encoding("/x", 3, np.dtype("i8"), np.int64(0), {"fill_value": 0}, is_index=True)
     assert encoding.no_data() == ()
+
+
+def test_xarray_is_not_imported_to_know_what_a_product_holds(tmp_path: Path) -> None:
+    made = Stored("f4", 3, [0, 1], 0, {"_FillValue": double(-9999), "fill_value": 0, "valid_min": 1})
+    script = (
+        "import sys\n"
+        "from geozarr_runner.inspection.reader import open_product\n"
+        "from geozarr_runner.planning.groups import report\n"
+        f"product = open_product({str(made.write(tmp_path / 'a.zarr'))!r})\n"
+        "repr(product), report(product, '')\n"
+        "assert 'xarray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 # --- what is no number -----------------------------------------------------------------------------------------------
