@@ -360,13 +360,17 @@ def _described(array: Array) -> dict[str, Any]:
 def _band(array: Array, resolution: float | None) -> RasterBand:
     from pystac.extensions.raster import DataType, RasterBand
 
-    encoding = Encoding.of(array)
+    no_data = scale = offset = None
+    with suppress(ProductBroken):  # of attributes that are no numbers, or of metadata that zarr cannot read
+        encoding = Encoding.of(array)
+        scale, offset = _finite(encoding.scale), _finite(encoding.offset)
+        no_data = _no_data(encoding)
     unit = array.attributes.get("units")
     return RasterBand.create(
         data_type=DataType(array.dtype if array.dtype in {*DataType} else "other"),
-        nodata=_no_data(encoding),
-        scale=_finite(encoding.scale),
-        offset=_finite(encoding.offset),
+        nodata=no_data,
+        scale=scale,
+        offset=offset,
         unit=unit if isinstance(unit, str) else None,
         spatial_resolution=resolution,
     )
@@ -374,10 +378,7 @@ def _band(array: Array, resolution: float | None) -> RasterBand:
 
 def _no_data(encoding: Encoding) -> Any:
     """Return the value for no data, as the raster extension writes it; None if the array has none."""
-    try:
-        value = next(iter(encoding.no_data()), None)
-    except ProductBroken:  # of attributes that are no numbers
-        return None
+    value = next(iter(encoding.no_data()), None)
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value
