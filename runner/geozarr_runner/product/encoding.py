@@ -131,6 +131,8 @@ class Encoding:
                 drops.add(FILL)  # marks nothing, and xarray refuses it
             elif number is not None and (self.dtype.kind == "f" or given is not self.attributes[FILL]):
                 changes[FILL] = self._written(number)
+            elif isinstance(self.attributes.get(FILL), list):
+                changes[FILL] = given  # a double that is written already
             changes |= self._addition(changes.get(FILL, None if FILL in drops else given))
         whole = changes.get("scale_factor", self.attributes.get("scale_factor"))
         if isinstance(whole, int) and self.attributes.get("add_offset") is None and self._has_no_data(changes, drops):
