@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import xarray as xr
     import zarr
 
+    from geozarr_runner.product.encoding import Encoding
 
 CONVENTIONS = frozenset({"multiscales", "spatial", "proj"})
 NATIVE = "."
@@ -149,6 +150,7 @@ class Output:
     def _open(self, path: str, chunked: bool) -> xr.Dataset:
         import xarray as xr
 
+        from geozarr_runner.product.encoding import told_to_readers
         from geozarr_runner.product.guard import guard
 
         group = self._groups[path]
@@ -168,6 +170,8 @@ class Output:
             for name, array in store.arrays():
                 _check(array, name, f"{self.address}{path}")
                 guard(array, self.address)
+                place = f"{self.address}{path.rstrip('/')}/{name}"
+                told_to_readers(array, place, is_index=_dimensions(array) == [name])
             return xr.open_dataset(store, engine="store", chunks={} if chunked else None, decode_coords="all")
 
     def rasters(self, path: str) -> dict[str, tuple[int, ...]]:
@@ -179,13 +183,13 @@ class Output:
             if len(shape) >= RASTER_DIMENSIONS and name not in ("latitude", "longitude")
         }
 
-    def missing_value(self, path: str, name: str) -> float | None:
-        """Return the number that stands for no data in an array, where its attributes name one."""
-        value = self._arrays[path][name].attrs.get("missing_value")
-        try:
-            return float(value) if isinstance(value, int | float) else None
-        except OverflowError:  # a number of a thousand digits is in no array
-            return None
+    def encoding(self, path: str, name: str) -> Encoding:
+        """Return what the stored values of an array mean."""
+        from geozarr_runner.product.encoding import Encoding
+
+        array = self._arrays[path][name]
+        place = f"{self.address}{path.rstrip('/')}/{name}"
+        return Encoding.of_opened(array, place, is_index=_dimensions(array) == [name])
 
     def chunk_bytes(self, path: str, name: str) -> int:
         """Return how large one chunk of an array is, once it is decoded."""
@@ -430,6 +434,8 @@ def _dimensions(array: zarr.Array[Any]) -> list[Any]:
 
 def _check(array: zarr.Array[Any], name: str, place: str) -> None:
     """Refuse an array whose metadata promise more than can be opened."""
+    from geozarr_runner.product.encoding import flaw
+
     objects = [math.ceil(size / max(chunk, 1)) for size, chunk in zip(array.shape, array.chunks, strict=True)]
     width = 100 if array.dtype.hasobject else max(array.dtype.itemsize, 1)
     chunk = math.prod(array.chunks) * width
@@ -440,8 +446,8 @@ def _check(array: zarr.Array[Any], name: str, place: str) -> None:
         read = max(read, chunk)
     if (wrong := crs.flaw(array.attrs)) is not None:
         wrong = f"{wrong}, which .rio.crs would open"
-    elif not all(_is_number(array.attrs.get(name, 0)) for name in ("scale_factor", "add_offset")):
-        wrong = "its scale_factor and add_offset are no numbers"
+    elif (found := flaw(array.attrs, array.metadata.zarr_format, array.dtype)) is not None:
+        wrong = found
     elif math.prod(objects) > MOST_OBJECTS or max(objects, default=0) > MOST_ALONG_A_DIMENSION:
         wrong = f"it says that it has {' x '.join(map(str, objects))} chunks"
     elif chunk > LARGEST_OBJECT:
@@ -450,12 +456,6 @@ def _check(array: zarr.Array[Any], name: str, place: str) -> None:
         wrong = f"it is read when it is opened, and says that it has {human_bytes(read)}"
     if wrong is not None:
         raise ProductBroken(f"an array cannot be opened: {wrong}", given=f"{place}/{name}", remedy=CONVERT_AGAIN)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return isinstance(value, int | float) and abs(value) < 2**1000
 
 
 @contextmanager

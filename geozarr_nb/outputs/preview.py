@@ -179,7 +179,8 @@ def preview(
 
 def _drawn(source: Output, scene: Bands, number: int, stretch: tuple[float, float], size: int | None) -> Preview:
     arrays = [_read(source, channel, number) for channel in scene.channels]
-    names, values, unit = _bands(scene, [_values(source, *each) for each in zip(scene.channels, arrays, strict=True)])
+    read = [_values(source, channel, number, array) for channel, array in zip(scene.channels, arrays, strict=True)]
+    names, values, unit = _bands(scene, read)
     ranges = _ranges(values, stretch)
     if not ranges:
         raise InvalidRequest(
@@ -220,7 +221,7 @@ def _read(source: Output, channel: Channel, number: int) -> xr.DataArray:
     return array[::step, ::step] if step > 1 else array
 
 
-def _values(source: Output, channel: Channel, array: xr.DataArray) -> NDArray[np.float32]:
+def _values(source: Output, channel: Channel, number: int, array: xr.DataArray) -> NDArray[np.float32]:
     """Read the pixels, with NaN where there is nothing, also where the converter's overviews forget that.
 
     As eopf-geozarr 0.12.0 writes them: bands that it averages into coarser Sentinel-2 groups have 0 there, and
@@ -231,14 +232,26 @@ def _values(source: Output, channel: Channel, array: xr.DataArray) -> NDArray[np
     values = array.values.astype(np.float32)
     if "_derived_from" in array.attrs and array.dtype.kind == "f":
         values[values == 0] = np.nan
-    native = channel.levels[0]
-    missing = source.missing_value(native.path, channel.variable) if channel.variable in native.variables else None
-    if missing is not None and (outside := values == missing).any():
+    missing = _forgotten(source, channel, number)
+    if len(missing) and (outside := np.isin(values, missing)).any():
         padded = np.pad(outside, 1)
         rows, columns = outside.shape
         for row, column in np.ndindex(3, 3):
             values[padded[row : row + rows, column : column + columns]] = np.nan
     return values
+
+
+def _forgotten(source: Output, channel: Channel, number: int) -> NDArray[np.float32]:
+    """Return what the native level's numbers for no data are read as in a level that does not know them."""
+    import numpy as np
+
+    native, shown = channel.levels[0], channel.at(number)
+    if shown is None or channel.variable not in native.variables:
+        return np.empty(0, np.float32)
+    encoding = source.encoding(shown.path, channel.variable)
+    known = encoding.no_data()
+    stored = [each for each in source.encoding(native.path, channel.variable).no_data() if each not in known]
+    return encoding.decode(np.array([each for each in stored if np.isfinite(each)], np.float64)).astype(np.float32)
 
 
 def _bands(scene: Bands, arrays: list[NDArray[np.float32]]) -> tuple[tuple[str, ...], NDArray[np.float32], str]:

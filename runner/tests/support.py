@@ -208,6 +208,75 @@ def write_terrain(
     return path
 
 
+def write_sentinel2_v3(path: Path, size: int = 540) -> Path:
+    """Write a Sentinel-2 L2A product as Zarr v3: no array has `_FillValue`, and all have a fill value of 0.
+
+    A part of its reflectances is no data, as their attributes say; its classes, probabilities and heights have zeros
+    that are values.
+    """
+    root = zarr.create_group(str(path), zarr_format=3)
+
+    def grid(group: str, pixel: int, arrays: Mapping[str, tuple[str, Document]]) -> None:
+        edge = size * 10 // pixel
+        place = root.create_group(group)
+        rows, columns = np.mgrid[0:edge, 0:edge]
+        for number, (name, (dtype, attributes)) in enumerate(arrays.items()):
+            array = place.create_array(
+                name, shape=(edge, edge), chunks=(180, 180), dtype=dtype, fill_value=0, dimension_names=("y", "x")
+            )
+            array.attrs.update(attributes)
+            values = (rows + 2 * columns + number) % 11
+            if dtype == "u2":
+                values = np.where(columns < edge // 3, 0, 2000 + 90 * values)
+            array[:] = values
+        for name, start, step in (("y", 5_500_020.0, -pixel), ("x", 499_980.0, pixel)):
+            axis = place.create_array(
+                name, shape=(edge,), chunks=(edge,), dtype="f8", fill_value=0, dimension_names=(name,)
+            )
+            axis[:] = start + step * (np.arange(edge) + 0.5)
+
+    utm: Document = {"proj:epsg": 32633}
+    counts = ("u2", {"scale_factor": 0.0001, "add_offset": -0.1, "fill_value": 0, "valid_min": 1, **utm})
+    bands = {10: ("b02", "b03", "b04", "b08"), 20: ("b02", "b05", "b11"), 60: ("b01", "b02", "b09")}
+    for pixel, names in bands.items():
+        grid(f"measurements/reflectance/r{pixel}m", pixel, dict.fromkeys(names, counts))
+    classes = ("u1", {"flag_values": list(range(12)), **utm})
+    heights = ("i2", {"units": "m", "fill_value": -32768, "valid_min": -500, **utm})
+    grid("conditions/mask/l2a_classification/r20m", 20, {"scl": classes, "height": heights})
+    grid("quality/probability/r20m", 20, {"cld": ("u1", {"valid_min": 0, "valid_max": 100, "units": "%", **utm})})
+    root.attrs["stac_discovery"] = {"properties": {"product:type": "S02MSIL2A", "proj:code": "EPSG:32633"}}
+    root.attrs["other_metadata"] = {"horizontal_CRS_code": "EPSG:32633"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(str(path), zarr_format=3)
+    return path
+
+
+def as_v3(source: Path, path: Path) -> Path:
+    """Write a product of Zarr v2 once more, as Zarr v3: a fill value that is none becomes 0."""
+
+    def copy(group: Any, target: Any) -> None:
+        target.attrs.update(dict(group.attrs))
+        for name, member in group.members():
+            if isinstance(member, zarr.Group):
+                copy(member, target.create_group(name))
+                continue
+            attributes = dict(member.attrs)
+            dims = attributes.pop("_ARRAY_DIMENSIONS")
+            fill: Document = {} if member.fill_value is None else {"fill_value": member.fill_value}
+            array = target.create_array(
+                name, shape=member.shape, chunks=member.chunks, dtype=member.dtype, dimension_names=dims, **fill
+            )
+            array.attrs.update(attributes)
+            array[...] = member[...]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        copy(zarr.open_group(str(source), mode="r", zarr_format=2), zarr.create_group(str(path), zarr_format=3))
+        zarr.consolidate_metadata(str(path), zarr_format=3)
+    return path
+
+
 def drop_top_group(store: Path, name: str) -> None:
     """Take one of the root's groups out of a consolidated Zarr v2 store."""
     import shutil

@@ -304,7 +304,9 @@ def test_a_box_that_cannot_be_is_passed_over(box: list[float]) -> None:
     [
         ({"scale_factor": float("nan"), "add_offset": "x", "units": 7}, {"data_type": "uint16"}),
         ({"_FillValue": "no base64", "scale_factor": 0.5}, {"data_type": "uint16", "scale": 0.5}),
-        ({"_FillValue": float("-inf")}, {"data_type": "uint16", "nodata": "-inf"}),
+        ({"_FillValue": float("-inf")}, {"data_type": "uint16"}),
+        ({"missing_value": [7, 9]}, {"data_type": "uint16", "nodata": 7}),
+        ({"valid_min": 1, "scale_factor": [0.5]}, {"data_type": "uint16", "nodata": 0, "scale": 0.5}),
     ],
 )
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:999999", None])

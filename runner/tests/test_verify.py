@@ -133,6 +133,18 @@ def unscaled_pixels(store: Path) -> None:
     rewrite(store, BAND, lambda values: values * 10000)
 
 
+def no_data_is_a_number(store: Path) -> None:
+    rewrite(store, BAND, lambda values: np.where(np.isnan(values), np.float32(-0.1), values))
+
+
+def largest_count_is_data(store: Path) -> None:
+    rewrite(store, BAND, lambda values: np.where(np.isnan(values), np.float32(6.4535), values))
+
+
+def swapped_scale(store: Path) -> None:
+    rewrite(store, BAND, lambda values: (values + 0.1) / 0.0001 * -0.1 + 0.0001)
+
+
 def no_pixels(store: Path) -> None:
     rewrite(store, BAND, lambda values: np.full_like(values, np.nan))
 
@@ -221,6 +233,9 @@ SABOTAGE = {
     no_crs: (R10M, "EPSG:32632"),
     other_pixels: (f"{R10M}/b02", "differ from the source"),
     unscaled_pixels: (f"{R10M}/b02", "differ from the source"),
+    no_data_is_a_number: (f"{R10M}/b02", "-0.1 instead of nan"),
+    largest_count_is_data: (f"{R10M}/b02", "6.4535 instead of nan"),
+    swapped_scale: (f"{R10M}/b02", "differ from the source"),
     no_pixels: (f"{R10M}/b02", "differ from the source"),
     transposed_pixels: (f"{R10M}/b02", "differ from the source"),
     other_grid: (f"{R10M}/x", "differ from the source"),
@@ -243,7 +258,7 @@ def test_a_good_output_passes(plan: Plan, good: Run) -> None:
     verified = check(plan, good.output)
     assert verified.groups == (R10M,)
     assert verified.variables == 6  # four bands and their grid
-    assert verified.pixels_compared == 4 * 128 * 128 + 2 * 128
+    assert verified.pixels_compared == 3 * 4 * 128 * 128 + 2 * 128  # where no data is likely, and where data are
 
 
 @pytest.mark.parametrize("sabotage", SABOTAGE, ids=lambda sabotage: sabotage.__name__)

@@ -24,7 +24,7 @@ from geozarr_runner.inspection.documents import (
     single_array,
 )
 from geozarr_runner.inspection.stac import self_link, store_of
-from geozarr_runner.product import metadata
+from geozarr_runner.product import encoding, metadata
 from geozarr_runner.product.model import Array, Group, Product, Source, parents_of, properties_of
 from geozarr_runner.stores.store import Store, not_found
 from geozarr_runner.text.printable import printable
@@ -148,7 +148,7 @@ def _array(path: str, node: Mapping[str, Any], url: str, known: dict[str, metada
             given=redact(url),
             remedy=TELL_PUBLISHER,
         ) from error
-    unusable = said.unusable or crs.flaw(attributes) or ""
+    unusable = said.unusable or crs.flaw(attributes) or encoding.unusable(attributes, node["zarr_format"], said.dtype)
     return Array(path, said.shape, said.chunks, said.dtype, dims, attributes, document, unusable)
 
 

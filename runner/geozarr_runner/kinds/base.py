@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geozarr_runner.kinds.layout import NO_OPTIONS, WEB_CHUNK, PlannedArray
-from geozarr_runner.product.model import Group, Product
+from geozarr_runner.product.encoding import Encoding
+from geozarr_runner.product.model import Array, Group, Product
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
@@ -85,6 +86,18 @@ class Profile(Protocol):
         self, product: Product, groups: Sequence[str], options: Mapping[str, Any]
     ) -> list[PlannedArray] | None:
         """Return the data arrays of the output; None where only the converter knows."""
+
+    def means_no_data(self, array: Array) -> bool:
+        """Return whether the fill value of a Zarr v3 array is no data, though its attributes do not say so."""
+
+    def told(self, array: Array, encoding: Encoding, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return an array's attributes as the converter has to find them; the array's own where they will do.
+
+        Raises
+        ------
+        ProductBroken
+            They are no numbers where numbers have to be.
+        """
 
     def output_group(self, group: str) -> str:
         """Return where the output holds a group's data at full size."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.kinds.base import GENERIC_LAYOUT, ConverterCall, chunk_flags, crs_of
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray, generic_arrays
-from geozarr_runner.product.model import Group, Product
+from geozarr_runner.product.encoding import Encoding
+from geozarr_runner.product.model import Array, Group, Product
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
@@ -79,6 +80,14 @@ class Generic:
         is_sharded = options.get("chunks") == "web"
         found = (generic_arrays(product.groups[path], is_sharded=is_sharded) for path in groups)
         return [array for arrays in found for array in arrays] if groups else None
+
+    def means_no_data(self, array: Array) -> bool:
+        """Return False: every array of Zarr v3 has a fill value."""
+        return False
+
+    def told(self, array: Array, encoding: Encoding, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return those by which xarray reads it as it is meant: the converter reads with xarray."""
+        return encoding.told()
 
     def output_group(self, group: str) -> str:
         """Return the group itself."""

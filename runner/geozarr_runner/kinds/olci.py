@@ -8,7 +8,7 @@ from typing import Any
 from geozarr_runner.kinds.base import ConverterCall
 from geozarr_runner.kinds.generic import Generic
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray
-from geozarr_runner.product.model import Group, Product
+from geozarr_runner.product.model import Array, Group, Product
 
 
 class Olci(Generic):
@@ -36,6 +36,10 @@ class Olci(Generic):
     ) -> list[PlannedArray] | None:
         """Return None: the converter chooses."""
         return None
+
+    def means_no_data(self, array: Array) -> bool:
+        """Return True for the largest count of a radiance, as the format defines it."""
+        return array.name.endswith("_radiance") and array.metadata.get("fill_value") == 65535
 
     def output_group(self, group: str) -> str:
         """Return its finest level."""

@@ -17,7 +17,8 @@ from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray
 from geozarr_runner.kinds.olci import Olci
 from geozarr_runner.kinds.sentinel1 import Sentinel1Grd
 from geozarr_runner.kinds.sentinel2 import Sentinel2
-from geozarr_runner.product.model import Product
+from geozarr_runner.product.encoding import Encoding
+from geozarr_runner.product.model import Array, Product
 from geozarr_runner.spec.options import of_result
 
 _KINDS: Mapping[str, Profile] = {
@@ -32,6 +33,22 @@ _ANY_OTHER = Generic()
 def profile_of(product: Product) -> Profile:
     """Return the profile for a product's kind."""
     return _KINDS.get(product.kind, _ANY_OTHER)
+
+
+def encoding_of(product: Product, array: Array, address: str = "") -> Encoding:
+    """Return what the stored values of one of a product's arrays mean.
+
+    Parameters
+    ----------
+    address
+        What an error calls the store.
+
+    Raises
+    ------
+    ProductBroken
+        Its type or its fill value cannot be read.
+    """
+    return Encoding.of(array, address, is_by_kind=profile_of(product).means_no_data(array))
 
 
 def planned_arrays(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from geozarr_runner.kinds.base import GENERIC_LAYOUT, ConverterCall, chunk_flags
 from geozarr_runner.kinds.generic import Generic
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray
-from geozarr_runner.product.model import Group, Product
+from geozarr_runner.product.encoding import FILL, Encoding
+from geozarr_runner.product.model import Array, Group, Product
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
@@ -60,6 +61,22 @@ class Sentinel1Grd(Generic):
     ) -> list[PlannedArray] | None:
         """Return None: the warp decides on the grid."""
         return None
+
+    def means_no_data(self, array: Array) -> bool:
+        """Return True for an amplitude of 0: the processor puts it where it has none."""
+        return array.path.endswith("/measurements/grd") and array.metadata.get("fill_value") == 0
+
+    def told(self, array: Array, encoding: Encoding, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return those of an amplitude without `_FillValue`, which has the converter write 0 around a scene.
+
+        Of one that xarray does not decode it takes the attribute `fill_value` for no data, keeps that out of the
+        interpolation, and says it in its output.
+        """
+        if not self.means_no_data(array) or encoding.no_data() != (0,):
+            return super().told(array, encoding, options)
+        if array.attributes.get("fill_value") == 0 and FILL not in array.attributes:
+            return array.attributes
+        return {**{name: value for name, value in array.attributes.items() if name != FILL}, "fill_value": 0}
 
     def output_crs(self, product: Product, group: Group) -> str | None:
         """Return that of degrees, onto which the converter warps."""

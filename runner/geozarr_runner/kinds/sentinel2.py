@@ -10,6 +10,7 @@ from typing import Any
 from geozarr_runner.kinds.base import GENERIC_LAYOUT, ConverterCall, chunk_flags
 from geozarr_runner.kinds.generic import Generic
 from geozarr_runner.kinds.layout import NO_OPTIONS, REFLECTANCE, SPATIAL_CHUNK, PlannedArray
+from geozarr_runner.product.encoding import Encoding
 from geozarr_runner.product.model import Array, Product
 
 COARSER_THAN_60M = (120, 360, 720)
@@ -35,6 +36,17 @@ class Sentinel2(Generic):
         if not groups:
             return ConverterCall(self._fit(product), chunk_flags(options))
         return ConverterCall(tuple(groups), (*GENERIC_LAYOUT, *chunk_flags(options)))
+
+    def means_no_data(self, array: Array) -> bool:
+        """Return True for a count of 0 among the reflectances, as the format defines it."""
+        return array.path.startswith(f"{REFLECTANCE}/") and array.metadata.get("fill_value") == 0
+
+    def told(self, array: Array, encoding: Encoding, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Add the attribute `fill_value` for integers that stay what they are: of `_FillValue` only that is kept."""
+        attributes = encoding.told()
+        if options.get("packed") and "fill_value" not in attributes and (numbers := encoding.no_data()):
+            return {**attributes, "fill_value": numbers[0]}
+        return attributes
 
     def planned_arrays(
         self, product: Product, groups: Sequence[str], options: Mapping[str, Any]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.kinds.base import ConverterCall
-from geozarr_runner.kinds.profiles import check_options, profile_of
-from geozarr_runner.planning.estimate import check_count
+from geozarr_runner.kinds.profiles import check_options, encoding_of, profile_of
+from geozarr_runner.planning.estimate import check_count, needed
 from geozarr_runner.planning.groups import GroupReport, report
 from geozarr_runner.product.emptiness import sentence
-from geozarr_runner.product.model import Product
+from geozarr_runner.product.model import Array, Product
 from geozarr_runner.publishing import archive, local, object_store
 from geozarr_runner.publishing.remote_output import ALIASES, Output, RemoteOutput, output_place
 from geozarr_runner.spec.options import RESULT, of_result, passed_on
@@ -170,7 +170,7 @@ def preflight(
         _look_at_space(
             object_store.scratch_folder(request.scratch_folder) if isinstance(output, RemoteOutput) else output.parent
         )
-    readable = _readable(product)
+    readable = _readable(product, found.found, options)
     return Plan(
         product=product,
         output=output,
@@ -316,7 +316,7 @@ def _is_cut_off(place: object) -> bool:
     return isinstance(place, Path) and bool({"?", "#"} & set(str(place)))
 
 
-def _readable(product: Product) -> bool:
+def _readable(product: Product, groups: Iterable[str], options: Mapping[str, Any]) -> bool:
     """Return whether the converter can open and convert the product as it stands; else it needs a mended view."""
     # It takes every other address for a path, and a signature for a part of the name. A password would be seen by
     # everyone on this machine in its command line.
@@ -327,6 +327,9 @@ def _readable(product: Product) -> bool:
     if _is_cut_off(product.store.local):
         return False
     if product.consolidated and product.store.local is not None and not _says_the_same(product):
+        return False
+    arrays = needed(product, groups)
+    if any(attributes_for_converter(product, array, options) is not array.attributes for array in arrays):
         return False
     texts = (array for group in product.groups.values() for array in group.arrays if array.is_text)
     one_polarisation = any(
@@ -350,6 +353,19 @@ def _says_the_same(product: Product) -> bool:
         if json.dumps(document, sort_keys=True) != json.dumps(array.metadata, sort_keys=True):
             return False
     return True
+
+
+def attributes_for_converter(product: Product, array: Array, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an array's attributes as the converter has to find them; the array's own where they will do.
+
+    Raises
+    ------
+    ProductBroken
+        They are no numbers where numbers have to be.
+    """
+    if array.unusable:
+        return array.attributes
+    return profile_of(product).told(array, encoding_of(product, array, redact(product.url)), options)
 
 
 def fill_of_text(metadata: Any) -> bool:

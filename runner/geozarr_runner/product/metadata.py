@@ -145,6 +145,14 @@ def written_by_zarr(document: Mapping[str, Any]) -> dict[str, Any]:
     return dict(document)
 
 
+def values_of(document: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return an array's type in numpy's words, and its fill value as one of that type; None where it has none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parsed = _parsed_by_zarr(document)
+        return parsed.dtype.to_native_dtype(), parsed.fill_value
+
+
 def figure(number: int) -> str:
     """Return a number that may be of any size, to be read by a person."""
     return f"{number:,}" if number < 10**15 else f"about 10^{len(str(number)) - 1}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geozarr_runner.product.encoding import Encoding
 from geozarr_runner.product.model import Array
 from geozarr_runner.stores.store import Store
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 WINDOW = 128
 ABSENT_OBJECTS_SAMPLED = 3
+SMALLEST_OBJECTS_SAMPLED = 3  # nothing compresses as well as no data
+OBJECTS_WEIGHED = 2_000
+LOOKED_THROUGH = 2048  # pixels along each dimension of one of them
 Values = NDArray[np.float64]
 Window = tuple[slice, ...]
 
@@ -41,6 +45,8 @@ class StoredPixels:
     ----------
     is_view
         See `Store.for_zarr`.
+    encoding
+        Returns what the stored values of an array mean; `address` is what an error calls the store.
 
     Attributes
     ----------
@@ -48,34 +54,41 @@ class StoredPixels:
         What an error calls the store.
     """
 
-    def __init__(self, store: Store, zarr_format: int, address: str, *, is_view: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        zarr_format: int,
+        address: str,
+        *,
+        is_view: bool = False,
+        encoding: Callable[[Array, str], Encoding] = Encoding.of,
+    ) -> None:
         import zarr
 
         self.store = store
         self.address = address
-        self._format = zarr_format
+        self._encoding = encoding
         with store.translated():
             self._root: zarr.Group = zarr.open_group(
                 store.for_zarr(is_view=is_view), mode="r", zarr_format=3 if zarr_format == 3 else 2
             )
 
+    def encoding(self, array: Array) -> Encoding:
+        """Return what the stored values of an array mean."""
+        return self._encoding(array, self.address)
+
     def read(self, array: Array, window: Window) -> Values:
-        """Return a window as a reader of the CF conventions sees it: scaled, and NaN where there is nothing.
+        """Return a window as xarray reads it: scaled, and NaN where there is nothing; see `encoding`.
 
         Raises
         ------
         ProductBroken
-            A stored object cannot be decoded, or becomes more than its array has room for.
+            A stored object cannot be decoded, or becomes more than its array has room for; or its attributes cannot be
+            understood.
         """
         with self.store.translated():
             raw = np.asarray(self._open(array.path)[window])
-        values = raw.astype(np.float64)
-        fill = array.attributes.get("_FillValue")
-        if fill is None and self._format == 2:
-            fill = array.metadata.get("fill_value")
-        if isinstance(fill, int | float) and not math.isnan(fill):
-            values[raw == np.asarray(fill).astype(raw.dtype)] = np.nan
-        return values * float(array.attributes.get("scale_factor", 1)) + float(array.attributes.get("add_offset", 0))
+        return self.encoding(array).decode(raw).astype(np.float64)
 
     def read_path(self, path: str, window: Window) -> Values:
         """Return a window of an array that holds plain numbers, coordinates say."""
@@ -95,16 +108,18 @@ def compare(pair: Pair, source: StoredPixels, written: StoredPixels) -> tuple[li
     Returns
     -------
     problems, pixels
-        What is wrong, and how many pixels were compared: a window of one stored object, and one for some of those
-        that were not written, which read as fill value and so has the source to be.
+        What is wrong, and how many pixels were compared: a window of one stored object; one for some of those that
+        were not written, which read as fill value and so has the source to be; and where the source has most likely
+        no data, and most likely data.
     """
     if not comparable(pair.source):
         return [], 0
     problems = []
     pixels = 0
-    tolerance = 1e-6 * abs(float(pair.source.attributes.get("scale_factor", 1)))  # float32's rounding near zero
+    scale = source.encoding(pair.source).scale
+    tolerance = 1e-6 * abs(1 if scale is None else scale)  # float32's rounding near zero
     chosen = sample(pair)
-    for window in (chosen, *_absent(pair.output, written.store)):
+    for window in (chosen, *_absent(pair.output, written.store), *_telling(pair, source)):
         expected, actual = source.read(pair.source, window), written.read(pair.output, window)
         pixels += expected.size
         wrong = ~np.isclose(expected, actual, rtol=1e-5, atol=tolerance, equal_nan=True)
@@ -194,6 +209,49 @@ def _absent(array: Array, store: Store) -> Iterator[Window]:
     step = max(1, sum(1 for _ in absent()) // ABSENT_OBJECTS_SAMPLED)
     for index in islice(absent(), 0, step * ABSENT_OBJECTS_SAMPLED, step):
         yield _inside(array, index, WINDOW)
+
+
+def _telling(pair: Pair, source: StoredPixels) -> Iterator[Window]:
+    """Yield windows of the source's smallest objects, where a border of its data is likely, and of its largest one.
+
+    An output that takes no data for a number, or a number for no data, is found there even where little of a scene has
+    none.
+    """
+    array = pair.source
+    root = source.store.local
+    if root is None or len(array.shape) < 2 or not source.encoding(array).may_lack_data:
+        return
+
+    def weight(index: tuple[int, ...]) -> int:
+        path = root / array.path.strip("/") / array.key(index)
+        return path.stat().st_size if path.exists() else 0
+
+    step = -(-array.objects // OBJECTS_WEIGHED)
+    weighed = sorted((weight(index), index) for index in islice(array.indices(), 0, None, step))
+    smallest = [index for _, index in weighed[:SMALLEST_OBJECTS_SAMPLED]]
+    found = None
+    for index in smallest:
+        found, is_border = _border(array, index, source)
+        if is_border:
+            break
+    if found is not None:
+        yield found
+    if weighed and (largest := weighed[-1][1]) not in smallest:
+        yield _border(array, largest, source)[0]
+
+
+def _border(array: Array, index: tuple[int, ...], source: StoredPixels) -> tuple[Window, bool]:
+    """Return a window of one stored object, and whether it lies where its data begin or end."""
+    around = _inside(array, index, LOOKED_THROUGH)
+    empty = np.isnan(source.read(array, around))
+    other = np.argwhere(empty != empty.flat[0])
+    if not len(other):
+        return _inside(array, index, WINDOW), False
+    window = []
+    for part, place in zip(around, other[0], strict=True):
+        start = min(max(part.start + int(place) - WINDOW // 2, part.start), max(part.stop - WINDOW, part.start))
+        window.append(slice(start, min(start + WINDOW, part.stop)))
+    return tuple(window), True
 
 
 def region(array: Array, index: tuple[int, ...]) -> Window:

@@ -7,7 +7,6 @@ an output and its item can be moved together.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import os
@@ -19,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geozarr_runner.errors import GeozarrError
+from geozarr_runner.errors import GeozarrError, ProductBroken
+from geozarr_runner.product.encoding import Encoding
 from geozarr_runner.spec.options import of_result
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.bounds import from_json
@@ -360,33 +360,25 @@ def _described(array: Array) -> dict[str, Any]:
 def _band(array: Array, resolution: float | None) -> RasterBand:
     from pystac.extensions.raster import DataType, RasterBand
 
-    def number(name: str) -> float | None:
-        value = array.attributes.get(name)
-        return value if _finite(value) is not None else None
-
+    no_data = scale = offset = None
+    with suppress(ProductBroken):  # of attributes that are no numbers, or of metadata that zarr cannot read
+        encoding = Encoding.of(array)
+        scale, offset = _finite(encoding.scale), _finite(encoding.offset)
+        no_data = _no_data(encoding)
     unit = array.attributes.get("units")
     return RasterBand.create(
         data_type=DataType(array.dtype if array.dtype in {*DataType} else "other"),
-        nodata=_no_data(array),
-        scale=number("scale_factor"),
-        offset=number("add_offset"),
+        nodata=no_data,
+        scale=scale,
+        offset=offset,
         unit=unit if isinstance(unit, str) else None,
         spatial_resolution=resolution,
     )
 
 
-def _no_data(array: Array) -> Any:
+def _no_data(encoding: Encoding) -> Any:
     """Return the value for no data, as the raster extension writes it; None if the array has none."""
-    import numpy as np
-
-    value = array.attributes.get("_FillValue", array.attributes.get("missing_value"))
-    if isinstance(value, str):  # xarray's way of writing a float into JSON
-        try:
-            [value] = np.frombuffer(base64.b64decode(value), "<f8").tolist()
-        except ValueError:
-            return None
-    if not isinstance(value, int | float):
-        return None
+    value = next(iter(encoding.no_data()), None)
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value

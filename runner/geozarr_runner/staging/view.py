@@ -19,7 +19,7 @@ from geozarr_runner.errors import ProductBroken, StorageFull
 from geozarr_runner.events import Progress, Reporter, human_bytes
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning.estimate import needed
-from geozarr_runner.planning.preflight import Plan, fill_of_text
+from geozarr_runner.planning.preflight import Plan, attributes_for_converter, fill_of_text
 from geozarr_runner.product.chunk_check import flaws
 from geozarr_runner.product.emptiness import empty_arrays, sentence
 from geozarr_runner.product.model import Array, Product, parents_of
@@ -154,7 +154,7 @@ def write_metadata(plan: Plan, arrays: Iterable[Array], view: Path) -> None:
     for path in sorted(groups):
         documents.update(_group_documents(path, product.parents.get(path, {}), product.zarr_format))
     for path, array in kept.items():
-        documents.update(_array_documents(path, array))
+        documents.update(_array_documents(path, array, attributes_for_converter(product, array, plan.options)))
     if product.zarr_format == 2:
         documents[".zmetadata"] = {"zarr_consolidated_format": 1, "metadata": dict(documents)}
     else:
@@ -174,14 +174,14 @@ def _group_documents(path: str, attributes: Mapping[str, Any], zarr_format: int)
     return {f"{prefix}.zgroup": {"zarr_format": 2}, f"{prefix}.zattrs": attributes}
 
 
-def _array_documents(path: str, array: Array) -> dict[str, Mapping[str, Any]]:
+def _array_documents(path: str, array: Array, attributes: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     prefix = path.strip("/") + "/"
     if array.metadata["zarr_format"] == 3:
-        return {f"{prefix}zarr.json": {**array.metadata, "node_type": "array", "attributes": array.attributes}}
+        return {f"{prefix}zarr.json": {**array.metadata, "node_type": "array", "attributes": attributes}}
     metadata = dict(array.metadata)
     if array.is_text and fill_of_text(metadata):
         metadata["fill_value"] = None
-    return {f"{prefix}.zarray": metadata, f"{prefix}.zattrs": array.attributes}
+    return {f"{prefix}.zarray": metadata, f"{prefix}.zattrs": attributes}
 
 
 def make_view(plan: Plan, arrays: Sequence[Array], source: Path, view: Path) -> None:

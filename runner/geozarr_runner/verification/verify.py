@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from geozarr_runner.errors import ProductBroken, ProductUnreachable, Verificatio
 from geozarr_runner.events import Progress
 from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.kinds.layout import REFLECTANCE, SMALLEST_OVERVIEW
-from geozarr_runner.kinds.profiles import profile_of
+from geozarr_runner.kinds.profiles import encoding_of, profile_of
 from geozarr_runner.planning.preflight import Plan
 from geozarr_runner.product.chunk_check import flaws
 from geozarr_runner.product.model import Group, Product
@@ -81,7 +82,13 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
         raise _failed(plan, findings.problems)
     in_place = plan.is_product(source_url)  # and is read as the product was
     store = plan.product.store if in_place else Store(source_url)
-    source = StoredPixels(store, plan.product.zarr_format, redact(plan.product.url), is_view=not in_place)
+    source = StoredPixels(
+        store,
+        plan.product.zarr_format,
+        redact(plan.product.url),
+        is_view=not in_place,
+        encoding=partial(encoding_of, plan.product),
+    )
     written = StoredPixels(Store(str(output)), 3, str(output))
     check = _check_for(plan, source, written, output)
     compared = 0
