@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geozarr_runner.kinds.layout import NO_OPTIONS, WEB_CHUNK, PlannedArray
-from geozarr_runner.product.model import Group, Product
+from geozarr_runner.product.model import Array, Group, Product, Refusal, properties_of
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
-    from geozarr_runner.product.sampler import StoredPixels
+    from geozarr_runner.product.sampler import StoredPixels, Values
 
+type Groups = Mapping[str, Group]
+type Attributes = Mapping[str, Mapping[str, Any]]
+
+XARRAY_EOPF = (
+    "xarray reads it as it is: pip install xarray-eopf, and "
+    'xarray.open_datatree(..., engine="eopf-zarr", op_mode="native")'
+)
 GENERIC_LAYOUT = ("--no-s2-optimized", "--no-s3-olci-optimized")
 
 
@@ -48,6 +55,8 @@ class Profile(Protocol):
 
     Attributes
     ----------
+    names
+        What `recognise` can return.
     is_warped
         Its outputs lie on another grid than its arrays.
     is_swath
@@ -56,9 +65,24 @@ class Profile(Protocol):
         How the paths of groups begin that the converter leaves out of a whole product.
     """
 
+    names: tuple[str, ...]
     is_warped: bool
     is_swath: bool
     not_copied: tuple[str, ...]
+
+    def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
+        """Return the name of a product's kind; None where it is of another kind.
+
+        Parameters
+        ----------
+        attributes
+            Those of every group, by its path, those without arrays included.
+        groups
+            Every group that holds arrays, by its path.
+        """
+
+    def refusal(self, product: Product) -> Refusal | None:
+        """Return why nothing of a product can be converted; None where its groups decide."""
 
     def resolve(self, product: Product, group: str) -> tuple[str, ...]:
         """Return the groups that a normalised name stands for; none where the product has no such group."""
@@ -71,6 +95,23 @@ class Profile(Protocol):
 
     def empty_groups(self, product: Product) -> tuple[str, ...]:
         """Return groups without arrays that the converter wants to see in its input."""
+
+    def made_arrays(self, product: Product) -> tuple[Array, ...]:
+        """Return arrays that the product lacks, and that the converter's input has besides."""
+
+    def made_values(self, product: Product, source: StoredPixels) -> Mapping[str, Values]:
+        """Return the values of these arrays by their paths.
+
+        Parameters
+        ----------
+        source
+            The converter's input, as far as it holds the product's own arrays.
+
+        Raises
+        ------
+        ProductBroken
+            The product's own arrays do not give them.
+        """
 
     def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> ConverterCall:
         """Return what to tell the converter; `groups` is empty for the whole product."""
@@ -94,6 +135,11 @@ class Profile(Protocol):
 
     def warp(self, product: Product, source: StoredPixels) -> Warp | None:
         """Return what tells where pixels of the output came from; None where they lie where they lay."""
+
+
+def product_type(attributes: Attributes) -> str:
+    """Return the type that a product says it is of, in capital letters; empty where it does not."""
+    return str(properties_of(attributes.get("/", {})).get("product:type", "")).upper()
 
 
 def crs_of(product: Product, group: Group) -> str | None:

@@ -21,9 +21,10 @@ from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning.estimate import needed
 from geozarr_runner.planning.preflight import Plan, fill_of_text
 from geozarr_runner.product.chunk_check import flaws
-from geozarr_runner.product.model import Array, parents_of
+from geozarr_runner.product.model import Array, Product, parents_of
 from geozarr_runner.publishing.local import Workspace, storage_errors
 from geozarr_runner.staging.download import download
+from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.bounds import LARGEST_OBJECT
 from geozarr_runner.trust.keys import inside
@@ -67,10 +68,11 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
         _check_frames(plan, arrays, cast(Path, product.store.local))
         return Staged(str(product.store.local), 0)
     with storage_errors(space.staged):
-        write_metadata(plan, arrays, space.staged)
+        write_metadata(plan, [*arrays, *profile_of(product).made_arrays(product)], space.staged)
         if product.store.local is not None:
             _link(product.store.tree.find, arrays, space.staged, progress)
             _check_frames(plan, arrays, space.staged)
+            _make(product, space.staged)
             return Staged(str(space.staged), 0)
         sizes = product.store.sizes(key for array in arrays for key in array.object_keys())
         targets = {key: inside(space.staged, key) for key in sizes}
@@ -93,7 +95,23 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
             most = {key: _most(array) for array in arrays for key in array.object_keys() if key in sizes}
         came = download(product.store, targets, sizes, arrived, most)
         _check_frames(plan, arrays, space.staged)
+        _make(product, space.staged)
     return Staged(str(space.staged), came)
+
+
+def _make(product: Product, view: Path) -> None:
+    """Write the arrays that the product lacks and the converter needs."""
+    profile = profile_of(product)
+    made = {array.path: array for array in profile.made_arrays(product)}
+    if not made:
+        return
+    from geozarr_runner.product.sampler import StoredPixels
+
+    source = StoredPixels(Store(str(view)), product.zarr_format, redact(product.url), is_view=True)
+    for path, values in profile.made_values(product, source).items():
+        target = inside(view, f"{path.lstrip('/')}/{made[path].key((0,))}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(values.astype("<f8").tobytes())
 
 
 def _most(array: Array) -> int:
