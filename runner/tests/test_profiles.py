@@ -55,9 +55,9 @@ def test_one_polarisation(s1_single: Path) -> None:
 
 def test_sentinel_3(s3: Path) -> None:
     product = open_product(s3)
-    assert argv(product) == argv(product, "/measurements") == [
-        *("eopf-geozarr", "convert-s3-olci-optimized", "IN", "OUT")
-    ]
+    assert (
+        argv(product) == argv(product, "/measurements") == [*("eopf-geozarr", "convert-s3-olci-optimized", "IN", "OUT")]
+    )
 
 
 def test_any_other(terrain: Path, texts: Path) -> None:

@@ -45,6 +45,22 @@ class ConverterCall:
     lacks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the converter's input has besides the product's own arrays.
+
+    Attributes
+    ----------
+    values
+        Of each array, by its path.
+    caution
+        What a person should know of it; empty where nothing.
+    """
+
+    values: Mapping[str, Values]
+    caution: str = ""
+
+
 def chunk_flags(options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what makes the converter store its output as it is asked for."""
     return ("--spatial-chunk", str(WEB_CHUNK), "--enable-sharding") if options.get("chunks") == "web" else ()
@@ -99,8 +115,8 @@ class Profile(Protocol):
     def made_arrays(self, product: Product) -> tuple[Array, ...]:
         """Return arrays that the product lacks, and that the converter's input has besides."""
 
-    def made_values(self, product: Product, source: StoredPixels) -> Mapping[str, Values]:
-        """Return the values of these arrays by their paths.
+    def make(self, product: Product, source: StoredPixels) -> Made:
+        """Return the values of these arrays.
 
         Parameters
         ----------

@@ -41,6 +41,8 @@ class ControlPoints:
         Counted from the corner of the first pixel, as GDAL counts.
     longitudes
         In degrees, from -180 and without a jump: beyond 180 where the points cross the antimeridian.
+    given
+        What an error calls them.
     """
 
     rows: Values
@@ -48,6 +50,7 @@ class ControlPoints:
     longitudes: Values
     latitudes: Values
     heights: Values
+    given: str = ""
 
     @classmethod
     def read(cls, group: Group, source: StoredPixels) -> ControlPoints:
@@ -63,6 +66,8 @@ class ControlPoints:
         arrays = {array.name: array for array in group.arrays}
         dims, shape = arrays["latitude"].dims, arrays["latitude"].shape
 
+        given = f"{source.address}{group.path}"
+
         def values(name: str) -> Values:
             array = arrays[name]
             window = tuple(slice(0, size) for size in array.shape)
@@ -71,17 +76,17 @@ class ControlPoints:
             known = dict(zip(array.dims, array.shape, strict=True))
             spread: Values = np.broadcast_to(found.reshape([known.get(dim, 1) for dim in dims]), shape).ravel()
             if not np.isfinite(spread).all():
-                raise broken(group, source, f"{name} of one of them is no number")
+                raise _broken(given, f"{name} of one of them is no number")
             return spread
 
         longitudes, latitudes = values("longitude"), values("latitude")
         if abs(latitudes).max() > 90 or abs(longitudes).max() > 360:
-            raise broken(group, source, "one of them is no place on earth")
+            raise _broken(given, "one of them is no place on earth")
         longitudes = _without_jump(longitudes)
         if np.ptp(longitudes) >= 180:
-            raise broken(group, source, "they lie around a pole, where the converter cannot place pixels by degrees")
+            raise _broken(given, "they lie around a pole, where the converter cannot place pixels by degrees")
         heights = values(HEIGHT) if HEIGHT in arrays else np.zeros(latitudes.size)
-        return cls(values("line") + CENTRE, values("pixel") + CENTRE, longitudes, latitudes, heights)
+        return cls(values("line") + CENTRE, values("pixel") + CENTRE, longitudes, latitudes, heights, given)
 
     def transformer(self) -> GCPTransformer:
         """Return what GDAL makes of them: the converter warps by the same."""
@@ -90,6 +95,41 @@ class ControlPoints:
 
         columns = (self.rows, self.columns, self.longitudes, self.latitudes, self.heights)
         return GCPTransformer([GroundControlPoint(*values) for values in zip(*columns, strict=True)])
+
+    def misses(self) -> tuple[float, float]:
+        """Return how far the points lie from where GDAL's polynomial puts them, in pixels: the median, and the worst.
+
+        Raises
+        ------
+        ProductBroken
+            GDAL makes no polynomial of them.
+        """
+        import numpy as np
+
+        rows, columns = self.to_source(self.longitudes, self.latitudes)
+        off = np.hypot(rows - self.rows, columns - self.columns)
+        return float(np.median(off)), float(off.max())
+
+    def to_source(self, longitudes: Values, latitudes: Values) -> Values:
+        """Return the rows and columns of places, counted from the corner of the first pixel, as GDAL has them.
+
+        Raises
+        ------
+        ProductBroken
+            GDAL makes no polynomial of the points.
+        """
+        import numpy as np
+        from rasterio._err import CPLE_BaseError
+
+        try:
+            with self.transformer() as transformer:
+                found = transformer.rowcol(longitudes, latitudes, op=np.asarray)
+        except CPLE_BaseError as error:
+            raise _broken(self.given, f"GDAL makes no map of them: {error}") from error
+        places: Values = np.asarray(found, dtype=float)
+        if not np.isfinite(places).all():
+            raise _broken(self.given, "GDAL makes no map of them")
+        return places
 
     def by_name(self) -> Mapping[str, Values]:
         """Return the values of each of the made arrays."""
@@ -130,11 +170,10 @@ def made_arrays(path: str, size: int, zarr_format: int) -> tuple[Array, ...]:
     return tuple(_array(f"{path}/{name}", size, zarr_format) for name in MADE)
 
 
-def broken(group: Group, source: StoredPixels, what: str) -> ProductBroken:
-    """Return the error of points by which no scene can be placed."""
+def _broken(given: str, what: str) -> ProductBroken:
     return ProductBroken(
         f"its ground control points do not say where it lies: {what}",
-        given=f"{source.address}{group.path}",
+        given=given,
         remedy="choose another scene, or tell whoever publishes this one",
     )
 

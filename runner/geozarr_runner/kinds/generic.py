@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from geozarr_runner.kinds.base import GENERIC_LAYOUT, Attributes, ConverterCall, Groups, chunk_flags, crs_of
+from geozarr_runner.kinds.base import GENERIC_LAYOUT, Attributes, ConverterCall, Groups, Made, chunk_flags, crs_of
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray, generic_arrays
 from geozarr_runner.product.model import Array, Group, Product, Refusal
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
-    from geozarr_runner.product.sampler import StoredPixels, Values
+    from geozarr_runner.product.sampler import StoredPixels
 
 
 class Generic:
@@ -66,9 +66,9 @@ class Generic:
         """Return nothing: the converter needs no more than there is."""
         return ()
 
-    def made_values(self, product: Product, source: StoredPixels) -> Mapping[str, Values]:
+    def make(self, product: Product, source: StoredPixels) -> Made:
         """Return nothing."""
-        return {}
+        return Made({})
 
     def refuses(self, option: str, groups: Sequence[str]) -> str | None:
         """Refuse `packed`: the generic layout holds floating-point numbers."""

@@ -15,7 +15,7 @@ CONVENTION = "spatial"
 class GeoZarr(Generic):
     """An output of a converter: it is opened, and not converted again."""
 
-    names = ("GeoZarr",)
+    names: tuple[str, ...] = ("GeoZarr",)
 
     def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
         """Recognise it by a group that declares the convention of where its pixels lie."""
@@ -32,5 +32,6 @@ class GeoZarr(Generic):
 
 def _is_declared(attributes: Mapping[str, Any]) -> bool:
     declared = attributes.get("zarr_conventions")
-    names = (one.get("name") for one in declared if isinstance(one, Mapping)) if isinstance(declared, list) else ()
+    conventions = declared if isinstance(declared, list) else ()
+    names = (one.get("name") for one in conventions if isinstance(one, Mapping))
     return any(str(name).rstrip(":") == CONVENTION for name in names)

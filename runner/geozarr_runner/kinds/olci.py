@@ -20,7 +20,7 @@ TYPES_OF_LEVEL_1 = ("S03OLCEFR", "S03OLCERR")
 class Olci(Generic):
     """Sentinel-3 OLCI: swath radiances, which only the converter's own OLCI layout can hold."""
 
-    names = (LEVEL_1,)
+    names: tuple[str, ...] = (LEVEL_1,)
     is_swath = True
 
     def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
@@ -67,7 +67,7 @@ class Olci(Generic):
 class OlciLevel2(Generic):
     """Sentinel-3 OLCI level 2: what is derived from the radiances, on the same swath."""
 
-    names = (LEVEL_2,)
+    names: tuple[str, ...] = (LEVEL_2,)
 
     def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
         """Recognise it by the type that the product says: what is of OLCI and not of level 1."""

@@ -11,6 +11,7 @@ from geozarr_runner.kinds.base import (
     Attributes,
     ConverterCall,
     Groups,
+    Made,
     chunk_flags,
     product_type,
 )
@@ -20,12 +21,13 @@ from geozarr_runner.product.model import Array, Group, Product, properties_of
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
-    from geozarr_runner.product.sampler import StoredPixels, Values
+    from geozarr_runner.product.sampler import StoredPixels
 
 CONTROL_POINTS = "conditions/gcp"
 MADE = "conditions/gcp_of_corners"
 SECOND = "without_second_polarisation"
 MOST_POLARISATIONS = 2
+WORTH_TELLING = 1.0  # pixel
 
 
 class Sentinel1Grd(Generic):
@@ -35,7 +37,7 @@ class Sentinel1Grd(Generic):
     first one.
     """
 
-    names = ("Sentinel-1 GRD",)
+    names: tuple[str, ...] = ("Sentinel-1 GRD",)
     is_warped = True
 
     def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
@@ -89,11 +91,18 @@ class Sentinel1Grd(Generic):
         made = (control_points.made_arrays(f"{top}/{MADE}", size, product.zarr_format) for top in tops)
         return tuple(array for arrays in made for array in arrays)
 
-    def made_values(self, product: Product, source: StoredPixels) -> Mapping[str, Values]:
+    def make(self, product: Product, source: StoredPixels) -> Made:
         """Return the control points of the first polarisation, for all of them."""
-        group = product.groups[self.companions(product, ())[0]]
-        values = control_points.ControlPoints.read(group, source).by_name()
-        return {array.path: values[array.name] for array in self.made_arrays(product)}
+        points = control_points.ControlPoints.read(product.groups[self.companions(product, ())[0]], source)
+        values = points.by_name()
+        usual, worst = points.misses()
+        caution = ""
+        if worst > WORTH_TELLING:
+            caution = (
+                "the converter places a scene by a polynomial of its control points, which misses them by up to "
+                f"{worst:.1f} pixels, half of them by {usual:.1f} or more"
+            )
+        return Made({array.path: values[array.name] for array in self.made_arrays(product)}, caution)
 
     def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> ConverterCall:
         """Name the groups relative to the polarisations."""

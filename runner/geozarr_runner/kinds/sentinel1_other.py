@@ -17,7 +17,7 @@ WHY = {
 class Sentinel1Other(Generic):
     """Sentinel-1 SLC, OCN and others: the converter takes every Sentinel-1 product for GRD, and fails."""
 
-    names = (SLC, OCN, OTHER)
+    names: tuple[str, ...] = (SLC, OCN, OTHER)
 
     def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
         """Recognise them by the type that the product says."""

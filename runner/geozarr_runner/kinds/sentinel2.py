@@ -19,7 +19,7 @@ L1C, L2A = "Sentinel-2 L1C", "Sentinel-2 L2A"
 class Sentinel2(Generic):
     """Sentinel-2 L1C and L2A: the whole product in the converter's flat layout, chosen groups in the generic one."""
 
-    names = (L1C, L2A)
+    names: tuple[str, ...] = (L1C, L2A)
     not_copied: tuple[str, ...] = ("/quality/l1c_quicklook", "/quality/l2a_quicklook")
 
     def recognise(self, attributes: Attributes, groups: Groups) -> str | None:

@@ -14,7 +14,7 @@ WHY = "its data lie along the swath of the instrument, and the converter has a l
 class Sentinel3Other(Generic):
     """Sentinel-3 SLSTR, SRAL, SYNERGY: what lies on a grid is converted as any other product, all else is refused."""
 
-    names = (SLSTR, SRAL, SYNERGY, OTHER)
+    names: tuple[str, ...] = (SLSTR, SRAL, SYNERGY, OTHER)
 
     def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
         """Recognise them by the type that the product says."""

@@ -38,7 +38,7 @@ class Warp:
 
     def __init__(self, control_points: Group, source: StoredPixels) -> None:
         self._source = source
-        self._to_source = ControlPoints.read(control_points, source).transformer()
+        self._points = ControlPoints.read(control_points, source)
 
     def compare(self, pair: Pair, written: StoredPixels) -> tuple[list[str], int]:
         """Compare the middle of a warped variable.
@@ -54,8 +54,7 @@ class Warp:
             written.read_path(f"{_group(pair.output)}/x", window[-1:]),
             written.read_path(f"{_group(pair.output)}/y", window[-2:-1]),
         )
-        rows, columns = self._to_source.rowcol(longitude.ravel(), latitude.ravel(), op=np.asarray)
-        places = np.stack([np.asarray(rows, float), np.asarray(columns, float)]).reshape(2, *longitude.shape)
+        places = self._points.to_source(longitude.ravel(), latitude.ravel()).reshape(2, *longitude.shape)
         near = _Neighbourhood.of(pair.source, self._source, places)
         problems = []
         shown = actual.reshape(-1, *longitude.shape)[0]

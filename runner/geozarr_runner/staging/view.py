@@ -72,7 +72,7 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
         if product.store.local is not None:
             _link(product.store.tree.find, arrays, space.staged, progress)
             _check_frames(plan, arrays, space.staged)
-            _make(product, space.staged)
+            _make(product, space.staged, reporter)
             return Staged(str(space.staged), 0)
         sizes = product.store.sizes(key for array in arrays for key in array.object_keys())
         targets = {key: inside(space.staged, key) for key in sizes}
@@ -95,11 +95,11 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
             most = {key: _most(array) for array in arrays for key in array.object_keys() if key in sizes}
         came = download(product.store, targets, sizes, arrived, most)
         _check_frames(plan, arrays, space.staged)
-        _make(product, space.staged)
+        _make(product, space.staged, reporter)
     return Staged(str(space.staged), came)
 
 
-def _make(product: Product, view: Path) -> None:
+def _make(product: Product, view: Path, reporter: Reporter) -> None:
     """Write the arrays that the product lacks and the converter needs."""
     profile = profile_of(product)
     made = {array.path: array for array in profile.made_arrays(product)}
@@ -108,7 +108,10 @@ def _make(product: Product, view: Path) -> None:
     from geozarr_runner.product.sampler import StoredPixels
 
     source = StoredPixels(Store(str(view)), product.zarr_format, redact(product.url), is_view=True)
-    for path, values in profile.made_values(product, source).items():
+    found = profile.make(product, source)
+    if found.caution:
+        reporter.warning("placed-roughly", found.caution, "look at how it lies on a map before it is measured in")
+    for path, values in found.values.items():
         target = inside(view, f"{path.lstrip('/')}/{made[path].key((0,))}")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(values.astype("<f8").tobytes())
