@@ -136,16 +136,17 @@ def write_radar(
     return path
 
 
-def misplaced(output: Path, geometry: Geometry, polarisation: str) -> float:
-    """Return how far an output's pixels lie from where they say that they do, in pixels of the scene; the worst one."""
+def misplaced(output: Path, geometry: Geometry, polarisation: str) -> tuple[float, float]:
+    """Return how far an output's pixels lie from where they say that they do, in pixels: all of them, and the worst."""
     import xarray as xr
 
     scene = xr.open_dataset(output, group=f"{NAME}_{polarisation}/measurements", engine="zarr", consolidated=False)
     grd = scene["grd"].astype("f8")
-    off = abs(grd - geometry.value(polarisation, scene["x"], scene["y"])) / COUNTS
+    around = 360 * round((float(scene["x"].mean()) - geometry.longitude) / 360)
+    off = (grd - geometry.value(polarisation, scene["x"] - around, scene["y"])) / COUNTS
     # Where the scene ends, the warp takes pixels from one side only.
     filled = grd.notnull()
     inner = filled.rolling(y=9, x=9, center=True, min_periods=1).min().astype(bool) & filled
     inner = inner.isel(y=slice(5, -5), x=slice(5, -5))
     assert int(inner.sum()) > 1000
-    return float(off.where(inner).max())
+    return abs(float(off.where(inner).mean())), float(abs(off).where(inner).max())

@@ -33,6 +33,7 @@ from runner.tests.radar import NAME, Geometry, misplaced, said, write_radar
 from runner.tests.support import Run, run
 
 TENTH = 0.1  # pixel
+EIGHTH = 0.125  # pixel: by so much GDAL approximates a warp, as the converter calls it
 CROSSING = Geometry(longitude=179.98, latitude=65.0, heading=-168.0, bend=0.5)
 SCENES = {
     "net, v2": (Geometry(bend=0.5), {}),
@@ -250,6 +251,12 @@ def test_heights_are_not_needed(tmp_path: Path) -> None:
 # --- with the converter ----------------------------------------------------------------------------------------------
 
 
+def assert_in_place(output: Path, geometry: Geometry, polarisation: str) -> None:
+    together, worst = misplaced(output, geometry, polarisation)
+    assert together < TENTH / 4
+    assert worst < TENTH + EIGHTH
+
+
 @pytest.fixture(scope="module")
 def crossing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     folder = tmp_path_factory.mktemp("crossing")
@@ -266,7 +273,7 @@ def test_a_scene_is_converted_to_a_tenth_of_a_pixel(name: str, tmp_path: Path) -
     done = run(scene, tmp_path / "out.zarr", "--groups", "measurements")
     assert done.code == 0, done.stdout
     for polarisation in how.get("polarisations", ("VH", "VV")):
-        assert misplaced(done.output, geometry, str(polarisation)) < TENTH
+        assert_in_place(done.output, geometry, str(polarisation))
     assert not list(done.output.rglob("gcp*")), "control points that were made for the converter are gone"
 
 
@@ -275,7 +282,7 @@ def test_a_scene_across_the_antimeridian(crossing: tuple[Path, Run]) -> None:
     _, done = crossing
     assert done.code == 0, done.stdout
     for polarisation in ("VH", "VV"):
-        assert misplaced(done.output, CROSSING, polarisation) < TENTH
+        assert_in_place(done.output, CROSSING, polarisation)
     west, _, east, _ = zarr.open_group(str(done.output / f"{NAME}_VV/measurements")).attrs["spatial:bbox"]  # type: ignore[misc]
     assert 179 < west < 180 < east < 181  # type: ignore[operator]
 

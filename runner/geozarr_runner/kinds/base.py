@@ -20,6 +20,7 @@ XARRAY_EOPF = (
     "xarray reads it as it is: pip install xarray-eopf, and "
     'xarray.open_datatree(..., engine="eopf-zarr", op_mode="native")'
 )
+READ_BY = '`xarray.open_datatree(..., engine="eopf-zarr")` of xarray-eopf reads it'
 GENERIC_LAYOUT = ("--no-s2-optimized", "--no-s3-olci-optimized")
 
 
@@ -96,6 +97,9 @@ class Profile(Protocol):
         groups
             Every group that holds arrays, by its path.
         """
+
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return what becomes of products of a kind in a format of Zarr, as a sentence of the documentation."""
 
     def refusal(self, product: Product) -> Refusal | None:
         """Return why nothing of a product can be converted; None where its groups decide."""

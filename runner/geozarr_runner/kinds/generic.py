@@ -26,6 +26,13 @@ class Generic:
         """Return "Zarr": every product is one."""
         return self.names[0]
 
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return what becomes of any grid."""
+        return (
+            "converted, each group over `y` and `x` with a coordinate reference system, with overviews; "
+            "other groups are refused"
+        )
+
     def refusal(self, product: Product) -> Refusal | None:
         """Return None: its groups decide."""
         return None

@@ -21,6 +21,10 @@ class GeoZarr(Generic):
         """Recognise it by a group that declares the convention of where its pixels lie."""
         return self.names[0] if any(map(_is_declared, attributes.values())) else None
 
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return that there is nothing to do."""
+        return "refused, as it is GeoZarr already: `geozarr_nb.open` opens it"
+
     def refusal(self, product: Product) -> Refusal:
         """Say that there is nothing to do."""
         return Refusal("it is GeoZarr already", "open it as it is: geozarr_nb.open(...)")

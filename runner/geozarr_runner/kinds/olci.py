@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from geozarr_runner.kinds.base import XARRAY_EOPF, Attributes, ConverterCall, Groups, product_type
+from geozarr_runner.kinds.base import READ_BY, XARRAY_EOPF, Attributes, ConverterCall, Groups, product_type
 from geozarr_runner.kinds.generic import Generic
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray
 from geozarr_runner.product.model import Group, Product, Refusal
@@ -15,6 +15,7 @@ MEASUREMENTS = "/measurements"
 FIRST_BAND = "oa01_radiance"
 SWATH = ("rows", "columns")
 TYPES_OF_LEVEL_1 = ("S03OLCEFR", "S03OLCERR")
+WHY_LEVEL_2 = "its data lie along the swath of the instrument, and of OLCI the converter has a layout for level 1 only"
 
 
 class Olci(Generic):
@@ -30,6 +31,10 @@ class Olci(Generic):
         measurements = groups.get(MEASUREMENTS)
         bands = measurements.arrays if measurements is not None else ()
         return LEVEL_1 if any(array.name == FIRST_BAND for array in bands) else None
+
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return what becomes of level 1."""
+        return f"converted: `{MEASUREMENTS}` along its swath, with overviews; the whole product with all else copied"
 
     def unfit(self, product: Product, group: Group) -> str | None:
         """Return why a group cannot become GeoZarr: only the measurements can."""
@@ -74,7 +79,10 @@ class OlciLevel2(Generic):
         declared = product_type(attributes)
         return LEVEL_2 if declared.startswith("S03OLC") and not declared.startswith(TYPES_OF_LEVEL_1) else None
 
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return that it is refused, but for grids."""
+        return f"groups over `y` and `x` are converted; else refused: {WHY_LEVEL_2}; {READ_BY}"
+
     def refusal(self, product: Product) -> Refusal | None:
         """Return why it cannot be converted."""
-        why = "its data lie along the swath of the instrument, and of OLCI the converter has a layout for level 1 only"
-        return None if self.fit(product) else Refusal(why, XARRAY_EOPF)
+        return None if self.fit(product) else Refusal(WHY_LEVEL_2, XARRAY_EOPF)

@@ -23,6 +23,7 @@ from geozarr_runner.kinds.sentinel3_other import Sentinel3Other
 from geozarr_runner.product.model import Product
 from geozarr_runner.spec.options import of_result
 
+FORMATS = (2, 3)
 # The first that recognises a product has it, and the last one recognises every product.
 KINDS: tuple[Profile, ...] = (
     GeoZarr(),
@@ -41,6 +42,12 @@ def recognise(attributes: Attributes, groups: Groups) -> str:
     """Return the name of a product's kind: see `Profile.recognise`."""
     found = (profile.recognise(attributes, groups) for profile in KINDS)
     return next(name for name in found if name is not None)
+
+
+def outcomes() -> list[tuple[str, ...]]:
+    """Return each kind with what becomes of its products in Zarr v2, and in v3."""
+    names = ((profile, name) for profile in KINDS for name in profile.names)
+    return [(name, *(profile.outcome(name, version) for version in FORMATS)) for profile, name in names]
 
 
 def profile_of(product: Product) -> Profile:

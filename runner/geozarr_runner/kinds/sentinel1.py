@@ -46,6 +46,13 @@ class Sentinel1Grd(Generic):
         said = properties_of(attributes.get("/", {})).get("sar:product_type")
         return self.names[0] if declared.startswith("S01") and ("GR" in declared or said == "GRD") else None
 
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return what becomes of it."""
+        return (
+            "converted: the measurements of one or two polarisations, warped to degrees by their control points "
+            "(a net or a list), also across the antimeridian"
+        )
+
     def resolve(self, product: Product, group: str) -> tuple[str, ...]:
         """Return the group, or the group of that name under each polarisation (`/measurements`)."""
         if group in product.groups:

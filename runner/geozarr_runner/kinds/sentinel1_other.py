@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geozarr_runner.kinds.base import XARRAY_EOPF, Attributes, Groups, product_type
+from geozarr_runner.kinds.base import READ_BY, XARRAY_EOPF, Attributes, Groups, product_type
 from geozarr_runner.kinds.generic import Generic
 from geozarr_runner.product.model import Group, Product, Refusal
 
@@ -25,6 +25,10 @@ class Sentinel1Other(Generic):
         if not declared.startswith("S01"):
             return None
         return SLC if "SLC" in declared else OCN if "OCN" in declared else OTHER
+
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return that it is refused."""
+        return f"refused: {WHY[kind]}; {READ_BY}"
 
     def refusal(self, product: Product) -> Refusal:
         """Return why none of them can be converted."""

@@ -31,6 +31,10 @@ class Sentinel2(Generic):
             return None
         return L1C if "/quality/l1c_quicklook/r10m" in groups else L2A
 
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return what becomes of it."""
+        return "converted: chosen groups in place with overviews, the whole product in the converter's flat layout"
+
     def refuses(self, option: str, groups: Sequence[str]) -> str | None:
         """Refuse `packed` for chosen groups."""
         if option == "packed" and groups:

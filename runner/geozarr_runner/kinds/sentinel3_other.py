@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geozarr_runner.kinds.base import XARRAY_EOPF, Attributes, Groups, product_type
+from geozarr_runner.kinds.base import READ_BY, XARRAY_EOPF, Attributes, Groups, product_type
 from geozarr_runner.kinds.generic import Generic
 from geozarr_runner.product.model import Product, Refusal
 
@@ -20,6 +20,10 @@ class Sentinel3Other(Generic):
         """Recognise them by the type that the product says."""
         declared = product_type(attributes)
         return next((name for start, name in BY_TYPE.items() if declared.startswith(start)), None)
+
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return that it is refused, but for grids."""
+        return f"groups over `y` and `x` are converted; else refused: {WHY}; {READ_BY}"
 
     def refusal(self, product: Product) -> Refusal | None:
         """Return why a product cannot be converted none of whose groups lies on a grid."""
