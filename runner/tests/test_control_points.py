@@ -253,7 +253,7 @@ def test_heights_are_not_needed(tmp_path: Path) -> None:
 
 def assert_in_place(output: Path, geometry: Geometry, polarisation: str) -> None:
     together, worst = misplaced(output, geometry, polarisation)
-    assert together < TENTH / 4
+    assert together < TENTH / 2
     assert worst < TENTH + EIGHTH
 
 
