@@ -1,7 +1,8 @@
 """What the pages take from elsewhere in the repository, so that they cannot say anything else than it does.
 
 `.. error-codes::` lists every error with its code, exit code and meaning, `.. exit-codes::` what a run ends with,
-`.. job-costs::` what jobs took in the benchmarks, `.. conversion-options::` every option of a conversion and its job.
+`.. job-costs::` what jobs took in the benchmarks, `.. conversion-options::` every option of a conversion and its job,
+`.. conversion-kinds::` what becomes of each kind of product.
 The tutorials are copied to where Sphinx looks for pages; their pictures are where they lie from there.
 """
 
@@ -22,6 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 import geozarr_nb.errors
 from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.errors import ExitCode, GeozarrError
+from geozarr_runner.kinds.profiles import outcomes
 from geozarr_runner.spec.options import RESULT
 
 
@@ -113,6 +115,16 @@ class ConversionOptions(Table):
         return found
 
 
+class ConversionKinds(Table):
+    """Every kind of product, and what becomes of it in each format of Zarr."""
+
+    head = ("kind", "Zarr v2", "Zarr v3")
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return a row for each kind."""
+        return [(kind, first, "the same" if second == first else second) for kind, first, second in outcomes()]
+
+
 class JobCosts(Table):
     """What a job takes, for each kind of product, as it was measured; what was not is left out."""
 
@@ -171,4 +183,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("exit-codes", ExitCodes)
     app.add_directive("job-costs", JobCosts)
     app.add_directive("conversion-options", ConversionOptions)
+    app.add_directive("conversion-kinds", ConversionKinds)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

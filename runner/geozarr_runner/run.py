@@ -368,9 +368,11 @@ def environment(plan: Plan, count: int) -> dict[str, str]:
 
 
 def _finish(plan: Plan, output: Path) -> None:
-    """Take out what only had to lie beside the chosen groups, and consolidate where the converter does not."""
+    """Take out what only had to lie in the converter's input, and consolidate where the converter does not."""
+    profile = profile_of(plan.product)
+    made = {array.path.rpartition("/")[0] for array in profile.made_arrays(plan.product)}
+    local.remove_groups(output, made)
     if plan.groups:
-        profile = profile_of(plan.product)
         beside = (*profile.companions(plan.product, plan.groups), *profile.empty_groups(plan.product))
         local.remove_groups(output, {path for path in beside if not _holds(path, plan.groups)})
     local.consolidate(output)

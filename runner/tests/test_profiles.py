@@ -40,7 +40,7 @@ def test_sentinel_2(s2: Path) -> None:
 def test_sentinel_1(s1: Path) -> None:
     product = open_product(s1)
     expected = ["eopf-geozarr", "convert", "IN", "OUT", "--groups", "measurements"]
-    expected += ["--gcp-group", "conditions/gcp", *GENERIC]
+    expected += ["--gcp-group", "conditions/gcp_of_corners", *GENERIC]
     both = [f"/{SCENE}_VH/measurements", f"/{SCENE}_VV/measurements"]
     assert argv(product, both[1]) == argv(product, *both) == argv(product) == expected
     profile = profile_of(product)
@@ -55,7 +55,9 @@ def test_one_polarisation(s1_single: Path) -> None:
 
 def test_sentinel_3(s3: Path) -> None:
     product = open_product(s3)
-    assert argv(product) == argv(product, "/measurements") == ["eopf-geozarr", "convert", "IN", "OUT"]
+    assert (
+        argv(product) == argv(product, "/measurements") == [*("eopf-geozarr", "convert-s3-olci-optimized", "IN", "OUT")]
+    )
 
 
 def test_any_other(terrain: Path, texts: Path) -> None:

@@ -18,6 +18,7 @@ import geozarr_nb as gz
 import geozarr_nb.errors
 import geozarr_nb.widgets
 from geozarr_runner.errors import ExitCode
+from geozarr_runner.kinds.profiles import outcomes
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("sphinx", "myst_nb", "furo")
@@ -133,3 +134,11 @@ def test_the_troubleshooting_and_the_changelog_are_there(pages: Path) -> None:
     first = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert first is not None
     assert first[1] in text(pages, "changelog")
+
+
+def test_every_kind_of_product_is_in_the_table_of_what_can_be_converted(pages: Path) -> None:
+    page = text(pages, "kinds")
+    for kind, *found in outcomes():
+        assert kind in page
+        for outcome in found:
+            assert outcome.replace("`", "") in page

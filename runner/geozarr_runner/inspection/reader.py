@@ -24,8 +24,9 @@ from geozarr_runner.inspection.documents import (
     single_array,
 )
 from geozarr_runner.inspection.stac import self_link, store_of
+from geozarr_runner.kinds.profiles import profile_of, recognise
 from geozarr_runner.product import encoding, metadata
-from geozarr_runner.product.model import Array, Group, Product, Source, parents_of, properties_of
+from geozarr_runner.product.model import Array, Group, Product, Source, parents_of
 from geozarr_runner.stores.store import Store, not_found
 from geozarr_runner.text.printable import printable
 from geozarr_runner.trust import crs
@@ -118,10 +119,10 @@ def _from_store(url: str, name: str | None, asked: str | None = None) -> Product
         text = json.dumps(nodes, sort_keys=True, default=str)
     except RecursionError as error:
         raise ProductBroken("its metadata are nested too deeply", given=redact(url), remedy=TELL_PUBLISHER) from error
-    return Product(
+    product = Product(
         url=url,
         name=name or _store_name(url),
-        kind=_kind(attributes.get("/", {}), groups),
+        kind=recognise(attributes, groups),
         zarr_format=zarr_format,
         groups=groups,
         parents=attributes,
@@ -129,6 +130,7 @@ def _from_store(url: str, name: str | None, asked: str | None = None) -> Product
         identity=hashlib.sha256(text.encode()).hexdigest()[:16],
         asked=asked,
     )
+    return replace(product, refusal=profile_of(product).refusal(product))
 
 
 def _array(path: str, node: Mapping[str, Any], url: str, known: dict[str, metadata.Parsed]) -> Array:
@@ -150,24 +152,6 @@ def _array(path: str, node: Mapping[str, Any], url: str, known: dict[str, metada
         ) from error
     unusable = said.unusable or crs.flaw(attributes) or encoding.unusable(attributes, node["zarr_format"], said.dtype)
     return Array(path, said.shape, said.chunks, said.dtype, dims, attributes, document, unusable)
-
-
-def _kind(attributes: Mapping[str, Any], groups: Mapping[str, Group]) -> str:
-    declared = str(properties_of(attributes).get("product:type", "")).upper()
-    if declared.startswith("S02MSIL1C"):
-        return "Sentinel-2 L1C"
-    if declared.startswith("S02MSI"):
-        return "Sentinel-2 L2A"
-    if declared.startswith("S01") and ("GR" in declared or properties_of(attributes).get("sar:product_type") == "GRD"):
-        return "Sentinel-1 GRD"
-    if declared.startswith("S03OLC"):
-        return "Sentinel-3 OLCI"
-    if any(path.startswith("/measurements/reflectance/r") for path in groups):
-        return "Sentinel-2 L1C" if "/quality/l1c_quicklook/r10m" in groups else "Sentinel-2 L2A"
-    measurements = groups.get("/measurements")
-    if measurements is not None and any(array.name == "oa01_radiance" for array in measurements.arrays):
-        return "Sentinel-3 OLCI"
-    return "Zarr"
 
 
 def _store_name(url: str) -> str:

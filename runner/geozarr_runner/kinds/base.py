@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from geozarr_runner.kinds.layout import NO_OPTIONS, WEB_CHUNK, PlannedArray
 from geozarr_runner.product.encoding import Encoding
-from geozarr_runner.product.model import Array, Group, Product
+from geozarr_runner.product.model import Array, Group, Product, Refusal, properties_of
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
-    from geozarr_runner.product.sampler import StoredPixels
+    from geozarr_runner.product.sampler import StoredPixels, Values
 
+type Groups = Mapping[str, Group]
+type Attributes = Mapping[str, Mapping[str, Any]]
+
+XARRAY_EOPF = (
+    "xarray reads it as it is: pip install xarray-eopf, and "
+    'xarray.open_datatree(..., engine="eopf-zarr", op_mode="native")'
+)
+READ_BY = '`xarray.open_datatree(..., engine="eopf-zarr")` of xarray-eopf reads it'
 GENERIC_LAYOUT = ("--no-s2-optimized", "--no-s3-olci-optimized")
 
 
@@ -39,6 +47,22 @@ class ConverterCall:
     lacks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the converter's input has besides the product's own arrays.
+
+    Attributes
+    ----------
+    values
+        Of each array, by its path.
+    caution
+        What a person should know of it; empty where nothing.
+    """
+
+    values: Mapping[str, Values]
+    caution: str = ""
+
+
 def chunk_flags(options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what makes the converter store its output as it is asked for."""
     return ("--spatial-chunk", str(WEB_CHUNK), "--enable-sharding") if options.get("chunks") == "web" else ()
@@ -49,6 +73,8 @@ class Profile(Protocol):
 
     Attributes
     ----------
+    names
+        What `recognise` can return.
     is_warped
         Its outputs lie on another grid than its arrays.
     is_swath
@@ -57,9 +83,27 @@ class Profile(Protocol):
         How the paths of groups begin that the converter leaves out of a whole product.
     """
 
+    names: tuple[str, ...]
     is_warped: bool
     is_swath: bool
     not_copied: tuple[str, ...]
+
+    def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
+        """Return the name of a product's kind; None where it is of another kind.
+
+        Parameters
+        ----------
+        attributes
+            Those of every group, by its path, those without arrays included.
+        groups
+            Every group that holds arrays, by its path.
+        """
+
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return what becomes of products of a kind in a format of Zarr, as a sentence of the documentation."""
+
+    def refusal(self, product: Product) -> Refusal | None:
+        """Return why nothing of a product can be converted; None where its groups decide."""
 
     def resolve(self, product: Product, group: str) -> tuple[str, ...]:
         """Return the groups that a normalised name stands for; none where the product has no such group."""
@@ -72,6 +116,23 @@ class Profile(Protocol):
 
     def empty_groups(self, product: Product) -> tuple[str, ...]:
         """Return groups without arrays that the converter wants to see in its input."""
+
+    def made_arrays(self, product: Product) -> tuple[Array, ...]:
+        """Return arrays that the product lacks, and that the converter's input has besides."""
+
+    def make(self, product: Product, source: StoredPixels) -> Made:
+        """Return the values of these arrays.
+
+        Parameters
+        ----------
+        source
+            The converter's input, as far as it holds the product's own arrays.
+
+        Raises
+        ------
+        ProductBroken
+            The product's own arrays do not give them.
+        """
 
     def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> ConverterCall:
         """Return what to tell the converter; `groups` is empty for the whole product."""
@@ -107,6 +168,11 @@ class Profile(Protocol):
 
     def warp(self, product: Product, source: StoredPixels) -> Warp | None:
         """Return what tells where pixels of the output came from; None where they lie where they lay."""
+
+
+def product_type(attributes: Attributes) -> str:
+    """Return the type that a product says it is of, in capital letters; empty where it does not."""
+    return str(properties_of(attributes.get("/", {})).get("product:type", "")).upper()
 
 
 def crs_of(product: Product, group: Group) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from geozarr_runner.kinds.base import GENERIC_LAYOUT, ConverterCall, chunk_flags, crs_of
+from geozarr_runner.kinds.base import GENERIC_LAYOUT, Attributes, ConverterCall, Groups, Made, chunk_flags, crs_of
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray, generic_arrays
 from geozarr_runner.product.encoding import Encoding
-from geozarr_runner.product.model import Array, Group, Product
+from geozarr_runner.product.model import Array, Group, Product, Refusal
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
@@ -18,9 +18,25 @@ if TYPE_CHECKING:
 class Generic:
     """Any product with rasters over y and x."""
 
+    names: tuple[str, ...] = ("Zarr",)
     is_warped = False
     is_swath = False
     not_copied: tuple[str, ...] = ()
+
+    def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
+        """Return "Zarr": every product is one."""
+        return self.names[0]
+
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return what becomes of any grid."""
+        return (
+            "converted, each group over `y` and `x` with a coordinate reference system, with overviews; "
+            "other groups are refused"
+        )
+
+    def refusal(self, product: Product) -> Refusal | None:
+        """Return None: its groups decide."""
+        return None
 
     def resolve(self, product: Product, group: str) -> tuple[str, ...]:
         """Return the group itself, if the product has it."""
@@ -54,13 +70,21 @@ class Generic:
         """Return nothing."""
         return ()
 
+    def made_arrays(self, product: Product) -> tuple[Array, ...]:
+        """Return nothing: the converter needs no more than there is."""
+        return ()
+
+    def make(self, product: Product, source: StoredPixels) -> Made:
+        """Return nothing."""
+        return Made({})
+
     def refuses(self, option: str, groups: Sequence[str]) -> str | None:
         """Refuse `packed`: the generic layout holds floating-point numbers."""
         return "the converter keeps packed integers of Sentinel-2 products only" if option == "packed" else None
 
     def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> ConverterCall:
         """Name the chosen groups, or all that can become GeoZarr: the converter's own default names hardly exist."""
-        return ConverterCall(tuple(groups) or self._fit(product), (*GENERIC_LAYOUT, *chunk_flags(options)))
+        return ConverterCall(tuple(groups) or self.fit(product), (*GENERIC_LAYOUT, *chunk_flags(options)))
 
     def without_effect(self, groups: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
         """Return a sentence for each option that will not do what its name says."""
@@ -101,5 +125,6 @@ class Generic:
         """Return None: pixels lie where they lay."""
         return None
 
-    def _fit(self, product: Product) -> tuple[str, ...]:
+    def fit(self, product: Product) -> tuple[str, ...]:
+        """Return the groups of a product that can become GeoZarr."""
         return tuple(path for path, group in product.groups.items() if self.unfit(product, group) is None)

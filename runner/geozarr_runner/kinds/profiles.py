@@ -11,28 +11,49 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from geozarr_runner.errors import InvalidRequest
-from geozarr_runner.kinds.base import Profile
+from geozarr_runner.kinds.base import Attributes, Groups, Profile
 from geozarr_runner.kinds.generic import Generic
+from geozarr_runner.kinds.geozarr import GeoZarr
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray
-from geozarr_runner.kinds.olci import Olci
+from geozarr_runner.kinds.olci import Olci, OlciLevel2
 from geozarr_runner.kinds.sentinel1 import Sentinel1Grd
+from geozarr_runner.kinds.sentinel1_other import Sentinel1Other
 from geozarr_runner.kinds.sentinel2 import Sentinel2
+from geozarr_runner.kinds.sentinel3_other import Sentinel3Other
 from geozarr_runner.product.encoding import Encoding
 from geozarr_runner.product.model import Array, Product
 from geozarr_runner.spec.options import of_result
 
-_KINDS: Mapping[str, Profile] = {
-    "Sentinel-1 GRD": Sentinel1Grd(),
-    "Sentinel-2 L1C": Sentinel2(),
-    "Sentinel-2 L2A": Sentinel2(),
-    "Sentinel-3 OLCI": Olci(),
-}
-_ANY_OTHER = Generic()
+FORMATS = (2, 3)
+# The first that recognises a product has it, and the last one recognises every product.
+KINDS: tuple[Profile, ...] = (
+    GeoZarr(),
+    Sentinel1Grd(),
+    Sentinel1Other(),
+    Sentinel2(),
+    Olci(),
+    OlciLevel2(),
+    Sentinel3Other(),
+    Generic(),
+)
+_BY_NAME: Mapping[str, Profile] = {name: profile for profile in KINDS for name in profile.names}
+
+
+def recognise(attributes: Attributes, groups: Groups) -> str:
+    """Return the name of a product's kind: see `Profile.recognise`."""
+    found = (profile.recognise(attributes, groups) for profile in KINDS)
+    return next(name for name in found if name is not None)
+
+
+def outcomes() -> list[tuple[str, ...]]:
+    """Return each kind with what becomes of its products in Zarr v2, and in v3."""
+    names = ((profile, name) for profile in KINDS for name in profile.names)
+    return [(name, *(profile.outcome(name, version) for version in FORMATS)) for profile, name in names]
 
 
 def profile_of(product: Product) -> Profile:
     """Return the profile for a product's kind."""
-    return _KINDS.get(product.kind, _ANY_OTHER)
+    return _BY_NAME[product.kind]
 
 
 def encoding_of(product: Product, array: Array, address: str = "") -> Encoding:

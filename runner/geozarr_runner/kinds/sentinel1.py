@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from geozarr_runner.kinds.base import GENERIC_LAYOUT, ConverterCall, chunk_flags
+from geozarr_runner.kinds import control_points
+from geozarr_runner.kinds.base import (
+    GENERIC_LAYOUT,
+    Attributes,
+    ConverterCall,
+    Groups,
+    Made,
+    chunk_flags,
+    product_type,
+)
 from geozarr_runner.kinds.generic import Generic
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray
 from geozarr_runner.product.encoding import FILL, Encoding
-from geozarr_runner.product.model import Array, Group, Product
+from geozarr_runner.product.model import Array, Group, Product, properties_of
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
     from geozarr_runner.product.sampler import StoredPixels
+
+CONTROL_POINTS = "conditions/gcp"
+MADE = "conditions/gcp_of_corners"
+SECOND = "without_second_polarisation"
+MOST_POLARISATIONS = 2
+WORTH_TELLING = 1.0  # pixel
 
 
 class Sentinel1Grd(Generic):
@@ -23,7 +38,21 @@ class Sentinel1Grd(Generic):
     first one.
     """
 
+    names: tuple[str, ...] = ("Sentinel-1 GRD",)
     is_warped = True
+
+    def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
+        """Recognise it by the type that the product says."""
+        declared = product_type(attributes)
+        said = properties_of(attributes.get("/", {})).get("sar:product_type")
+        return self.names[0] if declared.startswith("S01") and ("GR" in declared or said == "GRD") else None
+
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return what becomes of it."""
+        return (
+            "converted: the measurements of one or two polarisations, warped to degrees by their control points "
+            "(a net or a list), also across the antimeridian"
+        )
 
     def resolve(self, product: Product, group: str) -> tuple[str, ...]:
         """Return the group, or the group of that name under each polarisation (`/measurements`)."""
@@ -36,25 +65,57 @@ class Sentinel1Grd(Generic):
         polarisation, _, rest = group.path[1:].partition("/")
         if rest != "measurements":
             return "of a Sentinel-1 product only the measurements of each polarisation become GeoZarr"
-        if f"/{polarisation}/conditions/gcp" not in product.groups:
-            return f"its ground control points, /{polarisation}/conditions/gcp, are missing"
+        if len(self._polarisations(product)) > MOST_POLARISATIONS:
+            return f"the converter takes {MOST_POLARISATIONS} polarisations, and the product has more top groups"
+        if not group.variables:
+            return "it holds coordinates only"
+        if (other := next((array for array in group.variables if len(array.shape) not in (2, 3)), None)) is not None:
+            return f"{other.name} lies over ({', '.join(other.dims)}), and not over lines and pixels"
+        for path in dict.fromkeys((f"/{polarisation}/{CONTROL_POINTS}", *self.companions(product, ())[:1])):
+            if path not in product.groups:
+                return f"its ground control points, {path}, are missing"
+            if (flaw := control_points.flaw(product.groups[path])) is not None:
+                return f"its ground control points cannot place it: {flaw}"
         return None
 
     def companions(self, product: Product, groups: Sequence[str]) -> tuple[str, ...]:
         """Return the control points of the first polarisation, and of those that are wanted."""
         first = next(iter(product.groups), "/")
         tops = dict.fromkeys(path[1:].partition("/")[0] for path in (first, *groups))
-        return tuple(path for top in tops if (path := f"/{top}/conditions/gcp") in product.groups)
+        return tuple(path for top in tops if (path := f"/{top}/{CONTROL_POINTS}") in product.groups)
 
     def empty_groups(self, product: Product) -> tuple[str, ...]:
         """Return both polarisations' own groups, with a stand-in for the second one of a product that has one only."""
         tops = self._polarisations(product)
-        return tuple(f"/{top}" for top in (*tops, *(["without_second_polarisation"] if len(tops) == 1 else [])))
+        return tuple(f"/{top}" for top in (*tops, *([SECOND] if len(tops) == 1 else [])))
+
+    def made_arrays(self, product: Product) -> tuple[Array, ...]:
+        """Return control points as GDAL counts, in each polarisation: those of the first one are read."""
+        placing = self.companions(product, ())
+        if not placing or control_points.flaw(product.groups[placing[0]]) is not None:
+            return ()
+        size = control_points.count(product.groups[placing[0]])
+        tops = self.empty_groups(product)
+        made = (control_points.made_arrays(f"{top}/{MADE}", size, product.zarr_format) for top in tops)
+        return tuple(array for arrays in made for array in arrays)
+
+    def make(self, product: Product, source: StoredPixels) -> Made:
+        """Return the control points of the first polarisation, for all of them."""
+        points = control_points.ControlPoints.read(product.groups[self.companions(product, ())[0]], source)
+        values = points.by_name()
+        usual, worst = points.misses()
+        caution = ""
+        if worst > WORTH_TELLING:
+            caution = (
+                "the converter places a scene by a polynomial of its control points, which misses them by up to "
+                f"{worst:.1f} pixels, half of them by {usual:.1f} or more"
+            )
+        return Made({array.path: values[array.name] for array in self.made_arrays(product)}, caution)
 
     def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> ConverterCall:
         """Name the groups relative to the polarisations."""
-        names = dict.fromkeys(group[1:].partition("/")[2] for group in groups or self._fit(product))
-        return ConverterCall(tuple(names), ("--gcp-group", "conditions/gcp", *GENERIC_LAYOUT, *chunk_flags(options)))
+        names = dict.fromkeys(group[1:].partition("/")[2] for group in groups or self.fit(product))
+        return ConverterCall(tuple(names), ("--gcp-group", MADE, *GENERIC_LAYOUT, *chunk_flags(options)))
 
     def planned_arrays(
         self, product: Product, groups: Sequence[str], options: Mapping[str, Any]

@@ -7,19 +7,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from geozarr_runner.kinds.base import GENERIC_LAYOUT, ConverterCall, chunk_flags
+from geozarr_runner.kinds.base import GENERIC_LAYOUT, Attributes, ConverterCall, Groups, chunk_flags, product_type
 from geozarr_runner.kinds.generic import Generic
 from geozarr_runner.kinds.layout import NO_OPTIONS, REFLECTANCE, SPATIAL_CHUNK, PlannedArray
 from geozarr_runner.product.encoding import Encoding
 from geozarr_runner.product.model import Array, Product
 
 COARSER_THAN_60M = (120, 360, 720)
+L1C, L2A = "Sentinel-2 L1C", "Sentinel-2 L2A"
 
 
 class Sentinel2(Generic):
     """Sentinel-2 L1C and L2A: the whole product in the converter's flat layout, chosen groups in the generic one."""
 
+    names: tuple[str, ...] = (L1C, L2A)
     not_copied: tuple[str, ...] = ("/quality/l1c_quicklook", "/quality/l2a_quicklook")
+
+    def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
+        """Return the level that the product says; where it says no type, that of its reflectances and pictures."""
+        declared = product_type(attributes)
+        if declared:
+            return L1C if declared.startswith("S02MSIL1C") else L2A if declared.startswith("S02MSI") else None
+        if not any(path.startswith(f"{REFLECTANCE}/r") for path in groups):
+            return None
+        return L1C if "/quality/l1c_quicklook/r10m" in groups else L2A
+
+    def outcome(self, kind: str, zarr_format: int) -> str:
+        """Return what becomes of it."""
+        return "converted: chosen groups in place with overviews, the whole product in the converter's flat layout"
 
     def refuses(self, option: str, groups: Sequence[str]) -> str | None:
         """Refuse `packed` for chosen groups."""
@@ -34,7 +49,7 @@ class Sentinel2(Generic):
             chunks = chunk_flags(options) or ("--spatial-chunk", str(SPATIAL_CHUNK))
             return ConverterCall((), (*chunks, "--keep-scale-offset"), "convert-s2-optimized", lacks=("--max-retries",))
         if not groups:
-            return ConverterCall(self._fit(product), chunk_flags(options))
+            return ConverterCall(self.fit(product), chunk_flags(options))
         return ConverterCall(tuple(groups), (*GENERIC_LAYOUT, *chunk_flags(options)))
 
     def means_no_data(self, array: Array) -> bool:
@@ -80,11 +95,11 @@ def _flat(product: Product, *, is_sharded: bool) -> Iterator[PlannedArray]:
     bands = {array.name: array for array in coarsest.variables}
     have_20m = {array.name: array for array in _variables(product, f"{REFLECTANCE}/r20m")}
     finer = {array.name: array for array in (finest.variables if finest else ())}
-    if product.kind == "Sentinel-2 L2A":
+    if product.kind == L2A:
         finer = {name: array for name, array in finer.items() if name == "b08"}
     injected_20m = {name: array for name, array in finer.items() if name not in have_20m}
     injected_60m = {name: array for name, array in {**have_20m, **finer}.items() if name not in bands}
-    if product.kind == "Sentinel-2 L2A":
+    if product.kind == L2A:
         injected_60m = {name: array for name, array in injected_60m.items() if name == "b08"}
     for injected, path in ((injected_20m, f"{REFLECTANCE}/r20m"), (injected_60m, f"{REFLECTANCE}/r60m")):
         host = product.groups.get(path)

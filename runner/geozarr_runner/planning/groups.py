@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
@@ -11,7 +12,7 @@ from geozarr_runner.errors import GroupsMissing
 from geozarr_runner.kinds.base import Profile
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.product.emptiness import empty_variables, sentence
-from geozarr_runner.product.model import Group, Product
+from geozarr_runner.product.model import Group, Product, Refusal
 from geozarr_runner.spec.options import Groups
 from geozarr_runner.spec.request import normalise
 from geozarr_runner.text import html
@@ -19,6 +20,7 @@ from geozarr_runner.text.printable import printable
 from geozarr_runner.text.shell import word
 
 SHOWN = 25
+MOST_REASONS = 3
 ALIKE = 0.6
 
 
@@ -45,6 +47,10 @@ class GroupReport:
         Options that will have no effect.
     empty
         Variables of which nothing is stored, where that is known without a request.
+    refused
+        Why nothing of the product can be converted; empty where something can.
+    instead
+        What to type instead, where nothing can be converted.
     """
 
     product: str
@@ -56,6 +62,8 @@ class GroupReport:
     suggestions: Mapping[str, tuple[str, ...]]
     warnings: tuple[str, ...] = field(default=())
     empty: tuple[str, ...] = field(default=())
+    refused: str = ""
+    instead: str = ""
 
     @property
     def ok(self) -> bool:
@@ -65,10 +73,13 @@ class GroupReport:
     @property
     def lines(self) -> tuple[str, ...]:
         """The report, a line each."""
+        if self.refused:
+            unfit = [f"Unfit: {group}: {why}" for group, why in list(self.unfit.items())[:SHOWN]]
+            return tuple(map(printable, [f"Refused: {self.refused}", *unfit, f"Instead: {self.instead}"]))
         shown = list(self.available[:SHOWN])
         if len(self.available) > SHOWN:
             shown.append(f"... and {len(self.available) - SHOWN} more")
-        lines = [f"Available: {', '.join(shown) or 'none that can become GeoZarr'}"]
+        lines = [f"Available: {', '.join(shown)}"]
         if self.missing:
             lines.append(f"Missing: {', '.join(self.missing)}")
         lines += [f"Unfit: {group}: {why}" for group, why in list(self.unfit.items())[:SHOWN]]
@@ -84,10 +95,14 @@ class GroupReport:
         return {"ok": self.ok, **asdict(self)}
 
     def __repr__(self) -> str:
-        verdict = "ok" if self.ok else "not as asked"
-        chosen = ", ".join(self.found) or ("nothing" if self.wanted or self.unfit else "the whole product")
+        verdict = "cannot be converted" if self.refused else "ok" if self.ok else "not as asked"
+        chosen = ", ".join(self.found) or ("the whole product" if self._is_whole else "nothing")
         title = printable(f"{self.product}: {verdict}; would convert {chosen}")
         return "\n".join([title, *(f"  {line}" for line in self.lines)])
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.ok and not self.wanted
 
     def _repr_html_(self) -> str:
         rows = [(group, "will be converted", "") for group in self.found]
@@ -95,9 +110,11 @@ class GroupReport:
         rows += [(group, why, " or ".join(self.suggestions.get(group, ()))) for group, why in self.unfit.items()]
         rows += [("", warning, "") for warning in self.warnings]
         rows += [("", sentence(path), "") for path in self.empty]
-        if not self.wanted and not self.unfit:
+        if self._is_whole:
             rows.append(("the whole product", "will be converted", ""))
-        title = f"{self.product}: {'ok' if self.ok else 'not as asked'}"
+        if self.refused:
+            rows.insert(0, ("the whole product", self.refused, self.instead))
+        title = f"{self.product}: {'cannot be converted' if self.refused else 'ok' if self.ok else 'not as asked'}"
         return html.block(
             title,
             html.table(("group", "", "instead"), rows[:SHOWN]),
@@ -119,12 +136,9 @@ class GroupReport:
         GroupsMissing
         """
         why = [f"{group}: {reason}" for group, reason in list(self.unfit.items())[:SHOWN]]
-        if not self.available:
-            raise GroupsMissing(
-                "; ".join(["no group of this product can become GeoZarr", *why]),
-                given=self.product,
-                remedy="look at what it holds: geozarr_nb.inspect(...)",
-            )
+        if self.refused:
+            reasons = [self.refused, *(why if self.wanted else ())]
+            raise GroupsMissing("; ".join(reasons), given=self.product, remedy=self.instead)
         lost = (*self.missing, *self.unfit)
         if not lost or (self.found and not all_needed):
             return
@@ -165,6 +179,7 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
     found: dict[str, None] = {}
     missing: list[str] = []
     unfit: dict[str, str] = {}
+    held: dict[str, tuple[str, ...]] = {}
     if not wanted:
         unfit = {path: reason for path, group in product.groups.items() if group.unusable and (reason := reasons[path])}
     for name in wanted:
@@ -173,12 +188,16 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
             children = [path for path in product.groups if path.startswith(name.rstrip("/") + "/")]
             if children or name in product.parents:
                 unfit[name] = "it holds no data itself, only groups"
+            elif holders := _holders(product, profile, name):
+                unfit[name] = f"it is a variable, and groups go whole; {' and '.join(holders)} holds it"
+                held[name] = tuple(path for path in holders if reasons[path] is None)
             else:
                 missing.append(name)
         found.update(dict.fromkeys(path for path in resolved if reasons[path] is None))
         lost = [reason for path in resolved if (reason := reasons[path]) is not None]
         if lost and len(lost) == len(resolved):
             unfit[name] = lost[0]
+    refusal = _refusal(product, reasons)
     return GroupReport(
         product=product.name,
         wanted=wanted,
@@ -186,10 +205,31 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
         missing=tuple(missing),
         unfit=unfit,
         available=available,
-        suggestions={name: suggest(name, available) for name in (*missing, *unfit) if name in wanted},
+        suggestions={name: held.get(name) or suggest(name, available) for name in (*missing, *unfit) if name in wanted},
         warnings=profile.without_effect(wanted, options or {}),
         empty=empty_variables(product, found or (available if not wanted else ())),
+        refused=refusal.why if refusal is not None else "",
+        instead=refusal.instead if refusal is not None else "",
     )
+
+
+def _holders(product: Product, profile: Profile, name: str) -> tuple[str, ...]:
+    """Return the groups that hold a variable of this path; none where there is no such variable."""
+    group, _, variable = name.rpartition("/")
+    paths = profile.resolve(product, group) if group else ()
+    return tuple(path for path in paths if any(array.name == variable for array in product.groups[path].arrays))
+
+
+def _refusal(product: Product, reasons: Mapping[str, str | None]) -> Refusal | None:
+    """Return why nothing of a product can be converted: for its kind, or because no group of it is fit."""
+    if product.refusal is not None:
+        return Refusal(f"{product.kind}: {product.refusal.why}", product.refusal.instead)
+    if not all(reasons.values()):
+        return None
+    counted = Counter(filter(None, reasons.values()))
+    usual = "; ".join(reason for reason, _ in counted.most_common(MOST_REASONS))
+    why = f"no group of this product can become GeoZarr{f': {usual}' if usual else ', as none holds arrays'}"
+    return Refusal(why, "look at what it holds: geozarr_nb.inspect(...)")
 
 
 def _unfit(profile: Profile, product: Product, group: Group) -> str | None:

@@ -324,7 +324,7 @@ def _readable(product: Product, groups: Iterable[str], options: Mapping[str, Any
     plain = product.url.startswith(CONVERTER_OPENS) and product.url == redact(product.url) and not product.store.is_told
     if product.store.local is None and not plain:
         return False
-    if _is_cut_off(product.store.local):
+    if _is_cut_off(product.store.local) or profile_of(product).made_arrays(product):
         return False
     if product.consolidated and product.store.local is not None and not _says_the_same(product):
         return False

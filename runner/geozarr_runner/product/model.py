@@ -175,6 +175,22 @@ class Group:
         return next(of_arrays, crs.flaw(self.attributes) or "")
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why nothing of a product can be converted.
+
+    Attributes
+    ----------
+    why
+        The reason, after the name of its kind.
+    instead
+        What to type instead.
+    """
+
+    why: str
+    instead: str
+
+
 @dataclass(frozen=True)
 class Product:
     """A product's structure.
@@ -186,7 +202,7 @@ class Product:
     name
         The item's id, or the store's name.
     kind
-        "Sentinel-2 L2A", "Sentinel-2 L1C", "Sentinel-1 GRD", "Sentinel-3 OLCI", or "Zarr" for any other.
+        What its kind is called, such as "Sentinel-2 L2A"; "Zarr" for one of no known kind.
     zarr_format
         2 or 3.
     groups
@@ -200,6 +216,8 @@ class Product:
         where it was opened by its own address.
     asked
         The address that the person gave where this one was found from it; empty where they gave none: see `Store`.
+    refusal
+        Why nothing of it can be converted; None where its groups decide.
     """
 
     url: str
@@ -212,6 +230,7 @@ class Product:
     identity: str
     item: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     asked: str | None = field(default=None, repr=False, compare=False)
+    refusal: Refusal | None = field(default=None, repr=False, compare=False)
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -292,6 +311,7 @@ class Product:
             "url": redact(self.url),
             "name": self.name,
             "kind": self.kind,
+            "refused": self.refusal and self.refusal.why,
             "when": self.when,
             "bbox": self.bbox,
             "zarr_format": self.zarr_format,
@@ -329,6 +349,8 @@ class Product:
 
     @cached_property
     def _unusable(self) -> list[str]:
+        if self.refusal is not None:
+            return [f"{self.refusal.why}. {self.refusal.instead}"]
         found = [f"{group.path}: {group.unusable}" for group in self.groups.values() if group.unusable]
         more = [f"and {len(found) - UNUSABLE_SHOWN} groups more"] if len(found) > UNUSABLE_SHOWN else []
         return found[:UNUSABLE_SHOWN] + more

@@ -26,6 +26,7 @@ from geozarr_runner.product.model import Array, Product, parents_of
 from geozarr_runner.publishing.local import Workspace, storage_errors
 from geozarr_runner.staging.download import download
 from geozarr_runner.staging.spot_check import SpotCheck, spot_check
+from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.bounds import LARGEST_OBJECT
 from geozarr_runner.trust.keys import inside
@@ -84,10 +85,11 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
         _check_frames(plan, arrays, folder)
         return Staged(str(folder), 0, _empty_in(product, arrays, folder))
     with storage_errors(space.staged):
-        write_metadata(plan, arrays, space.staged)
+        write_metadata(plan, [*arrays, *profile_of(product).made_arrays(product)], space.staged)
         if product.store.local is not None:
             _link(product.store.tree.find, arrays, space.staged, progress)
             _check_frames(plan, arrays, space.staged)
+            _make(product, space.staged, reporter)
             return Staged(str(space.staged), 0, _empty_in(product, arrays, space.staged))
         sizes = product.store.sizes(key for array in arrays for key in array.object_keys())
         empty = empty_arrays(product, arrays, sizes)
@@ -114,6 +116,7 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
         came = download(product.store, targets, sizes, arrived, most)
         _check_frames(plan, arrays, space.staged)
         check = spot_check(product.store, arrays, sizes, space.staged)
+        _make(product, space.staged, reporter)
     return Staged(str(space.staged), came, empty, check)
 
 
@@ -121,6 +124,24 @@ def _empty_in(product: Product, arrays: Iterable[Array], folder: Path) -> tuple[
     """Return the paths of the arrays of which a folder has nothing."""
     with_chunks = (array for array in arrays if any((folder / key).exists() for key in array.object_keys()))
     return empty_arrays(product, arrays, {array.path for array in with_chunks})
+
+
+def _make(product: Product, view: Path, reporter: Reporter) -> None:
+    """Write the arrays that the product lacks and the converter needs."""
+    profile = profile_of(product)
+    made = {array.path: array for array in profile.made_arrays(product)}
+    if not made:
+        return
+    from geozarr_runner.product.sampler import StoredPixels
+
+    source = StoredPixels(Store(str(view)), product.zarr_format, redact(product.url), is_view=True)
+    found = profile.make(product, source)
+    if found.caution:
+        reporter.warning("placed-roughly", found.caution, "look at how it lies on a map before it is measured in")
+    for path, values in found.values.items():
+        target = inside(view, f"{path.lstrip('/')}/{made[path].key((0,))}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(values.astype("<f8").tobytes())
 
 
 def _most(array: Array) -> int:
