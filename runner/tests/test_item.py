@@ -216,7 +216,7 @@ def test_a_product_that_cannot_be_described_is_converted_all_the_same(
     from geozarr_runner.spec.request import Request
 
     Path(items.address_of(copy)).unlink()
-    monkeypatch.setattr(items, "_times", lambda *_: (None, {"when": float("nan")}))
+    monkeypatch.setattr(items, "_times", lambda *_: (datetime(2025, 1, 2, tzinfo=UTC), {"cloud": float("nan")}))
     said = StringIO()
     assert run_here(Request.of(str(s2), str(copy), groups=[R10M], if_exists="skip"), Reporter(said)).skipped
     events = [parse(line) for line in said.getvalue().splitlines()]
