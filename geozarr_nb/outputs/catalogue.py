@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductNotFound
 from geozarr_nb.outputs.open import location
+from geozarr_runner.product.footprint import around
 from geozarr_runner.publishing.stac_item import address_of
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import local_path, named, redact, said_place
@@ -87,10 +88,9 @@ def collection_of(items: Sequence[pystac.Item], identifier: str, description: st
         number = seen[item.id] = seen.get(item.id, 0) + 1
         if number > 1:
             item.id = f"{item.id}-{number}"
-    placed = [item for item in items if item.bbox is not None]
     extent = pystac.Extent.from_items(items)
-    if not placed:
-        extent.spatial = pystac.SpatialExtent([[-180.0, -90.0, 180.0, 90.0]])
+    box = around(item.bbox for item in items if item.bbox is not None)  # pystac knows of no antimeridian
+    extent.spatial = pystac.SpatialExtent([list(box or (-180.0, -90.0, 180.0, 90.0))])
     collection = Collection(identifier, description, extent, license=LICENCE)
     collection.add_items(items)
     return collection

@@ -13,8 +13,10 @@ import pystac
 import pytest
 import xarray as xr
 import zarr
+from pyproj import CRS
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import RasterExtension
+from shapely.geometry import shape
 
 from benchmarks.server import ProductServer
 from geozarr_runner.inspection.reader import open_product
@@ -23,6 +25,7 @@ from geozarr_runner.publishing import stac_item as items
 from geozarr_runner.publishing.local import provenance
 from runner.tests.support import R10M, R60M, Run, beside, run, start, until
 
+ACROSS = {"type": "Polygon", "coordinates": [[[-179.5, 1], [179.5, 1], [179.5, 2], [-179.5, 2]]]}
 PLACED = {"type": "Polygon", "coordinates": [[[11.0, 42.0], [12.0, 42.0], [12.0, 43.0], [11.0, 43.0], [11.0, 42.0]]]}
 
 
@@ -203,16 +206,22 @@ def test_an_item_that_cannot_be_written_is_a_warning(
     assert beside(copy) == {"out.zarr"}
 
 
-def test_a_product_that_cannot_be_described_is_converted_all_the_same(s2: Path, tmp_path: Path) -> None:
-    ring = [[11, 42, float("nan")], [12, 42, 0], [12, 43, 0], [11, 42, 0]]
-    source = pystac.Item("item", None, None, datetime(2025, 1, 2, tzinfo=UTC), {}).to_dict(include_self_link=False)
-    source["geometry"] = {"type": "Polygon", "coordinates": [ring]}
-    source["assets"] = {"product": {"href": str(s2), "type": "application/vnd+zarr"}}
-    (tmp_path / "item.json").write_text(json.dumps(source))
-    done = run(tmp_path / "item.json", tmp_path / "out.zarr", "--groups", R60M)
-    assert done.result["groups"] == [R60M]
-    assert [event["code"] for event in done.of("warning")] == ["no-item"]
-    assert not Path(items.address_of(tmp_path / "out.zarr")).exists()
+def test_a_product_that_cannot_be_described_is_converted_all_the_same(
+    copy: Path, s2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from io import StringIO
+
+    from geozarr_runner.events import Reporter, parse
+    from geozarr_runner.run import run as run_here
+    from geozarr_runner.spec.request import Request
+
+    Path(items.address_of(copy)).unlink()
+    monkeypatch.setattr(items, "_times", lambda *_: (datetime(2025, 1, 2, tzinfo=UTC), {"cloud": float("nan")}))
+    said = StringIO()
+    assert run_here(Request.of(str(s2), str(copy), groups=[R10M], if_exists="skip"), Reporter(said)).skipped
+    events = [parse(line) for line in said.getvalue().splitlines()]
+    assert [event["code"] for event in events if event and event.type == "warning"] == ["no-item"]
+    assert not Path(items.address_of(copy)).exists()
 
 
 def test_a_new_output_has_a_new_item(copy: Path, s2: Path) -> None:
@@ -342,3 +351,79 @@ def test_identifiers(product: str, output: str, wanted: str, good: Run) -> None:
 
     named = replace(open_product(str(good.output)), name=product)
     assert items.item_of(named, stated(), f"/data/{output}", RECORD).id == wanted
+
+
+# --- where ----------------------------------------------------------------------------------------------------------
+
+
+def output_in(crs: object, box: list[float], *more: tuple[object, list[float]]) -> Product:
+    """Return an output with one group in each of some reference systems."""
+    groups = {
+        f"/g{number}": {"proj:code" if str(system).startswith("EPSG") else "proj:wkt2": system, "spatial:bbox": edges}
+        for number, (system, edges) in enumerate([(crs, box), *more])
+    }
+    root = {"proj:code": "EPSG:4326", "spatial:bbox": [-180.0, 0.0, 180.0, 1.0]}  # what the converter makes of it
+    return Product("out.zarr", "out", "Zarr", 3, {}, {"/": root, **groups}, True, "1")
+
+
+@pytest.mark.parametrize(
+    ("result", "wanted"),
+    [
+        (output_in("EPSG:32601", [300000.0, 6890000.0, 409800.0, 7000000.0]), (179.1, 62.1, -178.7, 63.1)),
+        (output_in("EPSG:4326", [100.0, -10.0, 250.0, 10.0]), (100.0, -10.0, -110.0, 10.0)),
+        (output_in("EPSG:4326", [0.0, -90.0, 360.0, 90.0]), (-180.0, -90.0, 180.0, 90.0)),
+        (
+            output_in("EPSG:4326", [170.0, 1.0, 171.0, 2.0], ("EPSG:4326", [-179.0, 0.0, -178.0, 1.0])),
+            (170.0, 0.0, -178.0, 2.0),
+        ),
+    ],
+)
+def test_an_output_across_the_antimeridian_has_a_right_place(result: Product, wanted: tuple[float, ...]) -> None:
+    item = items.item_of(stated(), result, "out.zarr", RECORD)
+    validated(item)
+    assert item.bbox == pytest.approx(wanted, abs=0.1)
+    assert shape(item.geometry).is_valid
+
+
+@pytest.mark.parametrize(
+    "system", ["EPSG:999999", "null", None, 'LOCAL_CS["a",UNIT["m",1]]', CRS("IAU_2015:30100").to_wkt()]
+)
+def test_an_output_that_is_nowhere_has_no_place(system: object) -> None:
+    item = items.item_of(stated(), output_in(system, [1.0, 2.0, 3.0, 4.0]), "out.zarr", RECORD)
+    validated(item)
+    assert (item.geometry, item.bbox) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({"bbox": [51.794, -23.95, 37.08, -10.63]}, [37.08, -23.95, 51.794, -10.63]),
+        ({"bbox": [179.1, 62.1, -178.8, 63.1]}, [179.1, 62.1, -178.8, 63.1]),
+        ({"bbox": [-180.0, -90.0, 180.0, 90.0]}, None),
+        ({"geometry": ACROSS}, [179.5, 1.0, -179.5, 2.0]),
+    ],
+)
+def test_where_a_product_says_that_it_lies(said: dict[str, object], wanted: list[float] | None) -> None:
+    item = items.item_of(stated(**said), stated(), "out.zarr", RECORD)
+    validated(item)
+    assert item.bbox == wanted
+    assert (item.geometry is None) is (wanted is None)
+    assert item.geometry is None or shape(item.geometry).is_valid
+
+
+@pytest.mark.parametrize(
+    ("crs", "resolution"), [("EPSG:32632", 10.0), ("EPSG:4258", None), ("EPSG:2227", 10 * 0.30480060960121924)]
+)
+def test_a_resolution_is_in_metres(crs: str, resolution: float | None, tmp_path: Path) -> None:
+    path = tmp_path / "out.zarr"
+    zarr.create_group(str(path)).create_array("dem/height", shape=(8, 8), dtype="u2", dimension_names=("y", "x"))
+    group = zarr.open_group(str(path), path="dem")
+    group.attrs.update({"spatial:dimensions": ["y", "x"], "spatial:transform": [10.0, 0, 0, 0, -10.0, 0]})
+    group.attrs["proj:code"] = crs
+    product = open_product(str(path))
+    items.write(tmp_path / "item.json", product, path, str(path), RECORD)
+    item = pystac.Item.from_file(str(tmp_path / "item.json"))
+    validated(item)
+    [band] = RasterExtension.ext(item.assets["dem"]).bands or ()
+    assert band.spatial_resolution == (None if resolution is None else pytest.approx(resolution))
+    assert ProjectionExtension.ext(item).code == crs

@@ -11,10 +11,11 @@ import pytest
 from geozarr_runner.converter.processes import Converters, build_argv
 from geozarr_runner.events import Reporter
 from geozarr_runner.inspection.reader import open_product
-from geozarr_runner.kinds.base import ConverterCall, crs_of
+from geozarr_runner.kinds.base import ConverterCall
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.product.model import Product
+from geozarr_runner.product.reference_system import reference_system
 from geozarr_runner.spec.request import Request
 from runner.tests.support import R10M, R20M, R60M
 
@@ -65,7 +66,7 @@ def test_any_other(terrain: Path, texts: Path) -> None:
         product = open_product(store)
         expected = ["eopf-geozarr", "convert", "IN", "OUT", "--groups", "/dem", *GENERIC]
         assert argv(product) == argv(product, "/dem") == expected
-        assert crs_of(product, product.groups["/dem"]) == "EPSG:32632"
+        assert reference_system(product, product.groups["/dem"]).text == "EPSG:32632"
 
 
 def test_options_come_last() -> None:

@@ -12,7 +12,7 @@ import zarr
 from geozarr_nb.errors import ProductBroken
 from geozarr_nb.outputs.open import Output
 from geozarr_runner.inspection.reader import open_product
-from geozarr_runner.trust.crs import flaw
+from geozarr_runner.trust.crs import flaw, parsed
 from runner.tests.support import run, write_terrain
 from tests.hostile.web_server import WebServer
 
@@ -78,6 +78,18 @@ def test_a_system_that_may_name_a_file_is_refused(said: Any, name: str) -> None:
 @pytest.mark.parametrize("said", SOUND, ids=lambda said: str(said)[:40])
 def test_what_says_itself_what_it_is_is_read(said: Any) -> None:
     assert flaw({"proj:wkt2": said}) is None
+
+
+@pytest.mark.parametrize("said", HOSTILE, ids=lambda said: str(said)[:40])
+def test_a_system_that_may_name_a_file_is_not_parsed(said: Any) -> None:
+    for value in (said, {"url": said}, {"wkt": said}, {"grid_mapping_name": "latitude_longitude", "crs_wkt": said}):
+        with pytest.raises(ValueError, match=r"may name a file|is no reference system"):
+            parsed(value)
+
+
+@pytest.mark.parametrize("said", SOUND[:-2], ids=lambda said: str(said)[:40])
+def test_what_says_itself_what_it_is_is_parsed(said: Any) -> None:
+    assert parsed(said).name
 
 
 @pytest.mark.parametrize("where", ["dem/height", "dem/spatial_ref", "dem"])

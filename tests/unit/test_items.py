@@ -155,6 +155,13 @@ def test_a_catalogue_in_and_a_catalogue_out(catalogue: pystac.Catalog, sample: P
     assert again.get_self_href() == str(tmp_path / "top_geozarr.zarr.stac.json")
 
 
+def test_a_collection_across_the_antimeridian_is_as_narrow_as_its_items() -> None:
+    west = pystac.Item("w", None, [178.0, 1.0, 179.0, 2.0], TAKEN, {})
+    across = pystac.Item("a", None, [179.5, 0.0, -179.5, 1.0], TAKEN, {})
+    extent = collection_of([west, across, an_item("n", "n.zarr")], "c", "d").extent
+    assert extent.spatial.bboxes == [[178.0, 0.0, -179.5, 2.0]]
+
+
 def test_a_job_without_a_result_has_no_item(sample: Path, tmp_path: Path) -> None:
     job = gz.submit(sample, "out.zarr", groups=[GROUP])
     if job.status != "Succeeded":

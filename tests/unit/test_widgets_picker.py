@@ -15,6 +15,7 @@ from geozarr_nb import api
 from geozarr_nb.widgets import Choice, Picker
 from geozarr_nb.widgets.blocks.background import SEEN, Worker
 from geozarr_nb.widgets.request.choice import describe_cost
+from geozarr_nb.widgets.request.picker import _extent
 from tests.contract.support import until
 from tests.unit.test_widgets_tree import product_of
 from tests.unit.widgets_support import R20M, R60M, SECONDS, button, field, inside, sent_messages, shown
@@ -48,6 +49,11 @@ def test_a_product_is_described_with_its_groups(sample: Path) -> None:
         assert part in text
     assert tick_of(picker, R60M).value
     assert not tick_of(picker, R20M).value
+
+
+def test_an_extent_across_the_antimeridian_ends_in_the_west() -> None:
+    assert _extent(11.4, 41.4, 12.8, 42.4) == "11.40 to 12.80 E, 41.40 to 42.40 N"
+    assert _extent(179.1, 62.1, -178.8, 63.1) == "179.10 E to 178.80 W, 62.10 to 63.10 N"
 
 
 def test_what_can_be_chosen_or_opened_has_a_name_of_its_own(sample: Path) -> None:

@@ -290,21 +290,23 @@ class _GroupRow:
 
 
 def _about(product: Product) -> dict[str, str]:
-    west, south, east, north = product.bbox or (0.0,) * 4
     return {
         "Kind": product.kind,
         "Name": product.name,
-        "Taken": _minute(product.when),
-        "Extent": f"{west:.2f} to {east:.2f} E, {south:.2f} to {north:.2f} N" if product.bbox else "",
+        "Taken": "" if product.when is None else _minute(product.when),
+        "Extent": "" if product.bbox is None else _extent(*product.bbox),
     }
 
 
+def _extent(west: float, south: float, east: float, north: float) -> str:
+    """Return a box as people write it; one that crosses the antimeridian ends in the west."""
+    end = f"{-east:.2f} W" if east < west else f"{east:.2f} E"
+    return f"{west:.2f}{' E' if east < west else ''} to {end}, {south:.2f} to {north:.2f} N"
+
+
 def _minute(when: str) -> str:
-    """Return a time as people write it; as it stands where it is none."""
-    try:
-        time = datetime.fromisoformat(when)
-    except ValueError:
-        return when
+    """Return a time as people write it."""
+    time = datetime.fromisoformat(when)
     return f"{time.astimezone(UTC) if time.tzinfo else time:%Y-%m-%d %H:%M} UTC"
 
 

@@ -171,5 +171,5 @@ def _read_document(url: str, asked: str | None = None) -> Mapping[str, Any]:
 def _from_item(item: Mapping[str, Any], base: str | None, asked: str = "") -> Product:
     """Open the store that an item names; `asked` is the address that the person gave, where they gave one."""
     product = _from_store(store_of(item, base), str(item.get("id", "item")), asked)
-    described = {"href": base, "geometry": item.get("geometry"), "properties": item.get("properties")}
+    described = {"href": base, **{name: item.get(name) for name in ("geometry", "bbox", "properties")}}
     return replace(product, item=described)

@@ -173,19 +173,3 @@ class Profile(Protocol):
 def product_type(attributes: Attributes) -> str:
     """Return the type that a product says it is of, in capital letters; empty where it does not."""
     return str(properties_of(attributes.get("/", {})).get("product:type", "")).upper()
-
-
-def crs_of(product: Product, group: Group) -> str | None:
-    """Return the coordinate reference system that a group's data are in, as the product writes it: "EPSG:32632"."""
-
-    def said(attributes: Mapping[str, Any], *names: str) -> str | None:
-        return next((found for name in names if isinstance(found := attributes.get(name), str) and found), None)
-
-    for array in group.variables:
-        epsg = array.attributes.get("proj:epsg")
-        if isinstance(epsg, int | str) and epsg:
-            return f"EPSG:{epsg}"
-        if (found := said(array.attributes, "proj:code", "proj:wkt2")) is not None:
-            return found
-    other = product.attributes.get("other_metadata")
-    return said(other if isinstance(other, Mapping) else {}, "horizontal_CRS_code", "horizontal_crs_code")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from geozarr_runner.kinds.base import GENERIC_LAYOUT, Attributes, ConverterCall, Groups, Made, chunk_flags, crs_of
+from geozarr_runner.kinds.base import GENERIC_LAYOUT, Attributes, ConverterCall, Groups, Made, chunk_flags
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray, generic_arrays
 from geozarr_runner.product.encoding import Encoding
 from geozarr_runner.product.model import Array, Group, Product, Refusal
+from geozarr_runner.product.reference_system import reference_system
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
@@ -58,9 +59,7 @@ class Generic:
                 )
             if array.is_text:
                 return f"{array.name} holds text"
-        if crs_of(product, group) is None:
-            return "neither it nor the product says in which coordinate reference system it lies"
-        return None
+        return reference_system(product, group).flaw or None
 
     def companions(self, product: Product, groups: Sequence[str]) -> tuple[str, ...]:
         """Return nothing: a grid's coordinates lie in its own group."""
@@ -119,7 +118,7 @@ class Generic:
 
     def output_crs(self, product: Product, group: Group) -> str | None:
         """Return the group's own."""
-        return crs_of(product, group)
+        return reference_system(product, group).text
 
     def warp(self, product: Product, source: StoredPixels) -> Warp | None:
         """Return None: pixels lie where they lay."""

@@ -14,6 +14,7 @@ from typing import Any
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageFull
 from geozarr_runner.events import Reporter, human_bytes
 from geozarr_runner.inspection.reader import open_product
+from geozarr_runner.kinds import spelling
 from geozarr_runner.kinds.base import ConverterCall
 from geozarr_runner.kinds.profiles import check_options, encoding_of, profile_of
 from geozarr_runner.planning.estimate import check_count, needed
@@ -336,7 +337,9 @@ def _readable(product: Product, groups: Iterable[str], options: Mapping[str, Any
         group.strip("/") not in {path[1:].partition("/")[0] for path in product.groups}
         for group in profile_of(product).empty_groups(product)
     )
-    return not one_polarisation and not any(fill_of_text(array.metadata) for array in texts)
+    if one_polarisation or any(fill_of_text(array.metadata) for array in texts):
+        return False
+    return spelling.is_read_as_it_is(product)
 
 
 def _says_the_same(product: Product) -> bool:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from itertools import product as cartesian
@@ -19,6 +20,7 @@ import numpy as np
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
 from geozarr_runner.product import metadata
+from geozarr_runner.product.footprint import Footprint, footprint_of
 from geozarr_runner.stores.store import Store
 from geozarr_runner.text import html
 from geozarr_runner.text.printable import printable
@@ -30,7 +32,7 @@ ROWS_SHOWN = 60
 UNUSABLE_SHOWN = 5
 # Stored objects that are looked at to show what a product takes on this machine; a second's work.
 LOOKED_AT = 20_000
-FARTHEST = 1e9  # whatever the unit of a box is; what is no number is not below it either
+OF_A_GRID_MAPPING = frozenset({"grid_mapping_name", "crs_wkt", "spatial_ref"})
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,10 @@ class Group:
             listed = attributes.get("coordinates")
             if isinstance(listed, str):
                 names.update(listed.split())
+        for array in self.arrays:
+            names.update(grid_mappings(array.attributes))
+            if not array.shape and not OF_A_GRID_MAPPING.isdisjoint(array.attributes):
+                names.add(array.name)
         return frozenset(names)
 
     @property
@@ -212,7 +218,7 @@ class Product:
     consolidated
         False where the metadata had to be collected by listing.
     item
-        Of the STAC item that it was opened from: its `href` (where that is known), geometry and properties; empty
+        Of the STAC item that it was opened from: its `href` (where that is known), geometry, box and properties; empty
         where it was opened by its own address.
     asked
         The address that the person gave where this one was found from it; empty where they gave none: see `Store`.
@@ -249,22 +255,28 @@ class Product:
         return discovery_of(self.attributes)
 
     @property
-    def when(self) -> str:
-        """When the data were taken, ISO 8601; empty where the product does not say."""
-        properties = properties_of(self.attributes)
-        return str(properties.get("datetime") or properties.get("start_datetime") or "")
+    def when(self) -> str | None:
+        """When the data were taken, or began to be, ISO 8601; None where the product does not say."""
+        for described in (self.item, self.discovery):
+            properties = described.get("properties")
+            said = properties if isinstance(properties, Mapping) else {}
+            for name in ("datetime", "start_datetime"):
+                if is_time(said.get(name)):
+                    return str(said[name])
+        return None
+
+    @cached_property
+    def footprint(self) -> Footprint | None:
+        """Where the data lie: the item that it was opened from says it, else the product itself, or None."""
+        return footprint_of(self.item) or footprint_of(self.discovery)
 
     @property
-    def bbox(self) -> tuple[float, ...] | None:
-        """West, south, east, north in degrees, where the product says it."""
-        box = discovery_of(self.attributes).get("bbox")
-        if not isinstance(box, list) or len(box) != 4:
-            return None
-        if not all(isinstance(edge, int | float) and abs(edge) <= FARTHEST for edge in box):
-            return None
-        west, south, east, north = map(float, box)
-        # Some real products have west and east the wrong way round.
-        return (min(west, east), min(south, north), max(west, east), max(south, north))
+    def bbox(self) -> tuple[float, float, float, float] | None:
+        """West, south, east, north in degrees; None where it is not known.
+
+        West is greater than east where it crosses the antimeridian (RFC 7946).
+        """
+        return None if self.footprint is None else self.footprint.bbox
 
     def stored_bytes(self, path: str) -> int | None:
         """Return the stored size of a group in bytes.
@@ -361,7 +373,7 @@ class Product:
         rows = [(group.path, *_row(group, stored[group.path])) for group in groups[:ROWS_SHOWN]]
         size = "unpacked" if None in stored.values() else "stored"
         more = f"and {len(groups) - ROWS_SHOWN} more: <code>product.groups</code> has them all"
-        facts = {"address": redact(self.url), "taken": self.when, "groups": str(len(groups))}
+        facts = {"address": redact(self.url), "taken": self.when or "", "groups": str(len(groups))}
         return html.block(
             f"{self.kind}: {self.name}",
             html.facts(
@@ -382,6 +394,13 @@ def parents_of(path: str) -> Iterator[str]:
         yield path
 
 
+def grid_mappings(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the variables that an array names as those with its reference system, in either form of CF."""
+    said = attributes.get("grid_mapping")
+    words = said.split() if isinstance(said, str) else []
+    return tuple(word.removesuffix(":") for word in words if word.endswith(":")) or tuple(words[:1])
+
+
 def discovery_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what a product says of itself as a STAC item, in its root's attributes; empty where it does not."""
     found = attributes.get("stac_discovery")
@@ -392,6 +411,14 @@ def properties_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the properties of that item; empty where it has none."""
     found = discovery_of(attributes).get("properties")
     return found if isinstance(found, Mapping) else {}
+
+
+def is_time(said: Any) -> bool:
+    """Return whether a value is a time as STAC writes it."""
+    try:
+        return isinstance(said, str) and bool(datetime.fromisoformat(said))
+    except ValueError:
+        return False
 
 
 def _row(group: Group, stored: int | None) -> tuple[str, str, str]:

@@ -20,15 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.errors import GeozarrError, ProductBroken
 from geozarr_runner.product.encoding import Encoding
+from geozarr_runner.product.footprint import around, of_grid
 from geozarr_runner.spec.options import of_result
+from geozarr_runner.trust import crs
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.bounds import from_json
-from geozarr_runner.trust.crs import flaw
 
 if TYPE_CHECKING:
     import pystac
+    from pyproj import CRS
     from pystac.extensions.raster import RasterBand
 
+    from geozarr_runner.product.footprint import Box, Footprint
     from geozarr_runner.product.model import Array, Group, Product
 
 SUFFIX = ".stac.json"
@@ -111,12 +114,12 @@ def item_of(
 
     name = output.rstrip("/").rpartition("/")[2]
     finished = _time(record.get("finished")) or datetime.now(UTC)
-    geometry, bbox = _place(product, result)
+    place = _place(product, result)
     when, properties = _times(product, finished)
     item = pystac.Item(
         id=_identifier(product.name, name),
-        geometry=geometry,
-        bbox=bbox,
+        geometry=None if place is None else dict(place.geometry),
+        bbox=None if place is None else list(place.bbox),
         datetime=when,
         properties={**properties, **_platform(product), **_processing(record)},
     )
@@ -136,11 +139,11 @@ def item_of(
     rasters = list(_rasters(set(map(output_group, product.groups)), result))
     for group in rasters:
         _add_group(item, name, group, result)
-    codes = {str(result.parents.get(group.path, {}).get("proj:code")) for group in rasters} - {"None"}
-    if len(codes) == 1:
+    systems = {_system(result.parents.get(group.path, {})) for group in rasters} - {None}
+    if len(systems) == 1 and (code := _code(systems.pop())) is not None:
         from pystac.extensions.projection import ProjectionExtension
 
-        ProjectionExtension.ext(item, add_if_missing=True).code = codes.pop()
+        ProjectionExtension.ext(item, add_if_missing=True).code = code
     return item
 
 
@@ -154,49 +157,38 @@ def _identifier(product: str, output: str) -> str:
 # --- where and when --------------------------------------------------------------------------------------------------
 
 
-def _place(product: Product, result: Product) -> tuple[dict[str, Any] | None, list[float] | None]:
-    """Return outline and box in degrees, from the product's item, else from the product, else from the output."""
-    import numpy as np
-
-    for described in (product.item, product.discovery):
-        geometry = described.get("geometry")
-        if isinstance(geometry, Mapping) and geometry.get("type") in ("Polygon", "MultiPolygon"):
-            try:
-                points = np.asarray([point[:2] for ring in _rings(geometry) for point in ring], float)
-            except (ArithmeticError, LookupError, TypeError, ValueError):
-                continue
-            if points.ndim == 2 and points.shape[1] == 2 and len(points) >= 4 and np.all(np.abs(points) <= (180, 90)):
-                return dict(geometry), [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
-    box = product.bbox or _box_of(result)
-    if box is None or not np.all(np.abs(box) <= (180, 90, 180, 90)):  # nor where an edge is no number
-        return None, None
-    west, south, east, north = box
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    return {"type": "Polygon", "coordinates": [ring]}, list(box)
+def _place(product: Product, result: Product) -> Footprint | None:
+    """Return where an output lies: as the product's item or the product says it, else as the output's grids do."""
+    if product.footprint is not None:
+        return product.footprint
+    box = around(box for path, attributes in result.parents.items() if path != "/" and (box := _box_of(attributes)))
+    return None if box is None else of_grid(*box)
 
 
-def _rings(geometry: Mapping[str, Any]) -> list[Any]:
-    if geometry["type"] == "Polygon":
-        return list(geometry["coordinates"])
-    return [ring for polygon in geometry["coordinates"] for ring in polygon]
-
-
-def _box_of(result: Product) -> tuple[float, ...] | None:
-    """Return the box around all groups of an output that have an extent."""
-    boxes = []
-    for attributes in result.parents.values():
-        box, crs = attributes.get("spatial:bbox"), attributes.get("proj:code") or attributes.get("proj:wkt2")
-        if isinstance(box, list) and len(box) == 4 and isinstance(crs, str) and flaw(attributes) is None:
-            from rasterio.errors import RasterioError
-            from rasterio.warp import transform_bounds
-
-            # An unknown reference system, a box outside its area of use, or a box that is none.
-            with suppress(RasterioError, ArithmeticError, TypeError, ValueError):
-                boxes.append(transform_bounds(crs, "EPSG:4326", *box))
-    if not boxes:
+def _box_of(attributes: Mapping[str, Any]) -> Box | None:
+    """Return the box around a group of an output in degrees, by RFC 7946; None where it does not say where it lies."""
+    box, system = attributes.get("spatial:bbox"), _system(attributes)
+    if system is None or not isinstance(box, list) or len(box) != 4:
         return None
-    west, south, east, north = zip(*boxes, strict=True)
-    return min(west), min(south), max(east), max(north)
+    from pyproj import Transformer
+    from pyproj.exceptions import ProjError
+
+    # Far from where the system holds; on another planet; a box that is none.
+    with suppress(ProjError, ArithmeticError, TypeError, ValueError):
+        west, south, east, north = map(float, box)
+        to_degrees = Transformer.from_crs(system, "EPSG:4326", always_xy=True)
+        found = of_grid(*to_degrees.transform_bounds(west, south, east, north))
+        return None if found is None else found.bbox
+    return None
+
+
+def _system(attributes: Mapping[str, Any]) -> CRS | None:
+    """Return the reference system of a group of an output; None where it has none."""
+    for name in ("proj:code", "proj:wkt2", "proj:projjson"):
+        with suppress(ValueError):
+            if not crs.is_nothing(attributes.get(name)):
+                return crs.parsed(attributes[name])
+    return None
 
 
 def _times(product: Product, finished: datetime) -> tuple[datetime | None, dict[str, Any]]:
@@ -299,9 +291,8 @@ def _add_group(item: pystac.Item, name: str, group: Group, result: Product) -> N
 
     attributes = result.parents.get(group.path, {})
     transform = _transform(attributes)
-    code, wkt = attributes.get("proj:code"), attributes.get("proj:wkt2")
-    in_metres = bool(code or wkt) and code != "EPSG:4326"
-    resolution = abs(transform[0]) if transform and in_metres else None
+    system = _system(attributes)
+    resolution = abs(transform[0]) * _metres(system) if transform and system is not None else None
     arrays = [array for array in group.variables if len(array.shape) >= 2]
     path = group.path[1:]
     own = from_json(result.store.read(f"{path}/zarr.json") or b"{}")
@@ -319,15 +310,26 @@ def _add_group(item: pystac.Item, name: str, group: Group, result: Product) -> N
     item.add_asset(path, asset)
     projection = ProjectionExtension.ext(asset, add_if_missing=True)
     projection.shape = list((group.shape or ())[-2:])
-    if code:
+    if (code := _code(system)) is not None:
         projection.code = code
-    elif wkt:
-        projection.wkt2 = wkt
+    elif system is not None:
+        projection.wkt2 = system.to_wkt()
     if transform:
         projection.transform = transform
     if "spatial:bbox" in attributes:
         projection.bbox = list(attributes["spatial:bbox"])
     RasterExtension.ext(asset, add_if_missing=True).bands = [_band(array, resolution) for array in arrays]
+
+
+def _code(system: CRS | None) -> str | None:
+    """Return the code of a reference system, `EPSG:32632`; None where it has none."""
+    authority = None if system is None else system.to_authority()
+    return None if authority is None else ":".join(authority)
+
+
+def _metres(system: CRS) -> float:
+    """Return the metres of one unit of a projected system; 0 of any other, whose units have no fixed length."""
+    return system.axis_info[0].unit_conversion_factor if system.is_projected and system.axis_info else 0
 
 
 def _transform(attributes: Mapping[str, Any]) -> list[float] | None:
@@ -372,7 +374,7 @@ def _band(array: Array, resolution: float | None) -> RasterBand:
         scale=scale,
         offset=offset,
         unit=unit if isinstance(unit, str) else None,
-        spatial_resolution=resolution,
+        spatial_resolution=resolution or None,
     )
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any, cast
 
 from geozarr_runner.errors import ProductBroken, StorageFull
 from geozarr_runner.events import Progress, Reporter, human_bytes
+from geozarr_runner.kinds import spelling
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning.estimate import needed
 from geozarr_runner.planning.preflight import Plan, attributes_for_converter, fill_of_text
@@ -173,9 +174,11 @@ def write_metadata(plan: Plan, arrays: Iterable[Array], view: Path) -> None:
         groups.update(dict.fromkeys(product.parents))
     documents: dict[str, Mapping[str, Any]] = {}
     for path in sorted(groups):
-        documents.update(_group_documents(path, product.parents.get(path, {}), product.zarr_format))
+        attributes = spelling.of_root(product) if path == "/" else product.parents.get(path, {})
+        documents.update(_group_documents(path, attributes, product.zarr_format))
     for path, array in kept.items():
-        documents.update(_array_documents(path, array, attributes_for_converter(product, array, plan.options)))
+        attributes = attributes_for_converter(product, _respelled(product, array), plan.options)
+        documents.update(_array_documents(path, array, attributes))
     if product.zarr_format == 2:
         documents[".zmetadata"] = {"zarr_consolidated_format": 1, "metadata": dict(documents)}
     else:
@@ -186,6 +189,14 @@ def write_metadata(plan: Plan, arrays: Iterable[Array], view: Path) -> None:
         target = inside(view, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _respelled(product: Product, array: Array) -> Array:
+    """Return an array that says where it lies as the converter reads it."""
+    group = product.groups.get(array.path.rpartition("/")[0] or "/")
+    if group is None or array not in group.variables:
+        return array
+    return replace(array, attributes=spelling.of_array(product, group, array))
 
 
 def _group_documents(path: str, attributes: Mapping[str, Any], zarr_format: int) -> dict[str, Mapping[str, Any]]:

@@ -28,6 +28,7 @@ from geozarr_runner.product.sampler import Pair, StoredPixels, compare
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.verification.absence import lost
+from geozarr_runner.verification.reference_system import unlike
 
 PROBLEMS_SHOWN = 5
 
@@ -264,18 +265,8 @@ def _check_georeference(plan: Plan, source: Group, target: Group, result: Produc
     if "spatial:bbox" not in own:
         findings.add(target.path, "it has no spatial:bbox")
     wanted = profile.output_crs(plan.product, source)
-    if not _same_crs(own, target, wanted):
-        findings.add(target.path, f"it does not say that it is in {(wanted or 'any reference system')[:60]}")
-
-
-def _same_crs(attributes: Mapping[str, Any], group: Group, wanted: str | None) -> bool:
-    code = attributes.get("proj:code")
-    if isinstance(code, str) and wanted is not None and wanted.upper().startswith("EPSG:"):
-        return code.upper() == wanted.upper()
-    reference = next((array.attributes for array in group.arrays if array.name == "spatial_ref"), {})
-    return any(attributes.get(key) for key in ("proj:wkt2", "proj:projjson", "proj:code")) or bool(
-        reference.get("crs_wkt")
-    )
+    for problem in unlike(wanted, target, own):
+        findings.add(target.path, problem)
 
 
 def _check_nothing_else(plan: Plan, result: Product, findings: _Findings) -> None:
