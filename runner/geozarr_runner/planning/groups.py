@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
@@ -15,7 +15,7 @@ from geozarr_runner.spec.options import Groups
 from geozarr_runner.spec.request import normalise
 from geozarr_runner.text import html
 from geozarr_runner.text.printable import printable
-from geozarr_runner.text.shell import word
+from geozarr_runner.text.shell import listed, word
 
 SHOWN = 25
 ALIKE = 0.6
@@ -122,7 +122,7 @@ class GroupReport:
         lost = (*self.missing, *self.unfit)
         if not lost or (self.found and not all_needed):
             return
-        available = ", ".join(map(word, self.available[:SHOWN]))
+        available = ", ".join(map(_typed, self.available[:SHOWN]))
         if not self.wanted:
             raise GroupsMissing(
                 f"the whole product cannot be converted: {'; '.join(why)}",
@@ -130,7 +130,7 @@ class GroupReport:
                 remedy=f"choose of the other groups, groups=[...]: {available}",
             )
         near = [
-            f"{' or '.join(map(word, found))} instead of {word(group)}"
+            f"{' or '.join(map(_typed, found))} instead of {_typed(group)}"
             for group, found in self.suggestions.items()
             if found
         ]
@@ -167,6 +167,8 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
             children = [path for path in product.groups if path.startswith(name.rstrip("/") + "/")]
             if children or name in product.parents:
                 unfit[name] = "it holds no data itself, only groups"
+            elif _holder(product, name) is not None:
+                unfit[name] = f"it is a variable, and groups go whole; {_holder(product, name)} holds it"
             else:
                 missing.append(name)
         found.update(dict.fromkeys(path for path in resolved if reasons[path] is None))
@@ -180,7 +182,7 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
         missing=tuple(missing),
         unfit=unfit,
         available=available,
-        suggestions={name: suggest(name, available) for name in (*missing, *unfit) if name in wanted},
+        suggestions={name: _instead(product, name, available) for name in (*missing, *unfit) if name in wanted},
         warnings=profile.without_effect(wanted, options or {}),
     )
 
@@ -193,6 +195,25 @@ def _unfit(profile: Profile, product: Product, group: Group) -> str | None:
         return reason
     beside = (product.groups[path] for path in profile.companions(product, (group.path,)))
     return next((f"{other.path}: {other.unusable}" for other in beside if other.unusable), None)
+
+
+def _typed(group: str) -> str:
+    """Return a group's path as it can be given alone, as a text of Python's as well as in a shell."""
+    return word(listed([group]))
+
+
+def _holder(product: Product, name: str) -> str | None:
+    """Return the group that holds a variable; None where there is no variable of this path."""
+    group = product.groups.get(name.rpartition("/")[0] or "/")
+    return group.path if group is not None and any(array.path == name for array in group.arrays) else None
+
+
+def _instead(product: Product, name: str, available: Sequence[str]) -> tuple[str, ...]:
+    """Return what to choose instead of a group: what holds it, what resembles it, or what the product's item names."""
+    holder = _holder(product, name)
+    if holder in available:
+        return (holder,)
+    return suggest(name, available) or tuple(group for group in product.proposed if group in available)
 
 
 def suggest(name: str, available: Iterable[str], most: int = 3) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from geozarr_runner.product import metadata
 from geozarr_runner.stores.store import Store
 from geozarr_runner.text import html
 from geozarr_runner.text.printable import printable
+from geozarr_runner.text.shell import literal
 from geozarr_runner.trust import crs
 from geozarr_runner.trust.addresses import redact
 
@@ -195,8 +196,8 @@ class Product:
     consolidated
         False where the metadata had to be collected by listing.
     item
-        Of the STAC item that it was opened from: its `href` (where that is known), geometry and properties; empty
-        where it was opened by its own address.
+        Of the STAC item that it was opened from: its `href` (where that is known), geometry and properties, and the
+        `groups` that it names; empty where it was opened by its own address.
     asked
         The address that the person gave where this one was found from it; empty where they gave none: see `Store`.
     """
@@ -221,6 +222,11 @@ class Product:
     def store(self) -> Store:
         """The store that this was read from."""
         return Store(self.url, asked=self.asked)
+
+    @property
+    def proposed(self) -> tuple[str, ...]:
+        """The groups that its STAC item names, where it names them apart from the whole: for `groups=[...]`."""
+        return tuple(self.item.get("groups", ()))
 
     @property
     def discovery(self) -> Mapping[str, Any]:
@@ -302,6 +308,9 @@ class Product:
         )
         if len(self.groups) > ROWS_SHOWN:
             lines.append(f"    ... and {len(self.groups) - ROWS_SHOWN} more: product.groups has them all")
+        if self.proposed:
+            named = ", ".join(map(literal, self.proposed[:ROWS_SHOWN]))
+            lines.append(f"  its STAC item names groups=[{named}]")
         lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable]
         return "\n".join(lines)
 
@@ -318,9 +327,10 @@ class Product:
         size = "unpacked" if None in stored.values() else "stored"
         more = f"and {len(groups) - ROWS_SHOWN} more: <code>product.groups</code> has them all"
         facts = {"address": redact(self.url), "taken": self.when, "groups": str(len(groups))}
+        item = {"groups that its item names": ", ".join(self.proposed[:ROWS_SHOWN])}
         return html.block(
             f"{self.kind}: {self.name}",
-            html.facts({**facts, "cannot be converted": "; ".join(self._unusable)}),
+            html.facts({**facts, **item, "cannot be converted": "; ".join(self._unusable)}),
             html.table(("group", "pixels", size, "variables"), rows),
             more if len(groups) > ROWS_SHOWN else "",
         )
