@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from geozarr_runner.errors import GroupsMissing
+from geozarr_runner.inspection.inside import holds
 from geozarr_runner.kinds.base import Profile
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.product.model import Group, Product
@@ -167,8 +168,8 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
             children = [path for path in product.groups if path.startswith(name.rstrip("/") + "/")]
             if children or name in product.parents:
                 unfit[name] = "it holds no data itself, only groups"
-            elif _holder(product, name) is not None:
-                unfit[name] = f"it is a variable, and groups go whole; {_holder(product, name)} holds it"
+            elif holds(product, name):
+                unfit[name] = f"it is a variable, and groups go whole; {name.rpartition('/')[0] or '/'} holds it"
             else:
                 missing.append(name)
         found.update(dict.fromkeys(path for path in resolved if reasons[path] is None))
@@ -202,16 +203,10 @@ def _typed(group: str) -> str:
     return word(listed([group]))
 
 
-def _holder(product: Product, name: str) -> str | None:
-    """Return the group that holds a variable; None where there is no variable of this path."""
-    group = product.groups.get(name.rpartition("/")[0] or "/")
-    return group.path if group is not None and any(array.path == name for array in group.arrays) else None
-
-
 def _instead(product: Product, name: str, available: Sequence[str]) -> tuple[str, ...]:
     """Return what to choose instead of a group: what holds it, what resembles it, or what the product's item names."""
-    holder = _holder(product, name)
-    if holder in available:
+    holder = name.rpartition("/")[0] or "/"
+    if holds(product, name) and holder in available:
         return (holder,)
     return suggest(name, available) or tuple(group for group in product.proposed if group in available)
 

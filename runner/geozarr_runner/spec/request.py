@@ -233,8 +233,8 @@ class Words(list[str]):
 def normalise(groups: Groups | None, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Return absolute group paths in the order given, without duplicates; `()` is the whole product.
 
-    A list is taken as it is: a name may have blanks and commas in it. A text is split on commas and blanks, unless it is
-    a JSON array: that is a list. Empty, or `0`, is the whole product in the converter's own layout.
+    A list is taken as it is: a name may have blanks and commas in it. A text is split on commas and blanks, unless it
+    is a JSON array: that is a list. Empty, or `0`, is the whole product in the converter's own layout.
 
     Parameters
     ----------
