@@ -48,11 +48,9 @@ def refuse_below(address: str, opened: Open, asked: str | None = None) -> None:
     """
     path = local_path(address)
     if path is not None:
-        # What lies above a group is a group, up to the product's root.
-        above = [folder for folder in path.parents if _is_group(Store(folder))]
-        if path.parent in above:
-            root = next(folder for folder in above if not _is_group(Store(folder.parent)))
-            _refuse_in(str(root), path.relative_to(root).as_posix(), address, opened, asked)
+        above = [folder for folder in list(path.parents)[:MOST_PARENTS] if _is_group(Store(folder))]
+        for folder in reversed(above):  # the product is the highest
+            _refuse_in(str(folder), path.relative_to(folder).as_posix(), address, opened, asked)
         return
     for store, inside in _above(address):
         _refuse_in(store, inside, address, opened, asked)
@@ -66,7 +64,7 @@ def holds(product: Product, path: str) -> bool:
 
 def _is_group(store: Store) -> bool:
     try:
-        return store.read(".zgroup") is not None or store.read("zarr.json") is not None
+        return any(store.read(name) is not None for name in (".zgroup", ".zmetadata", "zarr.json"))
     except GeozarrError:
         return False
 

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from geozarr_runner.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable
+from geozarr_runner.errors import GeozarrError, InvalidRequest, ProductBroken, ProductNotFound, ProductUnreachable
 from geozarr_runner.inspection.documents import (
     MOST_NODES,
     TELL_PUBLISHER,
@@ -122,7 +122,7 @@ def _from_path(url: str, path: Path) -> Product:
     refuse_inside(str(path), _from_store)
     try:
         product = _from_store(str(path), None)
-    except InvalidRequest:
+    except (InvalidRequest, ProductNotFound):
         refuse_below(str(path), _from_store)
         raise
     if not product.consolidated:
@@ -217,7 +217,11 @@ def _store_name(url: str) -> str:
 def _read_document(url: str, asked: str | None = None) -> Mapping[str, Any]:
     path = local_path(url)
     store, key = (Store(url, asked=asked), "") if path is None else (Store(os.fspath(path.parent)), path.name)
-    raw = store.read(key, is_json=True)
+    try:
+        raw = store.read(key, is_json=True)
+    except ProductBroken:
+        refuse_page(url)
+        raise
     if raw is None:
         raise not_found(url)
     return parsed(raw, url)
