@@ -192,6 +192,8 @@ class _Walk:
             self._limit(matched(page) if read else 0, self._max_items, "items", "MAX_ITEMS", given)
         while True:
             with _read_as_stac(address or given):
+                if page.get("type") != "FeatureCollection":
+                    raise ValueError("it is linked to as a page of items, and is none")
                 features = page.get("features", ())
                 self._count_items(len(features), given)
                 found += [_member(feature, address) for feature in features]

@@ -170,6 +170,13 @@ def test_a_next_page_is_an_address_of_the_web(link: dict[str, Any], said: str, a
     assert caught.value.remedy
 
 
+def test_a_page_that_is_none_ends_nothing_in_silence(api: Api) -> None:
+    api.change = lambda page: page.update(links=api.links(("next", "/collections")))
+    with pytest.raises(InvalidRequest, match="page of items, and is none") as caught:
+        expand(f"{api.url}/collections/c")
+    assert caught.value.given == f"{api.url}/collections"
+
+
 @pytest.mark.parametrize("way", ["address", "dict", "pystac"])
 def test_the_root_of_an_api_is_told_to_choose_a_collection(way: str, api: Api) -> None:
     document = api.document("/")
