@@ -60,7 +60,9 @@ NAMES = st.text(
 )
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts))
 
-PLAIN = PATHS.filter(lambda path: path.isprintable() and "\\" not in path)  # what Python's shlex reads as bash does
+PLAIN = PATHS.filter(
+    lambda path: path.isprintable() and not {"\\", '"'} & set(path)
+)  # what Python's shlex reads as bash does
 
 
 @settings(deadline=None)
