@@ -319,7 +319,7 @@ def _member(feature: Mapping[str, Any], address: str | None) -> pystac.Item:
         return item
     if local_path(address) is None:
         try:
-            place = named(said, address) if said else address
+            place = named(said, address) if said and "://" in said else address
         except InvalidRequest:
             place = address  # nothing on the web is taken for a file of this machine because it says so
         if place != said:

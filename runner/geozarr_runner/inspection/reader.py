@@ -33,7 +33,7 @@ from geozarr_runner.product.model import Array, Group, Product, Source, parents_
 from geozarr_runner.stores.store import Store, not_found
 from geozarr_runner.text.printable import printable
 from geozarr_runner.trust import crs
-from geozarr_runner.trust.addresses import local_path, redact, said_place
+from geozarr_runner.trust.addresses import check, local_path, redact, said_place
 
 MOST_GROUPS = 1000  # that an item names
 
@@ -81,6 +81,7 @@ def open_product(source: Source | Product | Any, *, asked: str | None = None) ->
     path = local_path(url)
     if path is not None:
         return _from_path(url, path)
+    check(url)
     refuse_address(url)
     tail = url.partition("?")[0].rstrip("/").lower()
     named_by = url if asked is None else asked
