@@ -242,8 +242,8 @@ class Wanted(TypedDict, total=False):
             "product, in the converter's own layout",
             more="In Python also a list of paths, taken as it is: the empty list `[]` is the whole product, "
             "and None takes the groups that the settings name. A group with a blank or a comma in its name is given "
-            "in a list or an array, in a shell `--groups '[\"/surface reflectance\"]'`. The output holds the chosen groups "
-            "and no others.",
+            "in a list or an array, in a shell `--groups '[\"/surface reflectance\"]'`. The output holds the chosen "
+            "groups and no others.",
             parameter=True,
             metavar="G",
         ),
