@@ -75,8 +75,9 @@ def validate(source: Source | None = None, groups: Groups | None = None) -> Grou
     source
         As for `inspect`.
     groups
-        Paths of groups, as a list, or as a text with commas or blanks between them. None takes the groups that the
-        settings name. An empty list, an empty text and "0" are the whole product, in the converter's own layout.
+        Paths of groups, as a list, which is taken as it is, or as a text: a JSON array, or paths with commas or blanks
+        between them. None takes the groups that the settings name. An empty list, an empty text and "0" are the whole
+        product, in the converter's own layout.
 
     Returns
     -------
@@ -331,8 +332,8 @@ def submit_many(
 ) -> JobSet:
     """Submit many conversions, and return the set of their jobs at once.
 
-    One failure stops no other conversion. A request that is refused becomes an entry of the set with its reason, and
-    counts as Failed. `JobSet.retry_failed` runs the failed jobs again, and only those.
+    One failure stops no other conversion. A request that is refused is in `JobSet.refused`, with its name and its
+    reason, and counts as Failed. `JobSet.retry_failed` runs the failed jobs again, and only those.
 
     The same call again, in this process or another, resumes the set: it joins jobs that wait or run, keeps outputs that
     are done, and runs failed jobs again.
@@ -340,9 +341,9 @@ def submit_many(
     Parameters
     ----------
     requests
-        A list whose members are sources, as for `inspect`, or dicts of `submit`'s arguments. Or a static STAC
-        catalogue, collection or `ItemCollection`, as its address, path, dict or pystac object; then all items of it and
-        of its children are converted.
+        A list whose members are sources, as for `inspect`, or dicts of `submit`'s arguments. Or a STAC catalogue, a
+        collection (of a STAC API, too) or an `ItemCollection`, as its address, path, dict or pystac object; then all
+        items of it and of its children are converted, as many as the settings allow.
     **options
         Options of every request that does not give its own.
     backend
@@ -356,7 +357,8 @@ def submit_many(
     Raises
     ------
     InvalidRequest
-        `requests` is a single request, or a document that is no STAC; or the set's name or a setting cannot be used.
+        `requests` is a single request, the root of a STAC API, a document that is no STAC, or has no items; or the
+        set's name or a setting cannot be used.
     ProductUnreachable
         The catalogue, or a document that it links to, cannot be read.
     StorageFailed

@@ -171,7 +171,7 @@ def check_groups(product: Product, wanted: str) -> tuple[list[Finding], Estimate
     near = [name for suggested in groups.suggestions.values() for name in suggested] or list(groups.available[:5])
     lacking = ", ".join((*groups.missing, *groups.unfit))
     found = f"the product has no {lacking} that could be converted"
-    return [Finding("groups", "warning", found, why, " or ".join(f"groups={literal(path)}" for path in near))], cost
+    return [Finding("groups", "warning", found, why, " or ".join(f"groups=[{literal(path)}]" for path in near))], cost
 
 
 def check_memory(estimate: Estimate | None) -> Finding:

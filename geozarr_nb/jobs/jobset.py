@@ -36,7 +36,7 @@ class Refused:
     Attributes
     ----------
     label
-        Short name of the request's product, without secrets.
+        Short name of the request's product, without secrets; it is also its `name`, as there is no job to name.
     code, reason, remedy
         Those of the error.
     arguments
@@ -49,7 +49,11 @@ class Refused:
     remedy: str = ""
     arguments: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     status: Status = "Failed"
-    name: str = ""
+
+    @property
+    def name(self) -> str:
+        """What was asked for: no job has a name for it."""
+        return self.label
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], error: GeozarrError) -> Refused:
@@ -57,8 +61,8 @@ class Refused:
         return cls(label_of(arguments), error.code, error.message, error.remedy, arguments)
 
 
-class JobSet(Sequence[Job | Refused]):
-    """A list of jobs and refused requests, in the order in which they were requested.
+class JobSet(Sequence[Job]):
+    """A list of jobs, in the order in which they were requested; refused requests are in `refused`, not in the list.
 
     A job that fails does not end the others. `failed` has the jobs that failed and the requests that were refused;
     `retry_failed` runs only those again.
@@ -67,6 +71,13 @@ class JobSet(Sequence[Job | Refused]):
     ----------
     name
         Name for `geozarr_nb.get_job_set(name)`, which finds the set again; empty for a list of jobs without a name.
+    entries
+        The jobs and the refused requests, in the order in which they were requested.
+
+    Examples
+    --------
+    >>> trees = [job.open() for job in jobs.wait()]
+    >>> print([(entry.name, entry.reason) for entry in jobs.refused])
     """
 
     def __init__(
@@ -78,33 +89,33 @@ class JobSet(Sequence[Job | Refused]):
         resubmit: Callable[[Mapping[str, Any]], Job | Refused] | None = None,
     ) -> None:
         self._backend = backend
-        self._entries = list(entries)
+        self.entries = list(entries)
         self._resubmit = resubmit
         self.name = name
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.jobs)
 
     @overload
-    def __getitem__(self, index: int) -> Job | Refused: ...
+    def __getitem__(self, index: int) -> Job: ...
 
     @overload
     def __getitem__(self, index: slice) -> JobSet: ...
 
-    def __getitem__(self, index: int | slice) -> Job | Refused | JobSet:
+    def __getitem__(self, index: int | slice) -> Job | JobSet:
         if isinstance(index, slice):
-            return JobSet(self._backend, self._entries[index], resubmit=self._resubmit)
-        return self._entries[index]
+            return JobSet(self._backend, self.jobs[index], resubmit=self._resubmit)
+        return self.jobs[index]
 
     @property
     def jobs(self) -> list[Job]:
-        """The jobs, without the refused requests."""
-        return [entry for entry in self._entries if isinstance(entry, Job)]
+        """The jobs, as a list."""
+        return [entry for entry in self.entries if isinstance(entry, Job)]
 
     @property
     def refused(self) -> list[Refused]:
-        """The requests that were refused and have no job."""
-        return [entry for entry in self._entries if isinstance(entry, Refused)]
+        """The requests that were refused and have no job, each with its reason."""
+        return [entry for entry in self.entries if isinstance(entry, Refused)]
 
     @property
     def failed(self) -> list[Job | Refused]:
@@ -167,7 +178,7 @@ class JobSet(Sequence[Job | Refused]):
             other failed jobs run again.
         """
         refused: list[GeozarrError] = []
-        for number, entry in enumerate(self._entries):
+        for number, entry in enumerate(self.entries):
             if isinstance(entry, Job):
                 if entry.status in ("Failed", "Error"):
                     try:
@@ -175,7 +186,7 @@ class JobSet(Sequence[Job | Refused]):
                     except GeozarrError as error:
                         refused.append(error)
             elif entry.arguments is not None and self._resubmit is not None:
-                self._entries[number] = self._resubmit(entry.arguments)
+                self.entries[number] = self._resubmit(entry.arguments)
         if refused:
             raise InvalidRequest(
                 f"{len(refused)} of the jobs cannot be run again, the first because {refused[0].message}",
@@ -239,7 +250,7 @@ class JobSet(Sequence[Job | Refused]):
         missing = [entry.name for entry in self.jobs if entry.name not in known]
         if missing:
             raise JobNotFound("a job of this set is no more", given=", ".join(missing), remedy="submit the list again")
-        return [(entry, known[entry.name] if isinstance(entry, Job) else None) for entry in self._entries]
+        return [(entry, known[entry.name] if isinstance(entry, Job) else None) for entry in self.entries]
 
     def _rows(self) -> list[tuple[str, ...]]:
         """Return a row for each entry that is shown; failed entries first where not all can be shown."""
@@ -259,7 +270,7 @@ class JobSet(Sequence[Job | Refused]):
         return printable(f"{self.name or 'jobs'}: {counts or 'none'}")
 
     def _more(self) -> str:
-        return f"and {len(self) - ROWS_SHOWN} more" if len(self) > ROWS_SHOWN else ""
+        return f"and {len(self.entries) - ROWS_SHOWN} more" if len(self.entries) > ROWS_SHOWN else ""
 
     def __repr__(self) -> str:
         rows = self._rows()

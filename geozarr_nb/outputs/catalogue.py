@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductNotFound
 from geozarr_nb.outputs.open import location
+from geozarr_nb.outputs.pages import first_page, matched, next_page, says_how_many
+from geozarr_runner.inspection.misplaced import api_refused, is_api, refuse_address, refuse_document, refuse_page
 from geozarr_runner.product.footprint import around
 from geozarr_runner.publishing.stac_item import address_of
 from geozarr_runner.stores.store import Store
+from geozarr_runner.text.printable import printable
 from geozarr_runner.trust.addresses import local_path, named, redact, said_place
 from geozarr_runner.trust.bounds import from_json
 
@@ -116,7 +119,23 @@ def expand(requests: Any, *, max_items: int = MAX_ITEMS, max_catalogues: int = M
     ProductUnreachable
         And its kinds: it, or what it links to, cannot be read.
     """
-    walk = _Walk(max_items, max_catalogues)
+    found = _expanded(requests, _Walk(max_items, max_catalogues))
+    if found is not requests and not found:
+        raise InvalidRequest(
+            "this has no items",
+            given=redact(str(requests)) if isinstance(requests, str | os.PathLike) else _label(requests),
+            remedy="give a catalogue, a collection or a search that has some, or a list of products",
+        )
+    return found
+
+
+def _label(thing: Any) -> str:
+    """Return the id of a catalogue or a document, to name it."""
+    identity = thing.get("id") or thing.get("type") if isinstance(thing, Mapping) else getattr(thing, "id", None)
+    return printable(str(identity or type(thing).__name__))[:200]
+
+
+def _expanded(requests: Any, walk: _Walk) -> Any:
     if hasattr(requests, "get_items"):  # a catalogue of pystac's, without importing it
         return walk.items_of(requests)
     if isinstance(requests, str | os.PathLike):
@@ -124,10 +143,16 @@ def expand(requests: Any, *, max_items: int = MAX_ITEMS, max_catalogues: int = M
         path = local_path(address)
         if path is not None:
             address = str(path.absolute())
-        raw = None if _is_store(address) else _read(address, is_json=True)
-        if raw is None:
+        else:
+            refuse_address(address)
+        if _is_store(address):
             return requests
-        return walk.listed(_parsed(raw, address), address, requests)
+        try:
+            raw = _read(address, is_json=True)
+        except ProductBroken:
+            refuse_page(address)
+            raise
+        return requests if raw is None else walk.listed(_parsed(raw, address), address, requests)
     return walk.listed(requests, None, requests) if isinstance(requests, Mapping) else requests
 
 
@@ -143,16 +168,50 @@ class _Walk:
         """Return the items that a document lists; `otherwise` where it is no list of items."""
         kind = document.get("type")
         given = address or str(document.get("id", kind))
+        if is_api(document):
+            raise api_refused(document, address, "this is a STAC API, with the items of all its collections")
+        if kind is None:
+            refuse_document(document, address)
         if kind == "FeatureCollection":
-            with _read_as_stac(given):
-                features = document.get("features", ())
-                self._count_items(len(features), given)
-                return [_member(feature, address) for feature in features]
+            # Who says how many are wanted gets these, and who has the document has what is in it.
+            asked = address if address and local_path(address) is None and not says_how_many(address) else None
+            return self._pages(document, address, given, None if asked is None else _reading(asked))
         if kind in ("Catalog", "Collection"):
             with _read_as_stac(given):
                 catalogue = _catalogue_of(document, address)
             return self.items_of(catalogue, address or "")
         return otherwise
+
+    def _pages(
+        self, page: Mapping[str, Any], address: str | None, given: str, read: Callable[[str], bytes] | None
+    ) -> list[pystac.Item]:
+        """Return the items of a list that a STAC API gives, page by page; of one page where nothing is to be read."""
+        found: list[pystac.Item] = []
+        seen = {address}
+        with _read_as_stac(given):
+            self._limit(matched(page) if read else 0, self._max_items, "items", "MAX_ITEMS", given)
+        while True:
+            with _read_as_stac(address or given):
+                if page.get("type") != "FeatureCollection":
+                    raise ValueError("it is linked to as a page of items, and is none")
+                features = page.get("features", ())
+                self._count_items(len(features), given)
+                found += [_member(feature, address) for feature in features]
+                following = next_page(page, address) if read or address else None
+            if following is None:
+                return found
+            if read is None:
+                sys.stderr.write(f"this is a page of {len(found):,} items, and there are more: {redact(following)}\n")
+                return found
+            if following in seen:
+                raise InvalidRequest(
+                    "the pages of this list lead in a circle",
+                    given=redact(given),
+                    remedy="give a list of its items, as pystac_client makes one, and tell whoever runs the API",
+                )
+            seen.add(following)
+            self._count_catalogue(given)
+            address, page = following, _parsed(read(following), following)
 
     def items_of(self, catalogue: pystac.Catalog, asked: str = "") -> list[pystac.Item]:
         """Return the items of a catalogue and of its children, each catalogue's own before those of its children.
@@ -167,6 +226,12 @@ class _Walk:
                 items = list(islice(catalogue.get_items(recursive=True), self._max_items + 1))
             self._count_items(len(items), given)
             return items
+        if _is_root(catalogue):
+            raise api_refused(
+                catalogue.to_dict(include_self_link=False, transform_hrefs=False),
+                catalogue.get_self_href(),
+                "this is a STAC API, with the items of all its collections",
+            )
         read = _reader(catalogue, asked)
         found: list[pystac.Item | str] = []
         waiting: list[pystac.Catalog | str] = [catalogue]
@@ -185,7 +250,12 @@ class _Walk:
                     if key not in seen:
                         seen.add(key)
                         (found if rel == pystac.RelType.ITEM else children).append(target)
+                own = [(str(link.rel), str(link.target), str(link.media_type or "")) for link in current.links]
+                page = first_page(own, said_place(current.get_self_href()))
             self._count_items(len(found) - self._items, given)
+            if page is not None and page not in seen:
+                seen.add(page)
+                found += self._pages(_parsed(read(page), page), page, given, read)
             waiting += reversed(children)
         return [self._item(target, read) for target in found]
 
@@ -249,12 +319,12 @@ def _member(feature: Mapping[str, Any], address: str | None) -> pystac.Item:
         return item
     if local_path(address) is None:
         try:
-            _ = said and named(said, address)
+            place = named(said, address) if said and "://" in said else address
         except InvalidRequest:
-            said = None  # nothing on the web is taken for a file of this machine because it says so
-        if not said:
+            place = address  # nothing on the web is taken for a file of this machine because it says so
+        if place != said:
             item.remove_links(pystac.RelType.SELF)
-            item.set_self_href(address)
+            item.set_self_href(place)
     elif not said:
         item.set_self_href(address)  # hrefs are relative to the list
         item.make_asset_hrefs_absolute()
@@ -278,6 +348,18 @@ def _reader(catalogue: pystac.Catalog, asked: str) -> Callable[[str], bytes]:
     own = catalogue._stac_io
     if own is not None and not type(own).__module__.startswith("pystac."):
         return lambda href: own.read_text(href).encode()
+    return _reading(asked)
+
+
+def _is_root(catalogue: pystac.Catalog) -> bool:
+    """Return whether a catalogue that somebody has read is the root of a STAC API."""
+    return {"search", "data"} & {
+        link.rel for link in catalogue.links
+    } != set() or "conformsTo" in catalogue.extra_fields
+
+
+def _reading(asked: str) -> Callable[[str], bytes]:
+    """Return what reads what is linked to, with the credentials that are meant for the host that a person gave."""
 
     def read(href: str) -> bytes:
         raw = _read(href, asked, is_json=True)

@@ -21,7 +21,7 @@ from geozarr_runner.events import Reporter
 from geozarr_runner.outcome import write_last_words, write_outcome
 from geozarr_runner.spec.command_line import add_options, given
 from geozarr_runner.spec.options import ARGUMENTS, OPTIONS, refuse_unknown
-from geozarr_runner.spec.request import Request, normalise
+from geozarr_runner.spec.request import Request, Words, normalise
 from geozarr_runner.text.shell import in_shell
 from geozarr_runner.trust.bounds import from_json
 
@@ -271,8 +271,7 @@ def _groups(words: Sequence[str] | None, *, resolved: bool = False) -> tuple[str
     resolved
         Whoever submitted it has settled the groups: to name none is to want the whole product.
     """
-    one = words[0] if words and len(words) == 1 else words
-    return normalise(one, None if resolved else os.environ)
+    return normalise(Words(words or ()), None if resolved else os.environ)
 
 
 def _address(given: str) -> str:
@@ -309,7 +308,7 @@ def _inspect(options: argparse.Namespace) -> ExitCode:
 
     try:
         product = open_product(options.input)
-        found = report(product, _groups(getattr(options, "groups", None)))
+        found = report(product, _groups(given(options).get("groups")))
     except GeozarrError as error:
         print(f"error [{error.code}]: {in_shell(str(error))}", file=sys.stderr)
         return error.exit_code

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from geozarr_runner.errors import GroupsMissing, InvalidRequest
 from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning.groups import report
 from geozarr_runner.product.model import Product
-from geozarr_runner.spec.request import normalise
+from geozarr_runner.spec.parameters import parameters
+from geozarr_runner.spec.request import Words, as_text, normalise
+from geozarr_runner.text.shell import in_shell, literal
 from runner.tests.support import R20M, R60M, array_v2, consolidated_v2, grid_v2, write_store
 
 
@@ -30,7 +35,11 @@ from runner.tests.support import R20M, R60M, array_v2, consolidated_v2, grid_v2,
         ("a,b", ("/a", "/b")),
         ("a b\tc\nd", ("/a", "/b", "/c", "/d")),
         ("a, /a ,a/", ("/a",)),
-        (["b", "a,b"], ("/b", "/a")),
+        (["b", "a,b"], ("/b", "/a,b")),
+        (["surface reflectance/r10m"], ("/surface reflectance/r10m",)),
+        (["höhe, m", "高さ"], ("/höhe, m", "/高さ")),
+        ('["höhe, m", "a b"]', ("/höhe, m", "/a b")),
+        (Words(["a,b", "c d", '["e f"]']), ("/a", "/b", "/c", "/d", "/e f")),
         (("a", "b"), ("/a", "/b")),
         (iter(["a"]), ("/a",)),
         ({"a": 1}, ("/a",)),
@@ -41,6 +50,39 @@ from runner.tests.support import R20M, R60M, array_v2, consolidated_v2, grid_v2,
 )
 def test_groups_are_absolute_and_come_once(typed: str | Iterable[str] | None, meant: tuple[str, ...]) -> None:
     assert normalise(typed, {}) == meant
+
+
+# What a store can have as the name of a group, and then some.
+NAMES = st.text(
+    st.one_of(st.sampled_from(" ,\"[]{}'\\$0;=#\t\u00a0\u2028é高"), st.characters(exclude_categories=["Cs", "Cc"])),
+    min_size=1,
+    max_size=12,
+)
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts))
+
+PLAIN = PATHS.filter(
+    lambda path: path.isprintable() and not {"\\", '"'} & set(path)
+)  # what Python's shlex reads as bash does
+
+
+@settings(deadline=None)
+@given(st.lists(PATHS, unique=True, max_size=4))
+def test_names_stay_what_they_are_on_every_way(names: list[str]) -> None:
+    wanted = normalise(names)
+    assert normalise(wanted) == wanted
+    assert normalise(as_text(wanted), {}) == wanted
+    assert normalise(parameters(wanted, {})["groups"]) == wanted
+    assert normalise(Words([as_text(wanted)]), {}) == wanted
+    assert normalise(None, {"ARGO_GROUPS": as_text(wanted)}) == wanted
+
+
+@settings(deadline=None)
+@given(st.lists(PLAIN, unique=True, min_size=1, max_size=4))
+def test_a_remedy_names_in_a_shell_what_it_names_in_python(names: list[str]) -> None:
+    wanted = normalise(names)
+    option, *words = shlex.split(in_shell(f"groups=[{', '.join(map(literal, wanted))}]"))
+    assert option == "--groups"
+    assert normalise(Words(words)) == wanted
 
 
 @pytest.mark.parametrize("typed", [None, "", "0", [], ["0"]])
@@ -105,6 +147,25 @@ def test_a_parent_is_no_group_to_convert(product: Product) -> None:
     assert "only groups" in found.unfit["/measurements/reflectance"]
     assert set(found.suggestions["/measurements/reflectance"]) <= set(found.available)
     assert all(path.startswith("/measurements/reflectance/") for path in found.suggestions["/measurements/reflectance"])
+
+
+def test_a_variable_is_no_group_and_its_group_is_said(product: Product) -> None:
+    found = report(product, f"{R20M}/b05")
+    assert found.unfit == {f"{R20M}/b05": f"it is a variable, and groups go whole; {R20M} holds it"}
+    assert found.suggestions == {f"{R20M}/b05": (R20M,)}
+    with pytest.raises(GroupsMissing, match="groups go whole") as caught:
+        found.raise_for_missing(all_needed=False)
+    assert caught.value.remedy == f"choose {R20M} instead of {R20M}/b05"
+
+
+def test_a_name_with_blanks_is_said_as_it_can_be_given(tmp_path: Path) -> None:
+    name = "/surface reflectance, 10 m"
+    product = open_product(write_store(tmp_path / "p.zarr", {**consolidated_v2(grid_v2(name[1:]))}))
+    assert report(product, [name]).found == (name,)
+    with pytest.raises(GroupsMissing) as caught:
+        report(product, ["surface reflectance"]).raise_for_missing(all_needed=True)
+    [_, said, *_] = shlex.split(caught.value.remedy)
+    assert report(product, said).found == (name,)
 
 
 def test_a_group_that_is_no_raster_is_unfit(product: Product) -> None:

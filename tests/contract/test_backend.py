@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import xarray as xr
+import zarr
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
@@ -148,6 +149,23 @@ def test_an_output_is_packed_once_and_fetched(place: Place, tmp_path: Path) -> N
     place.submit("a", if_exists="overwrite").wait(timeout=600).raise_for_status()
     assert place.stamp("a") != before
     assert place.leftovers("a") == []
+
+
+def test_a_group_is_called_whatever_its_product_calls_it(place: Place, sample: Path, tmp_path: Path) -> None:
+    """Blanks, commas, accents, and what Argo, Kubernetes and shells read on the way."""
+    names = ["surface reflectance, 60 m", 'höhe/高さ "$(HOME) {{x}}"']
+    product = tmp_path / "named.zarr"
+    shutil.copytree(sample / GROUP[1:], product / names[0])
+    shutil.copytree(sample / GROUP[1:], product / names[1])
+    for folder in (product, product / names[1].partition("/")[0]):
+        (folder / ".zgroup").write_text('{"zarr_format": 2}', encoding="utf-8")
+    zarr.consolidate_metadata(product, zarr_format=2)
+    wanted = [f"/{name}" for name in names]
+    job = gz.submit(place.product(product), place.output("a"), groups=wanted, backend=place.backend)
+    assert job.request.groups == tuple(wanted)
+    job.wait(timeout=600).raise_for_status()
+    assert gz.get_job(job.name, backend=place.backend).request.groups == tuple(wanted)
+    assert set(wanted) <= set(job.open().groups)
 
 
 def test_integers_stay_integers_where_that_is_asked_for(place: Place) -> None:

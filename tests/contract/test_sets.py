@@ -23,7 +23,8 @@ def test_one_bad_request_does_not_stop_the_others_and_the_rest_is_not_done_twice
         {"source": place.sample, "output": place.output("d"), "groups": ["quality/mask/r60m"]},
     ]
     jobs = gz.submit_many(requests, groups=[GROUP])
-    assert len(jobs) == 4
+    assert (len(jobs), len(jobs.entries)) == (2, 4)
+    assert [entry.name for entry in jobs.refused] == [place.product("missing.zarr"), place.sample]
     assert [entry.status for entry in jobs.refused] == ["Failed", "Failed"]
     assert [entry.code for entry in jobs.refused] == ["product-not-found", "invalid-request"]
     assert "grups" in jobs.refused[1].reason
@@ -34,7 +35,8 @@ def test_one_bad_request_does_not_stop_the_others_and_the_rest_is_not_done_twice
     assert [job.name for job in again.jobs] == [job.name for job in jobs.jobs]
     again.wait(timeout=600)
     assert again.counts == {"Succeeded": 2, "Failed": 2}
-    assert jobs[3].request.groups == ("/quality/mask/r60m",)  # type: ignore[union-attr]
+    assert jobs[1].request.groups == ("/quality/mask/r60m",)
+    assert [job.open().groups != () for job in again] == [True, True], "what was refused is no member"
 
     # ... and leaves alone what is done.
     done = gz.submit_many(requests, groups=[GROUP])
@@ -44,8 +46,8 @@ def test_one_bad_request_does_not_stop_the_others_and_the_rest_is_not_done_twice
 
     # By its name it is found without the list.
     found = gz.get_job_set(jobs.name)
-    assert [type(entry) for entry in found] == [type(entry) for entry in jobs]
-    assert [entry.name for entry in found] == [entry.name for entry in jobs]
+    assert [type(entry) for entry in found.entries] == [type(entry) for entry in jobs.entries]
+    assert [entry.name for entry in found.entries] == [entry.name for entry in jobs.entries]
     assert [entry.reason for entry in found.refused] == [entry.reason for entry in jobs.refused]
     assert jobs.jobs[0].name in repr(found)
 
@@ -61,7 +63,8 @@ def test_a_set_is_cancelled_as_a_whole(place: Place) -> None:
 def test_sources_alone_are_requests(place: Place) -> None:
     jobs = gz.submit_many([place.sample, place.product("missing.zarr")], groups=[GROUP])
     assert jobs.jobs[0].output.endswith("S2A_SAMPLE_geozarr.zarr")
-    assert isinstance(jobs[1], Refused)
+    assert isinstance(jobs.entries[1], Refused)
+    assert list(jobs) == jobs.jobs == [jobs[0]]
     jobs.cancel()
 
 

@@ -66,7 +66,8 @@ def test_what_a_finished_job_said_is_read(names: dict[str, str], tmp_path: Path)
 
 def test_a_set_has_its_members(names: dict[str, str]) -> None:
     found = gz.get_job_set("frozen-0.1.0")
-    assert [entry.name for entry in found] == [names["failed"], ""]
+    assert [job.name for job in found] == [names["failed"]]
+    assert [type(entry).__name__ for entry in found.entries] == ["Job", "Refused"]
     assert (found.refused[0].code, found.refused[0].reason) == (
         "groups-missing",
         "the product has no /measurements/r99m",

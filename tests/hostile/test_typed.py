@@ -20,6 +20,7 @@ from geozarr_nb.errors import GeozarrError, InvalidRequest
 from geozarr_nb.widgets.request.code_snippets import argo_command, python_call
 from geozarr_runner.planning.groups import GroupReport
 from geozarr_runner.publishing.local import output_path
+from geozarr_runner.spec.request import Words, as_text, normalise
 from geozarr_runner.text.shell import in_shell, literal, word
 
 # Names that a shell, Python or a reader of remedies could take for more.
@@ -81,13 +82,23 @@ def test_a_remedy_in_a_shell_has_the_name_as_one_word(name: str, spell: object, 
         (f"gz.convert({quoted})", ["geozarr-nb", "convert"]),
         (f"output={quoted}", []),
         (f"groups={quoted}", ["--groups"]),
-        (f"groups=[{quoted}, {quoted}]", ["--groups"]),
         (f"geozarr_nb.get_job({quoted}).wait()", ["geozarr-nb", "wait"]),
     ):
         found = words(in_shell(remedy), tmp_path)
         assert found[: len(before)] == before
         assert set(found[len(before) :]) == {name}, in_shell(remedy)
         assert "\n" not in in_shell(remedy)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name])
+@pytest.mark.parametrize("spell", [literal, repr])
+def test_a_list_of_groups_in_a_shell_is_the_same_list(name: str, spell: object, tmp_path: Path) -> None:
+    quoted = spell(name)  # type: ignore[operator]
+    spelled = in_shell(f"groups=[{quoted}, {quoted}, '/other']")
+    option, *found = words(spelled, tmp_path)
+    assert option == "--groups"
+    assert normalise(Words(found)) == (f"/{name}", "/other")
+    assert "\n" not in spelled
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,11 +146,11 @@ def test_groups_that_a_product_names(near: bool, tmp_path: Path, monkeypatch: py
     found = GroupReport("p", ("/r20m",), (), ("/r20m",), {}, (bad,), suggestions)
     with pytest.raises(GeozarrError) as raised:
         found.raise_for_missing(all_needed=True)
-    assert word(bad) in raised.value.remedy
+    assert word(f'["{bad}"]') in raised.value.remedy
     monkeypatch.setattr("geozarr_runner.planning.groups.report", lambda *_: found)
     monkeypatch.setattr("geozarr_runner.planning.estimate.estimate", lambda *_: None)
     [finding], _ = check_groups(None, "r20m")  # type: ignore[arg-type]
-    assert words(in_shell(finding.remedy), tmp_path) == ["--groups", bad]
+    assert words(in_shell(finding.remedy), tmp_path) == ["--groups", f'["{bad}"]']
 
 
 def test_stores_that_an_item_names(tmp_path: Path) -> None:
@@ -168,7 +179,7 @@ def test_commands_that_are_printed(name: str, tmp_path: Path) -> None:
     arguments = {"output": f"o/{name}", "groups": [f"/{name}"], "validate_groups": False, "if_exists": "error"}
     arguments |= {"backend": "local", "image": name, "memory": None, "cpu": None, "time_limit": None}
     command = argo_command(f"https://h.example/{name.replace('#', '')}", arguments, gz.Settings())
-    assert f"groups=/{name}" in words(command, tmp_path)
+    assert f"groups={as_text([f'/{name}'])}" in words(command, tmp_path)
     assert "\n" not in command
     tree = ast.parse(python_call(f"/data/{name}", arguments, gz.Settings()))
     assert f"o/{name}" in [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]

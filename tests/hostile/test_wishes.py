@@ -11,6 +11,7 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.backends.argo.workflow import manifest
+from geozarr_nb.cli import main as sdk_main
 from geozarr_nb.errors import InvalidRequest, OutputExists
 from geozarr_nb.request import check, request_for
 from geozarr_nb.samples.products import sample_product
@@ -72,6 +73,25 @@ def test_only_the_runners_command_line_falls_back(
     path: Path, capsys: pytest.CaptureFixture[str], words: list[str], wanted: list[str]
 ) -> None:
     assert main(["inspect", str(path), *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["report"]["wanted"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (['["surface reflectance, 10 m", "höhe"]'], ["/surface reflectance, 10 m", "/höhe"]),
+        (['["a b"]', "c,d", "e f"], ["/a b", "/c", "/d", "/e", "/f"]),
+        (["0"], []),
+        (["[]"], []),
+    ],
+)
+def test_both_command_lines_read_the_same_names(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], wanted: list[str]
+) -> None:
+    sdk_main(["validate", str(path), "--json", "--groups", *words])
+    assert json.loads(capsys.readouterr().out)["wanted"] == wanted
+    monkeypatch.delenv("ARGO_GROUPS")
+    main(["inspect", str(path), "--json", "--groups", *words])
     assert json.loads(capsys.readouterr().out)["report"]["wanted"] == wanted
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
 from geozarr_nb.errors import GeozarrError
-from geozarr_nb.jobs.jobset import JobSet, Refused
+from geozarr_nb.jobs.jobset import JobSet
 from geozarr_nb.outputs.catalogue import collection_of, expand, read_item
 from geozarr_runner.spec.request import Request
 
@@ -126,7 +126,7 @@ def test_a_broken_catalogue(tmp_path: Path, text: str, code: str) -> None:
 
 def test_a_catalogue_in_and_a_catalogue_out(catalogue: pystac.Catalog, sample: Path, tmp_path: Path) -> None:
     jobs = gz.submit_many(tmp_path / "catalogue" / "catalog.json", groups=[GROUP])
-    assert [entry.code for entry in jobs if isinstance(entry, Refused)] == ["product-not-found"]
+    assert [entry.code for entry in jobs.refused] == ["product-not-found"]
     jobs.wait(timeout=600)
     assert jobs.counts == {"Succeeded": 2, "Failed": 1}
     assert gz.submit_many(catalogue, groups=[GROUP]).name == jobs.name

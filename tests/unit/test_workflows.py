@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from geozarr_nb.backends.argo.workflow import input_secret
 from geozarr_nb.settings import Settings
 from geozarr_nb.widgets.request.code_snippets import WHOLE_PRODUCT
 from geozarr_runner.cli import _groups, _parser
+from geozarr_runner.spec.request import as_text, normalise
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / "workflows"
@@ -142,6 +145,24 @@ def test_no_groups_are_the_whole_product_whatever_a_pod_has(
     options = _parser().parse_args([filled(argument) for argument in arguments])
     monkeypatch.setenv("ARGO_GROUPS", "a")
     assert _groups(options.groups) == ()
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8), max_size=3))
+@example(["surface reflectance, 10 m", 'höhe/高さ "$(HOME) {{x}} $$"'])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_names_of_groups_arrive_letter_by_letter(container: dict[str, Any], names: list[str]) -> None:
+    """From a list through the parameter, Argo's expression and Kubernetes' references to the runner's request."""
+    groups = normalise(names)
+    value = as_text(groups).replace("$", "$$").replace("{", "$(BRACE)")
+    expanded = re.sub(r"\$\$|\$\(BRACE\)", lambda found: "$" if found[0] == "$$" else "{", value)
+    arguments = [
+        re.sub(r"\{\{=.*workflow\.parameters\.groups.*\}\}", lambda _: expanded, argument)
+        for argument in container["args"]
+    ]
+    options = _parser().parse_args(
+        [argument if argument.startswith("--groups") else filled(argument) for argument in arguments]
+    )
+    assert _groups(options.groups, resolved=True) == groups
 
 
 @pytest.mark.parametrize("name", FREE)

@@ -24,6 +24,7 @@ from geozarr_nb.widgets.request.code_snippets import CLAIM, argo_command, python
 from geozarr_nb.widgets.request.form_fields import menu, option_field, product_field, text_field, whole_product
 from geozarr_runner.spec.options import OPTIONS
 from geozarr_runner.spec.request import normalise
+from geozarr_runner.text.shell import listed
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.names import output_name
 
@@ -272,7 +273,7 @@ class Form(Panel):
         choice = self.choice
         # What is being typed is left as it is: it need not be spelled as the choice spells it.
         if normalise(self._groups.value, {}) != tuple(choice.groups):
-            change(self._groups, value=", ".join(choice.groups))
+            change(self._groups, value=listed(choice.groups, ", "))
         change(self._groups, disabled=bool(choice.whole))
         if choice.product is not None and self._output.value in ("", self._proposed):
             self._proposed = output_name(choice.product.name)

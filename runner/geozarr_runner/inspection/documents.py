@@ -139,8 +139,12 @@ def _listed(store: Store, zarr_format: int) -> dict[str, dict[str, Any]]:
     return nodes
 
 
-def _not_listed(store: Store, why: object) -> ProductUnreachable:
-    return ProductUnreachable(
+class NotListed(ProductUnreachable):
+    """A store is there, and what it holds cannot be known."""
+
+
+def _not_listed(store: Store, why: object) -> NotListed:
+    return NotListed(
         f"its metadata is not consolidated, and its folders cannot be listed: {why}",
         given=redact(store.url),
         remedy="ask whoever publishes it to run zarr.consolidate_metadata(store)",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 
 from geozarr_runner.errors import GroupsMissing
+from geozarr_runner.inspection.inside import holds
 from geozarr_runner.kinds.base import Profile
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.product.emptiness import empty_variables, sentence
@@ -17,7 +18,7 @@ from geozarr_runner.spec.options import Groups
 from geozarr_runner.spec.request import normalise
 from geozarr_runner.text import html
 from geozarr_runner.text.printable import printable
-from geozarr_runner.text.shell import word
+from geozarr_runner.text.shell import listed, word
 
 SHOWN = 25
 MOST_REASONS = 3
@@ -142,7 +143,7 @@ class GroupReport:
         lost = (*self.missing, *self.unfit)
         if not lost or (self.found and not all_needed):
             return
-        available = ", ".join(map(word, self.available[:SHOWN]))
+        available = ", ".join(map(_typed, self.available[:SHOWN]))
         if not self.wanted:
             raise GroupsMissing(
                 f"the whole product cannot be converted: {'; '.join(why)}",
@@ -150,7 +151,7 @@ class GroupReport:
                 remedy=f"choose of the other groups, groups=[...]: {available}",
             )
         near = [
-            f"{' or '.join(map(word, found))} instead of {word(group)}"
+            f"{' or '.join(map(_typed, found))} instead of {_typed(group)}"
             for group, found in self.suggestions.items()
             if found
         ]
@@ -205,7 +206,9 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
         missing=tuple(missing),
         unfit=unfit,
         available=available,
-        suggestions={name: held.get(name) or suggest(name, available) for name in (*missing, *unfit) if name in wanted},
+        suggestions={
+            name: held.get(name) or _instead(product, name, available) for name in (*missing, *unfit) if name in wanted
+        },
         warnings=profile.without_effect(wanted, options or {}),
         empty=empty_variables(product, found or (available if not wanted else ())),
         refused=refusal.why if refusal is not None else "",
@@ -240,6 +243,19 @@ def _unfit(profile: Profile, product: Product, group: Group) -> str | None:
         return reason
     beside = (product.groups[path] for path in profile.companions(product, (group.path,)))
     return next((f"{other.path}: {other.unusable}" for other in beside if other.unusable), None)
+
+
+def _typed(group: str) -> str:
+    """Return a group's path as it can be given alone, as a text of Python's as well as in a shell."""
+    return word(listed([group]))
+
+
+def _instead(product: Product, name: str, available: Sequence[str]) -> tuple[str, ...]:
+    """Return what to choose instead of a group: what holds it, what resembles it, or what the product's item names."""
+    holder = name.rpartition("/")[0] or "/"
+    if holds(product, name) and holder in available:
+        return (holder,)
+    return suggest(name, available) or tuple(group for group in product.proposed if group in available)
 
 
 def suggest(name: str, available: Iterable[str], most: int = 3) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from geozarr_runner.product.footprint import Footprint, footprint_of
 from geozarr_runner.stores.store import Store
 from geozarr_runner.text import html
 from geozarr_runner.text.printable import printable
+from geozarr_runner.text.shell import literal
 from geozarr_runner.trust import crs
 from geozarr_runner.trust.addresses import redact
 
@@ -218,8 +219,8 @@ class Product:
     consolidated
         False where the metadata had to be collected by listing.
     item
-        Of the STAC item that it was opened from: its `href` (where that is known), geometry, box and properties; empty
-        where it was opened by its own address.
+        Of the STAC item that it was opened from: its `href` (where that is known), geometry, box and properties, and
+        the `groups` that it names; empty where it was opened by its own address.
     asked
         The address that the person gave where this one was found from it; empty where they gave none: see `Store`.
     refusal
@@ -248,6 +249,11 @@ class Product:
         """The store that this was read from."""
         root = "zarr.json" if self.zarr_format == 3 else ".zmetadata" if self.consolidated else ".zgroup"
         return Store(self.url, asked=self.asked, root=root)
+
+    @property
+    def proposed(self) -> tuple[str, ...]:
+        """The groups that its STAC item names, where it names them apart from the whole: for `groups=[...]`."""
+        return tuple(self.item.get("groups", ()))
 
     @property
     def discovery(self) -> Mapping[str, Any]:
@@ -356,6 +362,9 @@ class Product:
         if len(self.groups) > ROWS_SHOWN:
             lines.append(f"    ... and {len(self.groups) - ROWS_SHOWN} more: product.groups has them all")
         lines += [f"  no chunk is stored of {printable(paths)}" for paths in (self._shown_empty(),) if paths]
+        if self.proposed:
+            named = ", ".join(map(literal, self.proposed[:ROWS_SHOWN]))
+            lines.append(f"  its STAC item names groups=[{named}]")
         lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable]
         return "\n".join(lines)
 
@@ -374,11 +383,11 @@ class Product:
         size = "unpacked" if None in stored.values() else "stored"
         more = f"and {len(groups) - ROWS_SHOWN} more: <code>product.groups</code> has them all"
         facts = {"address": redact(self.url), "taken": self.when or "", "groups": str(len(groups))}
+        facts["groups that its item names"] = ", ".join(self.proposed[:ROWS_SHOWN])
+        facts["without a chunk"] = self._shown_empty()
         return html.block(
             f"{self.kind}: {self.name}",
-            html.facts(
-                {**facts, "without a chunk": self._shown_empty(), "cannot be converted": "; ".join(self._unusable)}
-            ),
+            html.facts({**facts, "cannot be converted": "; ".join(self._unusable)}),
             html.table(("group", "pixels", size, "variables"), rows),
             more if len(groups) > ROWS_SHOWN else "",
         )

@@ -238,10 +238,12 @@ class Wanted(TypedDict, total=False):
     groups: Annotated[
         Groups | None,
         Option(
-            help="paths of the groups to convert, separated by blanks or commas; 0 is the whole product, in the "
-            "converter's own layout",
-            more="In Python also a list of paths: the empty list `[]` is the whole product, and None takes the groups "
-            "that the settings name. The output holds the chosen groups and no others.",
+            help="paths of the groups to convert, separated by blanks or commas, or as a JSON array; 0 is the whole "
+            "product, in the converter's own layout",
+            more="In Python also a list of paths, taken as it is: the empty list `[]` is the whole product, "
+            "and None takes the groups that the settings name. A group with a blank or a comma in its name is given "
+            "in a list or an array, in a shell `--groups '[\"/surface reflectance\"]'`. The output holds the chosen "
+            "groups and no others.",
             parameter=True,
             metavar="G",
         ),

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.spec.options import OPTIONS, Options
-from geozarr_runner.spec.request import WHOLE_PRODUCT
+from geozarr_runner.spec.request import as_text
 from geozarr_runner.trust.bounds import from_json
 
 
@@ -18,7 +18,7 @@ def parameters(groups: Iterable[str], options: Mapping[str, Any]) -> dict[str, s
     Options of 0.1.0 have one each. All others are in `options`, as JSON; it is left out where they are as a request
     means that does not name them, so that a template without it will do.
     """
-    values = {"groups": ",".join(groups) or WHOLE_PRODUCT}
+    values = {"groups": as_text(groups)}
     values |= {name: _word(options[name]) for name, one in OPTIONS.items() if one.parameter and name in options}
     others = {
         name: options[name]

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from geozarr_runner.errors import InvalidRequest, LaterVersion
 from geozarr_runner.spec.options import OPTIONS, Arguments, Folder, Groups, Options, of_result, resolved
+from geozarr_runner.text.shell import SEPARATOR, listed
 from geozarr_runner.trust.bounds import from_json
 
 SCHEMA_VERSION = 1
@@ -225,11 +226,15 @@ def _lasting(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), urlencode(query), ""))
 
 
+class Words(list[str]):
+    """Words of a command line that name groups: each of them is a text, as `normalise` reads one."""
+
+
 def normalise(groups: Groups | None, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Return absolute group paths in the order given, without duplicates; `()` is the whole product.
 
-    A text is split on commas and blanks, unless it is a JSON array: that is a list. Empty, or `0`, is the whole product
-    in the converter's own layout.
+    A list is taken as it is: a name may have blanks and commas in it. A text is split on commas and blanks, unless it
+    is a JSON array: that is a list. Empty, or `0`, is the whole product in the converter's own layout.
 
     Parameters
     ----------
@@ -237,35 +242,47 @@ def normalise(groups: Groups | None, environ: Mapping[str, str] | None = None) -
         Where `$ARGO_GROUPS` counts for groups that were not given: on the runner's command line. An empty array counts
         as given.
     """
-    listed = _listed(groups)
-    found = _split(groups if listed is None else listed)
-    if found or listed == [] or environ is None:
+    texts = [groups] if isinstance(groups, str) else groups if isinstance(groups, Words) else None
+    arrays = [_array(text) for text in texts or ()]
+    if texts is None:
+        found = _paths(groups)
+    else:
+        parts = (SEPARATOR.split(text) if array is None else array for text, array in zip(texts, arrays, strict=True))
+        found = _paths([name for part in parts for name in part])
+    if found or [] in arrays or environ is None:
         return found
     return normalise(environ.get("ARGO_GROUPS"))
 
 
-def _listed(groups: Groups | None) -> list[str] | None:
+def as_text(groups: Iterable[str]) -> str:
+    """Return paths of groups as the one text that `normalise` reads them from.
+
+    >>> as_text(["/a", "/b"]), as_text(["/a b"]), as_text([])
+    ('/a,/b', '["/a b"]', '0')
+    """
+    return listed(groups) or WHOLE_PRODUCT
+
+
+def _array(text: str) -> list[str] | None:
     """Return the list that a text holds; None where it is none."""
-    if not isinstance(groups, str) or not groups.lstrip().startswith("["):
+    if not text.lstrip().startswith("["):
         return None
     try:
-        found = from_json(groups)
+        found = from_json(text)
     except ValueError:
         found = None
     return found if isinstance(found, list) and all(isinstance(name, str) for name in found) else None
 
 
-def _split(groups: Groups | None) -> tuple[str, ...]:
+def _paths(groups: Groups | None) -> tuple[str, ...]:
     if groups is None:
         return ()
     if not isinstance(groups, Iterable):
         raise InvalidRequest("groups are given by their paths", given=repr(groups)[:200], remedy=EXAMPLE)
-    parts = [groups] if isinstance(groups, str) else list(groups)
     names: dict[str, None] = {}
-    for part in parts:
-        if not isinstance(part, str):
-            raise InvalidRequest("a group is given by its path", given=repr(part)[:200], remedy=EXAMPLE)
-        for name in re.split(r"[,\s]+", part):
-            if name not in ("", WHOLE_PRODUCT):
-                names["/" + "/".join(step for step in name.split("/") if step)] = None
+    for name in groups:
+        if not isinstance(name, str):
+            raise InvalidRequest("a group is given by its path", given=repr(name)[:200], remedy=EXAMPLE)
+        if name not in ("", WHOLE_PRODUCT):
+            names["/" + "/".join(step for step in name.split("/") if step)] = None
     return tuple(names)

@@ -43,8 +43,9 @@ from geozarr_runner.errors import (
     StorageFull,
 )
 from geozarr_runner.stores.absence import GONE, ROOTS, is_absent, may_be_absent
+from geozarr_runner.stores.tenants import allow_tenants
 from geozarr_runner.trust import bounds, credentials
-from geozarr_runner.trust.addresses import CACHES, check, local_path, redact, redact_text
+from geozarr_runner.trust.addresses import CACHES, check, has_tenant, local_path, redact, redact_text
 from geozarr_runner.trust.credentials import Credentials
 from geozarr_runner.trust.tree import FolderTree
 
@@ -653,6 +654,8 @@ class Store:
                 given=redact(self._root),
                 remedy="use a path, http(s)://, s3:// or another protocol of fsspec.available_protocols()",
             ) from error
+        if has_tenant(self._root):
+            allow_tenants(filesystem)
         if not isinstance(filesystem, AsyncFileSystem):
             semaphore = None if for_another_loop else _THREADS
             filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=for_another_loop, semaphore=semaphore)

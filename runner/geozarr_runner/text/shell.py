@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import shlex
 import warnings
+from collections.abc import Iterable
 
 from geozarr_runner.text.printable import printable
 
@@ -27,6 +29,7 @@ _TYPED = re.compile(
     rf"""(?P<value>{_TEXT}|\[(?:{_TEXT}|[^\]"'])*\]|\((?:{_TEXT}|[^)"'])*\)|\.\.\.|-?[\w.]*\w)"""
     rf"""|(?<!\w){_TEXT}"""
 )
+SEPARATOR = re.compile(r"[,\s]+")  # of names that are given as one text
 _WORD = re.compile(rf"""(?P<text>{_TEXT})|(?P<bare>[\w.-]+)""")
 
 
@@ -56,6 +59,16 @@ def literal(text: str) -> str:
     """
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{printable(quoted)}"'
+
+
+def listed(names: Iterable[str], between: str = ",") -> str:
+    """Return names as one text: divided by commas, or a JSON array where one of them has a comma or a blank in it.
+
+    >>> print(listed(["/a", "/b"]), listed(["/a b"]))
+    /a,/b ["/a b"]
+    """
+    names = list(names)
+    return json.dumps(names, ensure_ascii=False) if any(map(SEPARATOR.search, names)) else between.join(names)
 
 
 def _letter(letter: str) -> str:
@@ -97,6 +110,10 @@ def _option(name: str, value: str) -> str:
     option = name.replace("_", "-")
     if value in ("True", "False") and name not in ("archive", "validate_groups"):
         return f"--{option}" if value == "True" else f"--no-{option}"
+    if name == "groups" and value.startswith(("[", "(")):
+        names = [_value(found["text"]) for found in _WORD.finditer(value) if found["text"]]
+        if any(map(SEPARATOR.search, names)):  # each word of a command line is a text
+            return f"--groups {word(listed(names))}"
     return " ".join([f"--{option}", *(_words(value, name.upper()) or ["0"])])
 
 

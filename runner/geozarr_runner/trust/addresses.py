@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import posixpath
 import re
 import socket
 import unicodedata
@@ -31,6 +30,9 @@ NEVER = frozenset(
 VARIABLE = "GEOZARR_PROTOCOLS"
 _PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]*")
 _IPV6 = re.compile(r"(?<=://)(?:[^/?#@]*@)?\[[^\]/?#]*(?:\]|$)")
+_S3 = ("s3://", "s3a://")
+_BUCKET = re.compile(r"(?:[A-Za-z0-9_-]+:)?[A-Za-z0-9._-]{1,255}|arn:[^?#]+")  # as botocore and Ceph have it
+_TENANT = re.compile(r"s3a?://(?!arn:)[A-Za-z0-9_-]+:[A-Za-z0-9._-]+(?=[/?#]|$)", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # Where machines of a cloud ask who they are, and get keys.
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
@@ -132,6 +134,19 @@ def check(url: str) -> None:
             given=printable(redact(url)),
             remedy=f"give the address of the store itself; before it may stand {', '.join(MEDIATORS)} with '::'",
         )
+    for link in (link for link in (*before, last) if link.lower().startswith(_S3)):
+        bucket = re.split("[/?#]", link.partition("://")[2], maxsplit=1)[0]
+        if "@" not in bucket and not _BUCKET.fullmatch(bucket):
+            raise InvalidRequest(
+                f"this cannot be the name of a bucket: {printable(bucket)[:100] or 'there is none'}",
+                given=printable(redact(url)),
+                remedy="give it as s3://bucket/path, or s3://tenant:bucket/path where the server has tenants",
+            )
+
+
+def has_tenant(url: str) -> bool:
+    """Return whether an address names the bucket of a tenant: `s3://tenant:bucket/path`."""
+    return any(_TENANT.match(link) for link in _links(url))
 
 
 def named(href: str, base: str | None) -> str:
@@ -172,9 +187,11 @@ def named(href: str, base: str | None) -> str:
         return href if path is None or href.startswith("/") else os.path.normpath(path.parent / href)
     else:
         plain = _plain(str(base))
-        if href.startswith("//") and plain.lower().startswith(("http:", "https:")):
-            return named(f"{plain.partition(':')[0]}:{href}", base)
-        if scheme or href.startswith("/"):
+        protocol = plain.partition("://")[0]
+        if href.startswith("//") and protocol.lower() in WEB:
+            return named(f"{protocol}:{href}", base)
+        # Below the root of the same host or bucket. What lies on a claim has another root in a pod than on the claim.
+        if scheme or (href.startswith("/") and protocol.lower() not in WEB):
             raise _refused("it is a path, and the item is not on this machine", href, base)
         try:
             address = str(base).replace(plain, _joined(plain, href), 1)
@@ -279,9 +296,9 @@ def _joined(base: str, href: str) -> str:
     if protocol.lower() in ("http", "https"):
         return urljoin(base, href)
     root, slash, path = ("", "", rest) if protocol == "zip" else rest.partition("/")
-    # Nothing is above the root: `..` ends there.
-    below = posixpath.normpath(f"/{posixpath.dirname(path)}/{href}").lstrip("/")
-    return f"{protocol}://{root}{slash}{below}"
+    # As on the web, which urllib knows: nothing is above the root, and `..` ends there.
+    below = urljoin(f"/{path}", href).removeprefix("/")
+    return f"{protocol}://{root}{slash or ('' if protocol == 'zip' else '/')}{below}"
 
 
 def _unfit_host(address: str, base: str | None) -> str | None:
@@ -357,7 +374,9 @@ def _redacted(url: str) -> str:
         elif not mark:
             shown.append(_shown(link) if shown and not link.startswith("/") else link)
         else:
-            shown.append(f"{protocol}{mark}{_shown(rest)}")
+            # A bucket's tenant looks like a user with a password, which have a host behind them.
+            tenant = rest.partition(":")[0] if _TENANT.match(link) and "@" not in link else ""
+            shown.append(f"{protocol}{mark}{tenant}{tenant and ':'}{_shown(rest[len(tenant) + bool(tenant) :])}")
         if "?" in link or "#" in link:
             break  # what follows belongs to the query
     return "::".join(shown)

@@ -89,10 +89,12 @@ def check_beginning(content: bytes, given: object) -> None:
     found = next((kind for start, kind in _SIGNATURES.items() if head.startswith(start)), None)
     if found is None and (not text or text[:1] in _BEGINNINGS or text.startswith(_BYTE_ORDER_MARKS)):
         return
+    page = found == "an HTML page"
     raise ProductBroken(
         f"this is no JSON: it is {found or 'something else'}",
         given=given,
-        remedy="check the address: it must be a Zarr store, or a STAC item that has one as an asset",
+        remedy="check the address: it must be a Zarr store, or a STAC item that has one as an asset"
+        + ('; of a page of a STAC browser it is what the page has under "Source"' if page else ""),
     )
 
 
