@@ -1,6 +1,7 @@
 # make demo   environment, sample product, conversion, verified result, preview
 # make test   all tests; it installs what they need, and uses a browser and a cluster where there are
 # make test-fast  those that need no conversion, browser, cluster or documentation: a minute
+# make test-newest  those of the SDK with the newest xarray, zarr and all else, without the converter, in .venv-newest
 # make nightly    what takes hours: faults of a cluster, many random documents, benchmarks of full size
 # make lint   ruff, mypy --strict, import direction
 # make bench  our run against the bare converter, side by side
@@ -54,7 +55,7 @@ K3D_VERSION ?= v5.7.5
 # An address or a file.
 ARGO_MANIFEST ?= https://github.com/argoproj/argo-workflows/releases/download/$(ARGO_VERSION)/install.yaml
 
-.PHONY: help setup jupyter notebooks docs demo test test-fast nightly lint bench lock clean
+.PHONY: help setup jupyter notebooks docs demo test test-fast test-newest nightly lint bench lock clean
 .PHONY: wheels chart check-version check-wheels release-notes publish push-chart supply licences sbom audit
 .PHONY: k3d build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
 help:
@@ -132,6 +133,15 @@ test-fast: export GEOZARR_FUZZ_EXAMPLES := 30
 test-fast: setup
 	$(BIN)/python -m pytest -q -m "$(FAST)" -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_OPTIONS)
 
+# What a kernel may have that nobody pinned. The converter is not there, and neither are the tests that need it.
+NEWEST ?= .venv-newest
+test-newest: export GEOZARR_TEST_FAST := 1
+test-newest: export GEOZARR_FUZZ_EXAMPLES := 30
+test-newest:
+	@python=$$(scripts/find-python) && "$$python" -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable ./runner --editable ".[notebook,cluster,dev,verify]"
+	$(NEWEST)/bin/python -m pytest -q -m "$(FAST)" -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_OPTIONS)
+
 nightly: jupyter supply
 	GEOZARR_FUZZ_EXAMPLES=10000 scripts/tests $(BIN)/python "not nightly" "-n $(TEST_PROCESSES)" tests/hostile/test_fuzz_metadata.py
 	@[ -z "$${GEOZARR_TEST_CLUSTER:-}" ] || scripts/tests $(BIN)/python nightly "" $(PYTEST_OPTIONS)
@@ -147,7 +157,7 @@ bench: setup
 	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(DEMO) dist docs/_build docs/tutorials .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) $(DEMO) dist docs/_build docs/tutorials .pytest_cache .mypy_cache .ruff_cache
 
 # Pins with hashes for everything, resolved for the oldest supported Python. Needs uv. The image's are the same
 # versions: those of the runner with the converter, and of what builds the runner's wheel.

@@ -19,7 +19,7 @@ from geozarr_nb.outputs.catalogue import expand
 from geozarr_nb.pods import JOB_ARGUMENTS, PODS, JobArguments
 from geozarr_nb.request import Request, check_groups, open_source, request_for
 from geozarr_nb.settings import Settings
-from geozarr_runner.spec.options import ARGUMENTS, RESULT, Arguments, Groups, ResultOptions, refuse_unknown
+from geozarr_runner.spec.options import ARGUMENTS, OPTIONS, RESULT, Arguments, Groups, ResultOptions, refuse_unknown
 from geozarr_runner.spec.signature import signed
 
 if TYPE_CHECKING:
@@ -468,7 +468,7 @@ def _place(backend: str | None, options: JobArguments) -> tuple[Settings, Backen
     """
     refuse_unknown(options, JOB_ARGUMENTS, "geozarr_nb.submit")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    pods = {name: str(given.pop(name)) for name in PODS if given.get(name, "") != ""}
+    pods = _of_pods(given)
     settings = Settings.load().with_arguments(**pods)
     place = open_backend(backend or settings.backend, settings)
     if pods and not place.uses_image:
@@ -478,14 +478,26 @@ def _place(backend: str | None, options: JobArguments) -> tuple[Settings, Backen
             remedy=f"leave {' and '.join(pods)} out",
         )
     if not place.uses_scratch:
-        if scratch := given.get("scratch"):
+        if scratch := OPTIONS["scratch"].checked(given.get("scratch")):
             raise InvalidRequest(
                 f"a job of the backend {place.name!r} has a folder for intermediate files of its own",
-                given=f"scratch={os.fspath(scratch)!r}",
+                given=f"scratch={scratch!r}",
                 remedy="leave scratch out",
             )
         given["scratch"] = ""  # the setting is a folder of this machine
     return settings, place, cast(Arguments, {name: value for name, value in given.items() if name in ARGUMENTS})
+
+
+def _of_pods(given: dict[str, Any]) -> dict[str, str]:
+    """Take what is said of pods out of what is given, and return it as a variable would say it."""
+    found = {}
+    for name in [name for name in PODS if name in given]:
+        value = given.pop(name)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise InvalidRequest(f"this is no value of {name}", given=repr(value)[:200], remedy="leave it out")
+        if value != "":
+            found[name] = str(value)
+    return found
 
 
 def _given(settings: Settings, **arguments: object) -> list[str]:

@@ -8,9 +8,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from geozarr_nb.errors import StorageDenied, StorageFailed
+from geozarr_nb.errors import InvalidRequest, StorageDenied, StorageFailed
 from geozarr_nb.settings import Settings
-from geozarr_runner.spec.options import Arguments, Folder, Groups, Options
+from geozarr_runner.spec.options import OPTIONS, Arguments, Folder, Groups, Options
 from geozarr_runner.spec.request import Request, normalise
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ def request_for(
     from geozarr_runner.trust.names import output_name
 
     given: dict[str, Any] = {name: value for name, value in arguments.items() if value is not None}
+    if not isinstance(output, str | os.PathLike | None):
+        raise InvalidRequest(
+            "an output is named by its path or address", given=repr(output)[:200], remedy='output="out.zarr", say'
+        )
     path = local_path(product.url)
     source = product.url if path is None else str(path)
     if not output and settings.output_zarr:
@@ -62,7 +66,8 @@ def request_for(
     }
     used = by_setting | given
     groups = normalise(cast(Groups, used.pop("groups")))
-    used["scratch"] = str(expanded(os.fspath(used["scratch"]))) if used["scratch"] else ""
+    scratch = OPTIONS["scratch"].checked(used["scratch"])
+    used["scratch"] = str(expanded(scratch)) if scratch else ""
     request = Request(
         source=source,
         shown=redact(source),

@@ -2,7 +2,8 @@
 
 `.. error-codes::` lists every error with its code, exit code and meaning, `.. exit-codes::` what a run ends with,
 `.. job-costs::` what jobs took in the benchmarks, `.. conversion-options::` every option of a conversion and its job,
-`.. conversion-kinds::` what becomes of each kind of product.
+`.. conversion-kinds::` what becomes of each kind of product,
+`.. settings::` every setting.
 The tutorials are copied to where Sphinx looks for pages; their pictures are where they lie from there.
 """
 
@@ -22,6 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import geozarr_nb.errors
 from geozarr_nb.pods import JOB_ARGUMENTS
+from geozarr_nb.settings import SETTINGS
 from geozarr_runner.errors import ExitCode, GeozarrError
 from geozarr_runner.kinds.profiles import outcomes
 from geozarr_runner.spec.options import RESULT
@@ -125,6 +127,16 @@ class ConversionKinds(Table):
         return [(kind, first, "the same" if second == first else second) for kind, first, second in outcomes()]
 
 
+class SettingsTable(Table):
+    """Every setting, as the package declares it."""
+
+    head = ("name", "environment", "default", "meaning")
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return a row for each setting."""
+        return [([name], [one.variable], one.default, one.help) for name, one in SETTINGS.items()]
+
+
 class JobCosts(Table):
     """What a job takes, for each kind of product, as it was measured; what was not is left out."""
 
@@ -184,4 +196,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("job-costs", JobCosts)
     app.add_directive("conversion-options", ConversionOptions)
     app.add_directive("conversion-kinds", ConversionKinds)
+    app.add_directive("settings", SettingsTable)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -46,17 +46,17 @@ def doctor(
         The findings, each with what was found, why it matters and what to type. A check that cannot be made is a
         finding too: the call raises no error.
     """
-    settings, finding = machine.load_settings()
+    settings, findings_of_settings = machine.load_settings()
     name = backend or settings.backend
     try:
         in_pods, missing = backend_type(name).uses_image, []
     except GeozarrError as error:
         found = f"{error.message}: {error.given}"
         in_pods, missing = False, [Finding("backend", "problem", found, "jobs run there", error.remedy)]
-    findings = [*machine.versions(of_the_converter=not in_pods)]
+    findings = [*machine.versions(of_the_converter=not in_pods, converter=settings.converter)]
     if not in_pods:
         findings += machine.processor()
-    findings += [finding, *missing]
+    findings += [*findings_of_settings, *missing]
     estimate = None
     if source is not None:
         product, reachable = machine.check_product(source)

@@ -17,6 +17,7 @@ from geozarr_nb.doctor.findings import Finding, Verdict
 from geozarr_nb.errors import StateUnusable
 from geozarr_nb.ownership import check_folder
 from geozarr_nb.settings import Settings
+from geozarr_runner.converter.command import COMMAND, TESTED, VARIABLE, find_converter, releases_of
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
 from geozarr_runner.planning.resources import cores as usable_cores
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from geozarr_runner.product.model import Product, Source
 
 OLDEST_PYTHON = (3, 12)
-TESTED_CONVERTER = "0.12.0"
 INSTALL = 'python -m pip install "geozarr-nb[local]"'
 
 # Where no product was given to estimate: the most that any choice of groups of a full Sentinel-2 tile needs. Memory is
@@ -44,13 +44,15 @@ OUTPUT_OF_A_TILE = 6_000_000_000
 SPACE_FOR_STATE = 100_000_000
 
 
-def versions(*, of_the_converter: bool) -> Iterator[Finding]:
+def versions(*, of_the_converter: bool, converter: str = "") -> Iterator[Finding]:
     """Check what is installed here.
 
     Parameters
     ----------
     of_the_converter
         Also what runs the conversions; without, what submits them to a cluster.
+    converter
+        The path of a converter in another environment, which is looked at instead; empty for none.
     """
     python = platform.python_version()
     why = f"the converter needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer"
@@ -62,25 +64,44 @@ def versions(*, of_the_converter: bool) -> Iterator[Finding]:
     if not of_the_converter:
         yield _version("kubernetes", "it talks to the cluster", 'python -m pip install "geozarr-nb[cluster]"')
         return
+    if converter:
+        yield _converter(converter)
+        return
+    elsewhere = f"or {VARIABLE}=/path/to/{COMMAND} for a converter in another environment"
     yield _version(
-        "eopf-geozarr",
-        f"it is the converter; this package was tested with {TESTED_CONVERTER}",
-        INSTALL,
-        lambda found: found == _numbers(TESTED_CONVERTER),
+        COMMAND,
+        f"it is the converter; this package was tested with {TESTED}",
+        f"{INSTALL}, {elsewhere}",
+        lambda found: found == _numbers(TESTED),
         wrong="warning",
     )
     yield _version(
         "xarray",
         "with 2026.9 or newer every Sentinel-2 conversion fails",
-        'python -m pip install "xarray<2026.9"',
+        f'python -m pip install "xarray<2026.9", {elsewhere}',
         lambda found: found < (2026, 9),
     )
     yield _version(
         "zarr",
         "the converter works with zarr 3.2 and 3.3",
-        'python -m pip install "zarr>=3.2,<3.4"',
+        f'python -m pip install "zarr>=3.2,<3.4", {elsewhere}',
         lambda found: (3, 2) <= found < (3, 4),
     )
+
+
+def _converter(named: str) -> Finding:
+    """Check a converter that is in another environment."""
+    why = f"it is the converter that {VARIABLE} names; this package was tested with {TESTED}"
+    try:
+        command = find_converter(named)
+    except GeozarrError as error:
+        return Finding(COMMAND, "problem", f"{error.message} ({error.given})", why, error.remedy)
+    releases = releases_of(command)
+    if COMMAND not in releases:
+        remedy = "name the command that pip installed, if you want it checked"
+        return Finding(COMMAND, "warning", f"{command}, of an unknown release", why, remedy)
+    found = f"{command}, " + ", ".join(f"{name} {release}" for name, release in releases.items())
+    return Finding(COMMAND, "ok", found, why)
 
 
 def _version(
@@ -123,17 +144,20 @@ def processor() -> Iterator[Finding]:
         yield Finding("C library", "warning", found, why, "expect slower runs and more memory, or use a glibc system")
 
 
-def load_settings() -> tuple[Settings, Finding]:
+def load_settings() -> tuple[Settings, list[Finding]]:
     """Return the settings, or their defaults where they cannot be used."""
     why = "it holds what is used where an argument is left out"
     try:
         settings = Settings.load()
     except GeozarrError as error:
         found = f"{error.message} ({error.given})" if error.given else error.message
-        return Settings(), Finding("params.json", "problem", found, why, error.remedy)
+        return Settings(), [Finding("params.json", "problem", found, why, error.remedy)]
     groups = settings.groups or "the whole product"
     origin = redact(settings.origins.get("groups", "default"))
-    return settings, Finding("params.json", "ok", f"sound; groups: {groups} (from {origin})", why)
+    return settings, [
+        Finding("params.json", "ok", f"sound; groups: {groups} (from {origin})", why),
+        Finding("settings", "ok", settings.listed(), "they hold where an argument is left out"),
+    ]
 
 
 def check_product(source: Source | Product | pystac.Item) -> tuple[Product | None, list[Finding]]:

@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the address from which INPUT was found: credentials without a host go to its host alone (default: INPUT; "
         "with --derived-from none)",
     )
+    _add_converter(convert)
     _add_log(convert)
     _add_json(convert)
     _add_for_orchestrators(convert)
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run", help="convert as a request says, which is read as JSON from standard input", epilog=EPILOG
     )
+    _add_converter(run)
     _add_log(run)
     _add_json(run)
     _add_for_orchestrators(run)
@@ -145,6 +147,15 @@ def _add_serve(commands: Any) -> None:
         "--token-sha256", required=True, metavar="HEX", help="SHA-256 of the token that every request has to bring"
     )
     serve.set_defaults(command=_serve)
+
+
+def _add_converter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--converter",
+        default=os.environ.get("GEOZARR_CONVERTER", ""),
+        metavar="PATH",
+        help="an eopf-geozarr in another environment (default: $GEOZARR_CONVERTER, then the one beside this Python)",
+    )
 
 
 def _add_log(parser: argparse.ArgumentParser) -> None:
@@ -218,6 +229,7 @@ def _convert(options: argparse.Namespace) -> ExitCode:
             log_refused=options.run_id is not None,
             artifact=options.artifact,
             within=options.within,
+            converter=options.converter,
         )
     except GeozarrError as error:
         reporter.error(error)

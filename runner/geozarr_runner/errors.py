@@ -152,7 +152,7 @@ class ProductBroken(ProductUnreachable):
 
 
 class ConverterMissing(GeozarrError):
-    """`eopf-geozarr` is not installed beside the runner."""
+    """`eopf-geozarr` is not installed beside the runner, or the one that was named cannot be used."""
 
     code = "converter-missing"
     exit_code = ExitCode.CONVERTER_FAILED

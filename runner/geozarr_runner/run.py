@@ -19,6 +19,7 @@ from typing import Any
 
 from geozarr_runner import interruption
 from geozarr_runner.converter import processes
+from geozarr_runner.converter.command import PACKAGES, find_converter, releases_of
 from geozarr_runner.converter.parallel import join, split, threads
 from geozarr_runner.errors import (
     ConverterFailed,
@@ -42,11 +43,11 @@ from geozarr_runner.spec.options import OPTIONS
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.spot_check import SpotCheck
 from geozarr_runner.staging.view import DoesNotFit, Staged, make_view, stage
-from geozarr_runner.trust.addresses import local_path, redact
+from geozarr_runner.trust.addresses import expanded, local_path, redact
 from geozarr_runner.verification.diagnosis import diagnose
 from geozarr_runner.verification.verify import Verified, verify
 
-REPORTED_VERSIONS = ("geozarr-runner", "eopf-geozarr", "zarr", "xarray", "numpy", "dask")
+REPORTED_VERSIONS = ("geozarr-runner", *PACKAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def run(
     log_refused: bool = False,
     artifact: Path | None = None,
     within: Path | None = None,
+    converter: str = "",
 ) -> Result:
     """Do one conversion.
 
@@ -80,6 +82,8 @@ def run(
         Where Argo's executor looks for the archive.
     within
         The folder outside of which no path may lie that is written to.
+    converter
+        The path of a converter in another environment; empty for the one beside this Python, or on PATH.
 
     Raises
     ------
@@ -109,9 +113,10 @@ def run(
         archive = _archive_of(plan, request, reporter) if request.options["archive"] else None
         _offer(archive, artifact, reporter)
         size = _stored_bytes(plan.output)
-        _report_result(reporter, plan, request, bytes_read=0, bytes_written=size, start=start, archive=archive)
+        releases = versions(converter)
+        _report_result(reporter, plan, request, releases, bytes_written=size, start=start, archive=archive)
         return Result(plan.output, plan.groups, skipped=True)
-    command = processes.find_converter()
+    command = find_converter(converter)
     shares = _shares(request, plan)
     count = len(shares) or 1
     with (
@@ -131,7 +136,7 @@ def run(
             reporter.warning("one-group-at-a-time", f"{lack.message}: one group is made after the other", lack.remedy)
             made = work.make_in_turn(plan)
         with reporter.stage("publish") as progress:
-            record = _provenance(plan, request, made, started)
+            record = _provenance(plan, request, made, started, versions(converter))
             local.record_provenance(space.writing, record)
             size = folder_bytes(space.writing)
             with local.storage_errors(space.item):
@@ -144,8 +149,9 @@ def run(
                 local.publish(space, overwrite=request.options["if_exists"] == "overwrite")
         archive = _pack(space, reporter) if request.options["archive"] else None
     _offer(archive, artifact, reporter)
+    read = made.bytes_read
     _report_result(
-        reporter, plan, request, bytes_read=made.bytes_read, bytes_written=size, start=start, archive=archive
+        reporter, plan, request, record["versions"], bytes_read=read, bytes_written=size, start=start, archive=archive
     )
     return Result(plan.output, plan.groups, skipped=False)
 
@@ -382,7 +388,9 @@ def _holds(path: str, groups: Sequence[str]) -> bool:
     return any(f"{group}/".startswith(f"{path}/") for group in groups)
 
 
-def _provenance(plan: Plan, request: Request, made: _Converted, started: datetime) -> dict[str, Any]:
+def _provenance(
+    plan: Plan, request: Request, made: _Converted, started: datetime, releases: Mapping[str, str]
+) -> dict[str, Any]:
     verified = made.verified
     return {
         "schema": local.RECORD_VERSION,
@@ -403,7 +411,7 @@ def _provenance(plan: Plan, request: Request, made: _Converted, started: datetim
             "read_again": made.check.to_dict(),
             "without_chunks": list(made.empty),
         },
-        "versions": versions(),
+        "versions": releases,
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -413,8 +421,9 @@ def _report_result(
     reporter: Reporter,
     plan: Plan,
     request: Request,
+    releases: Mapping[str, str],
     *,
-    bytes_read: int,
+    bytes_read: int = 0,
     bytes_written: int,
     start: float,
     archive: Archive | None,
@@ -427,7 +436,7 @@ def _report_result(
         bytes_read=bytes_read,
         bytes_written=bytes_written,
         seconds=round(time.monotonic() - start, 3),
-        versions=versions(),
+        versions=releases,
         identity=request.identity or None,
         archive=archive and {"path": str(archive.path), "bytes": archive.bytes, "sha256": archive.sha256},
     )
@@ -438,12 +447,21 @@ def folder_bytes(folder: Path) -> int:
     return sum((Path(parent) / name).lstat().st_size for parent, _, names in os.walk(folder) for name in names)
 
 
-def versions() -> Mapping[str, str]:
-    """Return the versions of what takes part in a conversion, where it is installed."""
+def versions(converter: str = "") -> Mapping[str, str]:
+    """Return the versions of what takes part in a conversion, where it is installed.
+
+    Parameters
+    ----------
+    converter
+        The path of a converter in another environment, which has libraries of its own; empty for none.
+    """
     found = {}
     for name in REPORTED_VERSIONS:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    if not converter:
+        return found
+    own = {name: release for name, release in found.items() if name not in PACKAGES}
+    return {**own, **releases_of(str(expanded(converter)))}

@@ -13,8 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from geozarr_runner.converter import command as command_module
 from geozarr_runner.converter import processes
-from geozarr_runner.converter.processes import Converters, count_chunks, find_converter, last_words
+from geozarr_runner.converter.command import find_converter
+from geozarr_runner.converter.processes import Converters, count_chunks, last_words
 from geozarr_runner.errors import (
     ConverterFailed,
     ConverterKilled,
@@ -233,7 +235,8 @@ def test_the_failure_of_a_loaded_one_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_loaded_ends_with_a_parent_that_was_killed() -> None:
     runner = (
-        "import time\nfrom geozarr_runner.converter.processes import Converters, find_converter\n"
+        "import time\nfrom geozarr_runner.converter.command import find_converter\n"
+        "from geozarr_runner.converter.processes import Converters\n"
         "with Converters(find_converter(), load=1): time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", runner]) as process:
@@ -244,7 +247,7 @@ def test_what_is_loaded_ends_with_a_parent_that_was_killed() -> None:
 
 def test_it_is_found_beside_this_python_or_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(find_converter()).name == "eopf-geozarr"
-    monkeypatch.setattr(processes.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(command_module.sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(ConverterMissing) as caught:
         find_converter()

@@ -122,8 +122,8 @@ def test_a_cluster_that_is_ready(there: Cluster) -> None:
     diagnosis = doctor(backend="argo")
     assert [finding for finding in diagnosis.findings if finding.verdict != "ok"] == []
     names = [finding.name for finding in diagnosis.findings]
-    assert names[:4] == ["Python", "geozarr-runner", "kubernetes", "params.json"]
-    assert names[4:8] == ["cluster", "namespace", "Argo", "controller"]
+    assert names[:5] == ["Python", "geozarr-runner", "kubernetes", "params.json", "settings"]
+    assert names[5:9] == ["cluster", "namespace", "Argo", "controller"]
     assert "eopf-geozarr" not in names, "no converter is needed where jobs are only submitted"
     assert "context k3d-geozarr, https://192.0.2.1:6443, Kubernetes v1.32.3" in found("cluster", diagnosis).found
     assert "volume-1" in found("claim", diagnosis).found

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from geozarr_nb import settings as module
 from geozarr_nb.errors import InvalidRequest
-from geozarr_nb.settings import Settings, params_path, read_params
+from geozarr_nb.settings import SETTINGS, Settings, params_path, read_params
+from geozarr_nb.settings.params import PARAMETERS, TEMPLATE_PARAMETERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,8 +146,36 @@ def test_the_templates_own_parameters_may_stand_in_the_same_file(tmp_path: Path)
     assert set(read_params(path)) == {"pvc_name", "image"}
 
 
-def test_the_table_has_every_setting() -> None:
-    assert module.__doc__ is not None
-    rows = dict(re.findall(r"^(\w+) +(GEOZARR_\w+)", module.__doc__, flags=re.MULTILINE))
-    names = [name for name in Settings.__dataclass_fields__ if name != "origins"]
-    assert rows == {name: f"GEOZARR_{name.upper()}" for name in names}
+def test_every_field_is_declared_and_said_once() -> None:
+    assert list(SETTINGS) == [name for name in Settings.__dataclass_fields__ if name != "origins"]
+    for name, one in SETTINGS.items():
+        assert (one.name, one.variable) == (name, f"GEOZARR_{name.upper()}")
+        assert one.help[0].islower() or one.help.startswith("WorkflowTemplate") or one.help.startswith("Secret")
+        assert one.default
+        said = " ".join((Settings.__doc__ or "").split())
+        assert f" {name} {one.help[0].upper()}{one.help[1:]}. Variable: `{one.variable}`" in said
+
+
+def test_the_readme_has_every_setting() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [one.variable for one in SETTINGS.values() if f"`{one.variable}`" not in readme] == []
+
+
+def test_what_params_json_may_set_is_a_setting() -> None:
+    assert set(PARAMETERS + TEMPLATE_PARAMETERS) <= set(SETTINGS)
+    assert "converter" not in PARAMETERS + TEMPLATE_PARAMETERS, "no folder chooses which program runs"
+
+
+def test_what_is_no_default_is_listed_with_its_origin(tmp_path: Path) -> None:
+    path = write(tmp_path / "params.json", {"name": "groups", "value": "a/b"})
+    environ = {"GEOZARR_STAC_URL": "https://me:secret@host/p.zarr?sig=x", "GEOZARR_MOUNTS": "data=/data"}
+    listed = Settings.load(environ).listed()
+    assert f"GEOZARR_GROUPS=a/b ({path}); " in listed
+    assert "GEOZARR_MOUNTS=data=/data; defaults for all others" in listed
+    assert "GEOZARR_STAC_URL=https://host/p.zarr" in listed
+    assert "secret" not in listed
+
+
+def test_a_converter_is_named_from_the_working_directory(tmp_path: Path) -> None:
+    assert Settings.load({"GEOZARR_CONVERTER": "bin/eopf-geozarr"}).converter == str(tmp_path / "bin/eopf-geozarr")
+    assert Settings.load({"GEOZARR_CONVERTER": " "}).converter == ""

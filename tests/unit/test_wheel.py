@@ -17,12 +17,15 @@ import venv
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = {"geozarr_nb": ROOT, "geozarr_runner": ROOT / "runner"}
+DISTRIBUTIONS_OF_THIS_REPOSITORY = ("geozarr-nb", "geozarr-runner")
 NO_CODE = {
     "geozarr_nb": {
         "params.json",
@@ -105,6 +108,23 @@ def test_a_wheel_holds_its_package_and_nothing_else(wheels: dict[str, Path], nam
 def test_the_licences_of_what_is_inside_are_inside(wheels: dict[str, Path]) -> None:
     licences = {path.rpartition("/")[2] for path in members(wheels["geozarr_nb"]) if "/licenses/" in path}
     assert licences == {"LICENSE", "Apache-2.0.txt"}  # ours, and that of the samples' structures
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_only_the_extra_with_the_converter_has_upper_bounds(wheels: dict[str, Path], name: str) -> None:
+    with zipfile.ZipFile(wheels[name]) as archive:
+        [path] = [path for path in archive.namelist() if path.endswith(".dist-info/METADATA")]
+        needed = [Requirement(line) for line in message_from_bytes(archive.read(path)).get_all("Requires-Dist", [])]
+    bounded = [
+        one
+        for one in needed
+        if one.name not in DISTRIBUTIONS_OF_THIS_REPOSITORY
+        and any(clause.operator in ("<", "<=", "==", "~=") for clause in one.specifier)
+    ]
+    assert all(one.marker and not one.marker.evaluate({"extra": ""}) for one in bounded)
+    kept = {one.name for one in bounded if one.marker and one.marker.evaluate({"extra": "convert"})}
+    assert kept == ({"eopf-geozarr", "xarray", "zarr"} if name == "geozarr_runner" else set())
+    assert len(bounded) == len(kept)
 
 
 def test_the_packages_are_those_of_the_wheels(environment: Environment) -> None:

@@ -48,6 +48,7 @@ from geozarr_nb.errors import (
 )
 from geozarr_nb.request import Request, check
 from geozarr_nb.settings import Settings
+from geozarr_runner.converter.command import VARIABLE, find_converter
 from geozarr_runner.events import Event
 from geozarr_runner.product.model import Product
 from geozarr_runner.publishing.local import storage_errors
@@ -76,6 +77,8 @@ class LocalBackend:
         The runner's command, for tests.
     environment
         Names of further environment variables for runs; `*` stands for any characters.
+    converter
+        The path of a converter in another environment; empty for the one beside the runner.
     """
 
     name = "local"
@@ -91,12 +94,14 @@ class LocalBackend:
         poll_interval: float = 0.25,
         command: Sequence[str] = RUNNER,
         environment: Sequence[str] = (),
+        converter: str = "",
     ) -> None:
         self.poll_interval = poll_interval
         self._folders = StateFolder(state_dir)
         self._max_jobs = max_jobs
         self._command = tuple(command)
         self._environment = tuple(environment)
+        self._converter = converter
         self._mutex = threading.RLock()
         self._dispatch_depth = 0
         # Caches, so that frequent looks at many jobs cost little. A new attempt has a new stamp.
@@ -109,7 +114,13 @@ class LocalBackend:
     @classmethod
     def of(cls, settings: Settings) -> LocalBackend:
         """See `Backend.of`."""
-        return _opened(settings.state_dir, settings.max_jobs, settings.poll_interval, settings.environment)
+        return _opened(
+            settings.state_dir,
+            settings.max_jobs,
+            settings.poll_interval,
+            settings.environment,
+            settings.converter,
+        )
 
     def __repr__(self) -> str:
         return f"LocalBackend({str(self._folders.root)!r}, max_jobs={self._max_jobs})"
@@ -122,7 +133,10 @@ class LocalBackend:
 
     def check(self, request: Request, product: Product) -> bool:
         """See `Backend.check`."""
-        return check(request, product)
+        is_done = check(request, product)
+        if self._converter and not is_done:
+            find_converter(self._converter)
+        return is_done
 
     def submit(self, request: Request) -> str:
         """See `Backend.submit`."""
@@ -221,11 +235,10 @@ class LocalBackend:
 
     def _write(self, request: Request, attempt: int) -> None:
         job = self._folders.job(request.name)
-        private = {
-            "source": request.source,
-            "secrets": secrets(request.source),
-            "environ": kept(os.environ, self._environment),
-        }
+        environ = kept(os.environ, self._environment)
+        if self._converter:  # with its full name: a run has another working directory
+            environ[VARIABLE] = self._converter
+        private = {"source": request.source, "secrets": secrets(request.source), "environ": environ}
         ticket = {
             "order": time.time_ns(),
             "attempt": attempt,
@@ -467,8 +480,12 @@ class _Submission:
 
 
 @lru_cache(maxsize=8)
-def _opened(state_dir: Path, max_jobs: int, poll_interval: float, environment: tuple[str, ...]) -> LocalBackend:
-    return LocalBackend(state_dir, max_jobs=max_jobs, poll_interval=poll_interval, environment=environment)
+def _opened(
+    state_dir: Path, max_jobs: int, poll_interval: float, environment: tuple[str, ...], converter: str
+) -> LocalBackend:
+    return LocalBackend(
+        state_dir, max_jobs=max_jobs, poll_interval=poll_interval, environment=environment, converter=converter
+    )
 
 
 def _odd(job: JobFolder, error: GeozarrError) -> JobState:

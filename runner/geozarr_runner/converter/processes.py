@@ -7,52 +7,34 @@ import json
 import os
 import re
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
-from geozarr_runner.errors import ConverterFailed, ConverterKilled, ConverterMissing, StorageDenied, StorageFull
+from geozarr_runner.converter.command import COMMAND, python_of
+from geozarr_runner.errors import ConverterFailed, ConverterKilled, StorageDenied, StorageFull
 from geozarr_runner.kinds.base import ConverterCall
 from geozarr_runner.kinds.layout import NO_OPTIONS
 from geozarr_runner.spec.options import converter_flags
 from geozarr_runner.trust.credentials import without
 
-COMMAND = "eopf-geozarr"
 TICK = 0.5
 LINES_KEPT = 200
 SECONDS_TO_END = 10
 # Messages of a full disk, a used-up quota, and a limit on the size of files.
 NO_SPACE = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+# What leads a Python to packages of another environment than its own.
+OF_THIS_PYTHON = ("PYTHONPATH", "PYTHONHOME")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _OWN_ERROR = re.compile(r"(?:Error during conversion|Error starting dask cluster).*?error=(?P<text>.+)$")
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b")
-
-
-def find_converter() -> str:
-    """Return the path of the converter's command: beside this Python, else on PATH.
-
-    Raises
-    ------
-    ConverterMissing
-    """
-    beside = shutil.which(COMMAND, path=sysconfig.get_path("scripts"))
-    found = beside or shutil.which(COMMAND)
-    if found is None:
-        raise ConverterMissing(
-            f"the command {COMMAND} is not installed beside this Python, nor on PATH",
-            given=sys.executable,
-            remedy='pip install "geozarr-runner[convert]"',
-        )
-    return found
 
 
 def build_argv(
@@ -77,7 +59,7 @@ class Converters:
     environment
         Variables for the loaded converters. A variable of this process has precedence.
     load
-        Number of converters to load early; 0 if the command belongs to another Python.
+        Number of converters to load early; 0 if the command is not the script that an installer wrote.
     about
         Text for the list of processes, until a converter has its command line: the folder that it will write in.
     """
@@ -88,8 +70,11 @@ class Converters:
         self.command = command
         self._environment = environment or {}
         is_own = Path(command).parent == Path(sys.executable).parent
-        self._load = load if is_own and entry_points(group="console_scripts", name=COMMAND) else 0
-        self._loader = [sys.executable, "-P", str(Path(__file__).with_name("launcher.py")), COMMAND, str(about)]
+        known = entry_points(group="console_scripts", name=COMMAND) if is_own else python_of(command)
+        python = sys.executable if is_own else python_of(command)
+        self._load = load if known else 0
+        self._lacks = OF_THIS_PYTHON if python and not is_own else ()
+        self._loader = [python, "-P", str(Path(__file__).with_name("launcher.py")), COMMAND, str(about)]
         self._waiting: list[_Converter] = []
         self._cleanup = ExitStack()
 
@@ -164,7 +149,8 @@ class Converters:
     def _start(
         self, argv: Sequence[str], environment: Mapping[str, str] | None = None, *, waits: bool = False
     ) -> _Converter:
-        converter = _Converter(argv, self._environment if environment is None else environment, waits=waits)
+        variables = self._environment if environment is None else environment
+        converter = _Converter(argv, variables, lacks=self._lacks, waits=waits)
         self._cleanup.callback(converter.end)
         return converter
 
@@ -178,19 +164,24 @@ class _Converter:
         The command line of the process.
     environment
         Variables of the process. A variable of this process has precedence.
+    lacks
+        Variables of this process that the process does not get.
     waits
         True for a process that loads the converter and then waits for its command line.
     """
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], *, waits: bool = False) -> None:
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], *, lacks: Collection[str] = (), waits: bool = False
+    ) -> None:
         tether = [sys.executable, "-I", "-S", str(Path(__file__).with_name("child_launcher.py")), str(os.getpid())]
+        own = {name: value for name, value in without(os.environ).items() if name not in lacks}
         self.last: deque[str] = deque(maxlen=LINES_KEPT)
         self.process = subprocess.Popen(
             [*tether, *argv],
             stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**environment, **without(os.environ), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
+            env={**environment, **own, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
             process_group=0,  # a group of its own, so that the processes that it starts end with it
         )
         self.stream = cast(IO[bytes], self.process.stdout)

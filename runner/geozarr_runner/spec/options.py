@@ -86,18 +86,19 @@ class Option:
         """
         if value is None:
             return self.assumed
+        if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():  # out of a table of requests
+            value = value.item()
         if self.values:
-            if value in self.values:
-                return value
+            if isinstance(value, str) and value in self.values:
+                return str(value)
             raise self._refused(value, f"choose of {self.values}")
         if self.is_truth:
-            value = value.item() if type(value).__module__ == "numpy" else value  # out of a table of requests
             if isinstance(value, bool):
                 return value
             raise self._refused(value, f"{self.name}=True or {self.name}=False")
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        value = _as_text(value) if isinstance(value, os.PathLike) else value
         kind = type(self.assumed)
-        if isinstance(value, bool) or not isinstance(value, kind) or (kind is int and value < 0):
+        if isinstance(value, bool) or not isinstance(value, kind) or (kind is int and not 0 <= value < 2**31):
             raise self._refused(value, "leave it out, or see help(geozarr_nb.submit)")
         return value
 
@@ -108,7 +109,7 @@ class Option:
         return int(text) if isinstance(self.assumed, int) else text
 
     def _refused(self, value: Any, remedy: str) -> InvalidRequest:
-        return InvalidRequest(f"this is no value of {self.name}", given=repr(value)[:200], remedy=remedy)
+        return InvalidRequest(f"this is no value of {self.name}", given=_in_words(value), remedy=remedy)
 
 
 class ResultOptions(TypedDict, total=False):
@@ -252,6 +253,22 @@ class Wanted(TypedDict, total=False):
 
 class Arguments(Wanted, Options, total=False):
     """All arguments of a conversion except product and output."""
+
+
+def _as_text(value: os.PathLike[Any]) -> Any:
+    """Return the path of an object; the object itself where it has none to tell."""
+    try:
+        return os.fspath(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _in_words(value: Any) -> str:
+    """Return what shows a value to the person who gave it."""
+    try:
+        return repr(value)[:200]
+    except ValueError:  # a number of thousands of digits
+        return f"a very large {type(value).__name__}"
 
 
 def _parts(kind: Any) -> tuple[Any, ...]:
