@@ -86,8 +86,8 @@ class Settings:
 
     `Settings.load()` reads them. Each value comes from the first of these that has it: the argument of the call, the
     environment variable, params.json, the default. params.json is the file that `$GEOZARR_PARAMS` names, else
-    `./params.json`, else the file of the package. It can hold `stac_url`, `output_zarr`, `groups`, `validate_groups` and
-    `archive`; `image` and `pvc_name` only in a file that `$GEOZARR_PARAMS` names.
+    `./params.json`, else the file of the package. It can hold `stac_url`, `output_zarr`, `groups`, `validate_groups`
+    and `archive`; `image` and `pvc_name` only in a file that `$GEOZARR_PARAMS` names.
 
     Attributes
     ----------
@@ -135,7 +135,9 @@ class Settings:
         read.cores,
         "the template's own",
     )
-    time_limit: float = setting(0.0, "seconds that one run of a job may take in its pod", read.seconds, "the template's own")
+    time_limit: float = setting(
+        0.0, "seconds that one run of a job may take in its pod", read.seconds, "the template's own"
+    )
     archive: bool = setting(False, "true: outputs are packed as one file too", read.boolean, "params.json, false")
     mounts: Mapping[str, Path] = setting(
         _nothing_mounted,

@@ -16,7 +16,7 @@ from geozarr_runner.converter.command import find_converter, python_of, releases
 from geozarr_runner.converter.processes import Converters
 from geozarr_runner.errors import ConverterMissing
 from geozarr_runner.publishing.local import provenance
-from runner.tests.support import R60M, run
+from runner.tests.support import R60M, run, until
 
 SCRIPT = "import sys\nfrom eopf_geozarr.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
 
@@ -72,10 +72,8 @@ def test_a_wrapper_runs_and_its_release_is_unknown(elsewhere: Path, s2: Path, tm
 def test_it_is_loaded_by_its_own_python(elsewhere: Path) -> None:
     lines: list[str] = []
     with Converters(str(elsewhere), {"COLUMNS": "200"}, load=1) as converters:
-        (loader,) = psutil.Process().children()
-        while "launcher.py" not in " ".join(loader.cmdline()) or loader.cmdline()[0] == sys.executable:
-            assert loader.is_running()
-        assert loader.cmdline()[0] == str(elsewhere.with_name("python"))
+        wanted = [str(elsewhere.with_name("python")), "-P"]
+        until(lambda: any(child.cmdline()[:2] == wanted for child in psutil.Process().children()))
         converters.run([[str(elsewhere), "convert", "--help"]], on_line=lines.append, on_tick=lambda: None)
     assert sum("usage: eopf-geozarr convert" in line for line in lines) == 1
 

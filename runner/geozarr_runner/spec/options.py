@@ -109,7 +109,7 @@ class Option:
         return int(text) if isinstance(self.assumed, int) else text
 
     def _refused(self, value: Any, remedy: str) -> InvalidRequest:
-        return InvalidRequest(f"this is no value of {self.name}", given=_in_words(value), remedy=remedy)
+        return InvalidRequest(f"this is no value of {self.name}", given=in_words(value), remedy=remedy)
 
 
 class ResultOptions(TypedDict, total=False):
@@ -263,7 +263,7 @@ def _as_text(value: os.PathLike[Any]) -> Any:
         return value
 
 
-def _in_words(value: Any) -> str:
+def in_words(value: Any) -> str:
     """Return what shows a value to the person who gave it."""
     try:
         return repr(value)[:200]

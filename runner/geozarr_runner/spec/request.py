@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from geozarr_runner.errors import InvalidRequest, LaterVersion
-from geozarr_runner.spec.options import OPTIONS, Arguments, Folder, Groups, Options, of_result, resolved
+from geozarr_runner.spec.options import OPTIONS, Arguments, Folder, Groups, Options, in_words, of_result, resolved
 from geozarr_runner.text.shell import SEPARATOR, listed
 from geozarr_runner.trust.bounds import from_json
 
@@ -277,12 +277,14 @@ def _array(text: str) -> list[str] | None:
 def _paths(groups: Groups | None) -> tuple[str, ...]:
     if groups is None:
         return ()
-    if not isinstance(groups, Iterable):
-        raise InvalidRequest("groups are given by their paths", given=repr(groups)[:200], remedy=EXAMPLE)
+    try:
+        given = list(groups)
+    except TypeError as error:
+        raise InvalidRequest("groups are given by their paths", given=in_words(groups), remedy=EXAMPLE) from error
     names: dict[str, None] = {}
-    for name in groups:
+    for name in given:
         if not isinstance(name, str):
-            raise InvalidRequest("a group is given by its path", given=repr(name)[:200], remedy=EXAMPLE)
+            raise InvalidRequest("a group is given by its path", given=in_words(name), remedy=EXAMPLE)
         if name not in ("", WHOLE_PRODUCT):
             names["/" + "/".join(step for step in name.split("/") if step)] = None
     return tuple(names)
