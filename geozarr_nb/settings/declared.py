@@ -62,7 +62,7 @@ def setting(default: Any, help: str, read: Callable[[str, str], Any], unset: str
     """Return the field of a setting; a default that can be called makes the value."""
     metadata = {"setting": Setting(help=help, read=read, unset=unset)}
     if callable(default):
-        return field(default_factory=default, metadata=metadata)
+        return field(default_factory=default, hash=False, metadata=metadata)  # a mapping has none
     return field(default=default, metadata=metadata)
 
 
@@ -159,6 +159,7 @@ class Settings:
         read.variables,
         "none",
     )
+    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
     converter: str = setting(
         "",
         "the command eopf-geozarr of another environment, which converts on this machine: "
@@ -166,7 +167,6 @@ class Settings:
         read.program,
         "the one beside this Python",
     )
-    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Settings:

@@ -21,7 +21,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from xarray.backends.zarr import FillValueCoder
 
-import geozarr_nb as gz
 from geozarr_runner.errors import ProductBroken
 from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.product.encoding import Encoding
@@ -100,6 +99,7 @@ def by_us(store: Path, array: Array, zarr_format: int) -> np.ndarray[Any, Any]:
 
 
 def by_gz_open(store: Path) -> np.ndarray[Any, Any]:
+    gz = pytest.importorskip("geozarr_nb")  # the runner is tested without it too
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         return np.asarray(gz.open(store, strict=False)["data"].values)

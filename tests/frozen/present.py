@@ -137,6 +137,7 @@ def runner_request(argv: Sequence[str], stdin: str, monkeypatch: pytest.MonkeyPa
             "log": log,
             **more,
         }
+        assert not found.pop("converter"), "0.1.0 had only its own converter"
         raise Reached("run", {name: _plain(value) for name, value in found.items()})
 
     monkeypatch.setattr(import_module("geozarr_runner.run"), "run", run)

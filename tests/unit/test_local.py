@@ -511,7 +511,7 @@ def test_a_large_set_is_shown_in_part_with_what_failed_first(backend: LocalBacke
     jobs = JobSet(backend, refused)
     assert len(jobs._repr_html_()) < 20_000
     assert "and 1960 more" in repr(jobs)
-    assert len(jobs[10:20]) == 10
+    assert len(jobs.refused) == 2000
 
 
 def test_a_worker_is_small(tmp_path: Path) -> None:

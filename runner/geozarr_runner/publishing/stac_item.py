@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.errors import GeozarrError, ProductBroken
-from geozarr_runner.product.encoding import Encoding
-from geozarr_runner.product.footprint import around, of_grid
 from geozarr_runner.spec.options import of_result
 from geozarr_runner.trust import crs
 from geozarr_runner.trust.addresses import redact
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from pyproj import CRS
     from pystac.extensions.raster import RasterBand
 
+    from geozarr_runner.product.encoding import Encoding
     from geozarr_runner.product.footprint import Box, Footprint
     from geozarr_runner.product.model import Array, Group, Product
 
@@ -159,6 +158,8 @@ def _identifier(product: str, output: str) -> str:
 
 def _place(product: Product, result: Product) -> Footprint | None:
     """Return where an output lies: as the product's item or the product says it, else as the output's grids do."""
+    from geozarr_runner.product.footprint import around, of_grid
+
     if product.footprint is not None:
         return product.footprint
     box = around(box for path, attributes in result.parents.items() if path != "/" and (box := _box_of(attributes)))
@@ -177,6 +178,8 @@ def _box_of(attributes: Mapping[str, Any]) -> Box | None:
     with suppress(ProjError, ArithmeticError, TypeError, ValueError):
         west, south, east, north = map(float, box)
         to_degrees = Transformer.from_crs(system, "EPSG:4326", always_xy=True)
+        from geozarr_runner.product.footprint import of_grid
+
         found = of_grid(*to_degrees.transform_bounds(west, south, east, north))
         return None if found is None else found.bbox
     return None
@@ -364,6 +367,8 @@ def _band(array: Array, resolution: float | None) -> RasterBand:
 
     no_data = scale = offset = None
     with suppress(ProductBroken):  # of attributes that are no numbers, or of metadata that zarr cannot read
+        from geozarr_runner.product.encoding import Encoding
+
         encoding = Encoding.of(array)
         scale, offset = _finite(encoding.scale), _finite(encoding.offset)
         no_data = _no_data(encoding)
