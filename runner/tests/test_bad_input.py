@@ -20,7 +20,7 @@ from tenacity import wait_none
 
 from benchmarks.server import ProductServer
 from geozarr_runner.cli import main
-from geozarr_runner.converter import processes
+from geozarr_runner.converter import command
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.events import Reporter
 from geozarr_runner.planning import preflight
@@ -156,7 +156,8 @@ def an_address_with_nothing_behind(at: Scene) -> Arguments:
 
 @case("product-denied", 3, "HTTP 403")
 def a_server_that_refuses(at: Scene) -> Arguments:
-    at.server.fail("/small.zarr/.zmetadata", 403)
+    for name in (".zmetadata", "zarr.json", ".zgroup", ".zarray"):
+        at.server.fail(f"/small.zarr/{name}", 403, 10)
     return [at.served("small.zarr"), at.output]
 
 
@@ -239,7 +240,7 @@ def an_item_with_several_products(at: Scene) -> Arguments:
     return [at.item("./a.zarr", "./b.zarr"), at.output]
 
 
-@case("invalid-request", 2, "neither a Zarr store nor a STAC item")
+@case("invalid-request", 2, "this is a STAC catalogue")
 def a_document_that_is_no_item(at: Scene) -> Arguments:
     (at.folder / "catalog.json").write_text('{"type": "Catalog", "links": []}')
     return [at.folder / "catalog.json", at.output]
@@ -250,9 +251,9 @@ def an_item_whose_product_is_gone(at: Scene) -> Arguments:
     return [at.item("./gone.zarr"), at.output]
 
 
-@case("product-denied", 3, "HTTP 403", runs=True)
+@case("product-denied", 3, "it is refused or empty", runs=True)
 def a_chunk_that_is_refused(at: Scene) -> Arguments:
-    at.server.fail("/small.zarr/a/data/0.0", 403, 2)
+    at.server.fail("/small.zarr/a/data/0.0", 403, 10)
     return [at.served("small.zarr"), at.output, "--groups", "a"]
 
 
@@ -432,7 +433,7 @@ def the_root_folder(at: Scene) -> Arguments:
 
 @case("converter-missing", 4, "not installed")
 def no_converter(at: Scene) -> Arguments:
-    at.patch.setattr(processes.shutil, "which", lambda *_, **__: None)
+    at.patch.setattr(command.shutil, "which", lambda *_, **__: None)
     return [at.product, at.output, "--groups", "a"]
 
 

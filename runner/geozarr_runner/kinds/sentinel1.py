@@ -74,6 +74,8 @@ class Sentinel1Grd(Generic):
         for path in dict.fromkeys((f"/{polarisation}/{CONTROL_POINTS}", *self.companions(product, ())[:1])):
             if path not in product.groups:
                 return f"its ground control points, {path}, are missing"
+            if unusable := product.groups[path].unusable:
+                return f"its ground control points, {path}, cannot be read: {unusable}"
             if (flaw := control_points.flaw(product.groups[path])) is not None:
                 return f"its ground control points cannot place it: {flaw}"
         return None

@@ -111,7 +111,7 @@ def estimate(product: Product, groups: Groups | None = None, **options: Unpack[R
     check_count(product, chosen.found)
     arrays = needed(product, chosen.found)
     found = _ask(product.store, arrays)
-    empty = empty_arrays(product, arrays, {path for path, one in found.items() if one.objects})
+    empty = empty_arrays(product, arrays, {path for path, one in found.items() if one.objects}, is_to_be_read=False)
     requests = sum(one.objects for one in found.values())
     untold = sum(one.untold for one in found.values())
     notes = [sentence(path) for path in empty]

@@ -27,13 +27,17 @@ def empty_variables(product: Product, groups: Iterable[str]) -> tuple[str, ...]:
     return product.empty(groups)
 
 
-def empty_arrays(product: Product, arrays: Iterable[Array], stored: Container[str]) -> tuple[str, ...]:
+def empty_arrays(
+    product: Product, arrays: Iterable[Array], stored: Container[str], *, is_to_be_read: bool = True
+) -> tuple[str, ...]:
     """Return the paths of arrays of which nothing is stored.
 
     Parameters
     ----------
     stored
         The keys of the objects that exist; or the paths of the arrays of which one does.
+    is_to_be_read
+        They are read next, and what says where pixels lie has to be there; else they are only spoken of.
 
     Raises
     ------
@@ -50,7 +54,7 @@ def empty_arrays(product: Product, arrays: Iterable[Array], stored: Container[st
         place = f"{redact(product.url.partition('?')[0].rstrip('/'))}{array.path}"
         if any(product.store.refuses(key) for key in islice(array.object_keys(), 1)):
             raise untold(place)
-        if array.name in PLACES and array.objects and max(array.shape) > 1:
+        if is_to_be_read and array.name in PLACES and array.objects and max(array.shape) > 1:
             raise ProductBroken(
                 "no chunk of it is stored, and it says where the pixels lie",
                 given=place,

@@ -31,6 +31,7 @@ from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.bounds import LARGEST_OBJECT
 from geozarr_runner.trust.keys import inside
+from geozarr_runner.trust.tree import FolderTree
 
 OVERHEAD = 1_000_000  # of an object, beside its values
 
@@ -88,7 +89,8 @@ def stage(plan: Plan, space: Workspace, progress: Progress, reporter: Reporter) 
     with storage_errors(space.staged):
         write_metadata(plan, [*arrays, *profile_of(product).made_arrays(product)], space.staged)
         if product.store.local is not None:
-            _link(product.store.tree.find, arrays, space.staged, progress)
+            # What was seen of its folders before may have become a link since.
+            _link(FolderTree(product.store.local).find, arrays, space.staged, progress)
             _check_frames(plan, arrays, space.staged)
             _make(product, space.staged, reporter)
             return Staged(str(space.staged), 0, _empty_in(product, arrays, space.staged))
