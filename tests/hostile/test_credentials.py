@@ -23,6 +23,7 @@ from geozarr_nb.settings import Settings
 from geozarr_runner.converter.processes import Converters
 from geozarr_runner.events import Reporter
 from geozarr_runner.inspection.reader import open_product
+from geozarr_runner.kinds.layout import NO_OPTIONS
 from geozarr_runner.planning import preflight
 from geozarr_runner.planning.preflight import _readable
 from geozarr_runner.spec.request import Request
@@ -333,8 +334,10 @@ def test_the_converter_has_none(own: WebServer, monkeypatch: pytest.MonkeyPatch,
     own.replies |= product()
     for way in ("key", "query"):
         give(monkeypatch, way)
-        assert not _readable(open_product(f"{own.url}/p.zarr")), "what takes credentials is not read in place"
-    assert _readable(open_product(f"{own.url}/p.zarr", asked=""))
+        assert not _readable(open_product(f"{own.url}/p.zarr"), (), NO_OPTIONS), (
+            "what takes credentials is not read in place"
+        )
+    assert _readable(open_product(f"{own.url}/p.zarr", asked=""), (), NO_OPTIONS)
 
 
 def test_what_is_remembered_of_a_filesystem_shows_none(own: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
