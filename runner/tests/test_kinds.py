@@ -205,7 +205,10 @@ def test_olci_in_v3_is_converted(groups: tuple[str, ...], s3_v3: Path, tmp_path:
         xr.open_dataset(done.output, group="measurements/r0", engine="zarr") as made,
     ):
         for name in ("oa01_radiance", "oa21_radiance", "latitude"):
-            np.testing.assert_allclose(made[name].values, source[name].values, rtol=1e-6, equal_nan=True)
+            stored, values = zarr.open_array(str(s3_v3 / "measurements" / name), mode="r")[:], source[name].values
+            if name.endswith("radiance"):  # the format's own no data, of which v3 tells xarray nothing
+                values = np.where(stored == 65535, np.nan, values)
+            np.testing.assert_allclose(made[name].values, values, rtol=1e-6, equal_nan=True)
 
 
 @pytest.mark.converter

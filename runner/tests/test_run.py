@@ -255,14 +255,16 @@ def test_products_of_any_shape_come_once_and_whole(shape: dict[str, Any], repeat
         done = run(url, tmp_path / "out.zarr", "--groups", group)
         counts = server.counts
     assert done.result["bytes_read"] == expected.download_bytes
-    assert len(counts.repeated()) == repeated
+    again = [path for path, number in counts.repeated().items() if number > 2]  # twice: a little of it is compared
+    assert len(again) == repeated
     data = {
         path: one.bytes
         for path, one in counts.paths.items()
         if Kind.DATA in one.requests and not path.endswith((".zmetadata", "zarr.json"))
     }
     assert len(data) == expected.requests
-    assert sum(data.values()) == (expected.download_bytes or 0) + repeated
+    compared = sum(data.values()) - (expected.download_bytes or 0) - repeated
+    assert 0 <= compared <= (expected.download_bytes or 0) // 100
     source, made = (
         np.asarray(zarr.open_array(str(at / group / "height"), mode="r")[:]) for at in (product, done.output)
     )
@@ -277,7 +279,7 @@ def test_what_a_group_refers_to_in_another_comes_with_it(
     assert done.result["bytes_read"] > 0
     data = [path for path, one in server.counts.paths.items() if Kind.DATA in one.requests]
     assert any("/conditions/gcp/" in path for path in data)
-    assert server.counts.repeated() == {}
+    assert set(server.counts.repeated().values()) <= {2}  # a little of each variable is compared once it is there
     assert not [path for path in data_groups(done.output) if "gcp" in path]
 
 

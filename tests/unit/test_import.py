@@ -36,7 +36,7 @@ def test_the_worker_needs_the_standard_library_only() -> None:
     code = f"import geozarr_nb.backends.local.worker, sys; print(*{ours})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     spec = ("spec", "spec.options", "spec.request")
-    needed = ["errors", *spec, "text", "text.printable", "trust", "trust.bounds"]
+    needed = ["errors", *spec, "text", "text.printable", "text.shell", "trust", "trust.bounds"]
     assert run.stdout.split() == [f"geozarr_runner.{name}" for name in needed], "these need it only, too"
     assert "email" not in loaded, "which importlib.metadata brings, for nothing"
 

@@ -63,6 +63,8 @@ class StoredPixels:
         is_view: bool = False,
         encoding: Callable[[Array, str], Encoding] = Encoding.of,
     ) -> None:
+        # Here and not by the threads that read: several that import it at once find halves of it.
+        import xarray.backends  # noqa: F401
         import zarr
 
         self.store = store
