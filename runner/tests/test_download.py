@@ -368,7 +368,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(s2: Path, products: Path, tmp
         requests = {path: seen.requests.get("data", 0) for path, seen in server.counts.paths.items()}
     assert done.result["bytes_read"] > 0
     assert whole
-    assert all(requests[f"/{s2.name}/{key}"] == 1 for key in whole)
+    assert all(requests[f"/{s2.name}/{key}"] <= 2 for key in whole)  # a little of each variable is compared
     keys = {f"/{s2.name}/{key}" for array in needed(open_product(s2), ()) for key in array.object_keys()}
     assert {path for path, count in requests.items() if count and not path.endswith(".zmetadata")} == {
         key for key in keys if (products / key[1:]).exists()
@@ -404,7 +404,9 @@ def test_killed_twenty_times_it_ends_as_if_undisturbed(s2: Path, products: Path,
         whole = complete(folder)
         done = run(url, output)
         assert fetched(server, s2.name) - {".zmetadata"}, "something was still to come"
-        assert not whole & fetched(server, s2.name)
+        again = sum(server.counts.paths[f"/{s2.name}/{key}"].bytes for key in whole & fetched(server, s2.name))
+    there = sum((products / s2.name / key).stat().st_size for key in whole)
+    assert again <= (there + done.result["bytes_read"]) // 100, "a little of each variable is compared"
     assert done.result["bytes_written"] > 0
     assert contents(output) == contents(undisturbed.output)
     assert sorted(path.name for path in folder.iterdir()) == ["out.zarr", "out.zarr.log.jsonl", "out.zarr.stac.json"]
