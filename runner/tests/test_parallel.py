@@ -211,7 +211,7 @@ def test_groups_that_do_not_fit_into_scratch_together_are_made_one_after_the_oth
         said = io.StringIO()
         with closing(Reporter(said)) as reporter:
             run(Request.of(url, tmp_path / "parts.zarr", groups=[R20M, R60M], scratch=tmp_path / "scratch"), reporter)
-        assert server.counts.repeated() == {}, "each byte once"
+        assert set(server.counts.repeated().values()) <= {2}, "each byte once, and a little of each is compared"
         monkeypatch.undo()
         with closing(Reporter(io.StringIO())) as reporter:
             run(Request.of(url, tmp_path / "whole.zarr", groups=[R20M, R60M]), reporter)
