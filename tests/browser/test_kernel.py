@@ -66,10 +66,12 @@ def test_a_job_goes_on_when_the_kernel_ends_and_is_found_again(lab: Lab, held: F
     ui.wait_for_status(name, "Succeeded")
     assert lab.only_job() == name
     assert lab.jobs()[name].state.attempt == 1
-    chunks = [
-        path for path in server.counts.repeated() if f"{GROUP}/" in path and not path.rpartition("/")[2].startswith(".")
-    ]
-    assert chunks == [], "nothing was fetched twice"
+    chunks = {
+        path: times
+        for path, times in server.counts.repeated().items()
+        if f"{GROUP}/" in path and not path.rpartition("/")[2].startswith(".")
+    }
+    assert set(chunks.values()) <= {2}, "nothing was fetched twice, and a little of each is compared"
 
 
 def test_jobs_are_seen_while_a_cell_is_busy(lab: Lab, held: Far) -> None:
