@@ -9,10 +9,9 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from geozarr_runner.errors import GroupsMissing
-from geozarr_runner.inspection.inside import holds
 from geozarr_runner.kinds.base import Profile
 from geozarr_runner.kinds.profiles import profile_of
-from geozarr_runner.product.emptiness import empty_variables, sentence
+from geozarr_runner.product.emptiness import sentence
 from geozarr_runner.product.model import Group, Product, Refusal
 from geozarr_runner.spec.options import Groups
 from geozarr_runner.spec.request import normalise
@@ -210,7 +209,7 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
             name: held.get(name) or _instead(product, name, available) for name in (*missing, *unfit) if name in wanted
         },
         warnings=profile.without_effect(wanted, options or {}),
-        empty=empty_variables(product, found or (available if not wanted else ())),
+        empty=product.empty(found or (available if not wanted else ())),
         refused=refusal.why if refusal is not None else "",
         instead=refusal.instead if refusal is not None else "",
     )
@@ -251,10 +250,7 @@ def _typed(group: str) -> str:
 
 
 def _instead(product: Product, name: str, available: Sequence[str]) -> tuple[str, ...]:
-    """Return what to choose instead of a group: what holds it, what resembles it, or what the product's item names."""
-    holder = name.rpartition("/")[0] or "/"
-    if holds(product, name) and holder in available:
-        return (holder,)
+    """Return what to choose instead of a group: what resembles it, or what the product's item names."""
     return suggest(name, available) or tuple(group for group in product.proposed if group in available)
 
 

@@ -22,11 +22,6 @@ def sentence(path: str) -> str:
     return f"no chunk of {path} is stored: all of it is no data, or its fill value"
 
 
-def empty_variables(product: Product, groups: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths of variables of groups of which nothing is stored; none where it takes requests to know."""
-    return product.empty(groups)
-
-
 def empty_arrays(
     product: Product, arrays: Iterable[Array], stored: Container[str], *, is_to_be_read: bool = True
 ) -> tuple[str, ...]:
