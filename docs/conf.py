@@ -15,6 +15,8 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"geozarr_nb {release}"
 html_static_path: list[str] = []
+# What is printed and what is typed stands on the pages as it is.
+smartquotes = False
 
 # The tutorials are committed with their outputs, which tests compare; building the pages runs nothing.
 nb_execution_mode = "off"

@@ -69,11 +69,19 @@ def test_a_wrapper_runs_and_its_release_is_unknown(elsewhere: Path, s2: Path, tm
     assert "through the wrapper" in Path(f"{done.output}.log.jsonl").read_text()
 
 
+def begins(process: psutil.Process) -> list[str]:
+    """How a process' command line begins; empty for one that has just ended."""
+    try:
+        return process.cmdline()[:2]
+    except psutil.Error:
+        return []
+
+
 def test_it_is_loaded_by_its_own_python(elsewhere: Path) -> None:
     lines: list[str] = []
     with Converters(str(elsewhere), {"COLUMNS": "200"}, load=1) as converters:
         wanted = [str(elsewhere.with_name("python")), "-P"]
-        until(lambda: any(child.cmdline()[:2] == wanted for child in psutil.Process().children()))
+        until(lambda: wanted in map(begins, psutil.Process().children()))
         converters.run([[str(elsewhere), "convert", "--help"]], on_line=lines.append, on_tick=lambda: None)
     assert sum("usage: eopf-geozarr convert" in line for line in lines) == 1
 

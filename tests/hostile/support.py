@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
+import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +32,19 @@ class Ended:
         return self
 
 
+# Linux hands a program the high-water mark of whoever started it: a worker of these tests, of any size. So a small
+# process starts it, waits, and says what it needed.
+LAUNCHER = """
+import os, resource, sys
+said, ceiling, *command = sys.argv[1:]
+if not (pid := os.fork()):
+    resource.setrlimit(resource.RLIMIT_DATA, (int(ceiling), int(ceiling)))
+    os.execv(command[0], command)
+_, status, usage = os.wait4(pid, 0)
+os.write(int(said), f"{os.waitstatus_to_exitcode(status)} {usage.ru_maxrss}".encode())
+"""
+
+
 def bounded(
     *arguments: object,
     seconds: float = 20,
@@ -44,39 +56,43 @@ def bounded(
 
     The arguments follow this Python's name: `bounded("-m", "geozarr_nb", "inspect", path)`, or `"-c", code, ...`.
     """
+    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER]
     start = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env={**os.environ, **(env or {})},
-        cwd=cwd,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (CEILING, CEILING)),
-    )
-    said: dict[str, str] = {}
-    assert process.stdout is not None
-    assert process.stderr is not None
-    readers = [
-        threading.Thread(target=lambda name=name, pipe=pipe: said.update({name: pipe.read()}))
-        for name, pipe in (("stdout", process.stdout), ("stderr", process.stderr))
-    ]
-    for reader in readers:
-        reader.start()
-    timer = threading.Timer(seconds, process.kill)
-    timer.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    late = not timer.is_alive()
-    timer.cancel()
-    for reader in readers:
-        reader.join()
-    process.stdout.close()
-    process.stderr.close()
-    took, peak = time.monotonic() - start, usage.ru_maxrss * 1024
-    ended = Ended(process.returncode, said["stdout"], said["stderr"], took, peak)
-    assert not late, f"it took more than {seconds} s\n{ended.stderr[-2000:]}"
+    said, theirs = os.pipe()
+    with os.fdopen(said) as usage:
+        try:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    "-c",
+                    LAUNCHER,
+                    str(theirs),
+                    str(CEILING),
+                    sys.executable,
+                    *map(str, arguments),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                pass_fds=(theirs,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
+        try:
+            stdout, stderr = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            _, stderr = process.communicate()
+            raise AssertionError(f"it took more than {seconds} s\n{stderr[-2000:]}") from None
+        took = time.monotonic() - start
+        code, resident = map(int, usage.read().split())
+    peak = resident * 1024
     assert peak <= megabytes * MEGABYTE, f"{peak / MEGABYTE:.0f} MB were resident"
-    return ended
+    return Ended(code, stdout, stderr, took, peak)
