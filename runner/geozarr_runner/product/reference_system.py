@@ -111,16 +111,17 @@ def _one_of(found: Sequence[tuple[Statement, CRS]]) -> ReferenceSystem:
 
 def _read(statements: Sequence[Statement]) -> tuple[list[tuple[Statement, CRS]], list[str]]:
     """Return what can be read of some statements, each system once, and why the others cannot."""
-    read: dict[CRS, Statement] = {}
+    read: dict[int, tuple[Statement, CRS]] = {}
     unread = []
     for statement in statements:
         if crs.is_nothing(statement.value):
             continue
         try:
-            read.setdefault(crs.parsed(statement.value), statement)
+            system = crs.parsed(statement.value)  # the same object for the same words, and to compare two takes long
+            read.setdefault(id(system), (statement, system))
         except ValueError as error:
             unread.append(f"{printable(statement.place)}: {error}")
-    return [(statement, system) for system, statement in read.items()], unread
+    return list(read.values()), unread
 
 
 def _by_nearness(product: Product, group: Group) -> Iterator[list[Statement]]:

@@ -123,15 +123,23 @@ def _shown(said: Any) -> str:
 
 def _is_itself(said: Any) -> bool:
     """Return whether a text says what the system is, rather than where more of it can be read."""
-    if isinstance(said, str) and said.lstrip().startswith("{"):
+    return _is_text_itself(said) if isinstance(said, str) else _names_no_file(json.dumps(said))
+
+
+@lru_cache(maxsize=256)  # each band of each group says the same
+def _is_text_itself(said: str) -> bool:
+    if said.lstrip().startswith("{"):
         try:
-            said = from_json(said)  # its letters may be escapes
+            return _is_itself(from_json(said))  # its letters may be escapes
         except ValueError:
             return False
-    text = said.strip() if isinstance(said, str) else json.dumps(said)
-    if len(text) > LONGEST or _NAMES_A_FILE.search(text):
-        return False
-    if not isinstance(said, str):
-        return True
+    text = said.strip()
     short = (_CODE, _OF_OGC, _WORDS)
+    if not _names_no_file(text):
+        return False
     return not text or any(form.fullmatch(text) for form in short) or _WRITTEN_OUT.match(text) is not None
+
+
+@lru_cache(maxsize=256)
+def _names_no_file(text: str) -> bool:
+    return len(text) <= LONGEST and not _NAMES_A_FILE.search(text)
