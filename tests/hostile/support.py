@@ -62,17 +62,7 @@ def bounded(
     with os.fdopen(said) as usage:
         try:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    "-c",
-                    LAUNCHER,
-                    str(theirs),
-                    str(CEILING),
-                    sys.executable,
-                    *map(str, arguments),
-                ],
+                [*launcher, str(theirs), str(CEILING), sys.executable, *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -650,16 +650,12 @@ RELATIVE = st.tuples(st.sampled_from(["", "/", "./", "../"]), st.lists(PARTS, mi
 )
 
 
-def pystac_join(base: str, href: str) -> str:
-    return make_absolute_href(href, base)
-
-
 @settings(deadline=None)
 @given(
     RELATIVE, st.sampled_from([WEB, "http://h.example/a/b/c/i.json", "s3://bucket/i/j/a.json", "s3://bucket/a.json"])
 )
 def test_a_reference_leads_where_it_leads_for_others(href: str, base: str) -> None:
-    """On the web where urllib says, in a bucket where pystac says, and always to the item's own host or bucket."""
+    """On the web where urllib says, everywhere else where pystac says, and always to the item's own host or bucket."""
     if not href.strip() or href != href.strip():
         return
     try:
@@ -670,7 +666,10 @@ def test_a_reference_leads_where_it_leads_for_others(href: str, base: str) -> No
     if href.startswith("//"):
         assert address.startswith(f"{base.partition('://')[0]}://")
         return
-    assert address == (urljoin if base.startswith("http") else pystac_join)(base, href)
+    if base.startswith("http"):
+        assert address == urljoin(base, href)
+    if "//" not in href or not base.startswith("http"):  # of empty parts, pystac makes others on the web than urllib
+        assert address == make_absolute_href(href, base)
     assert address.startswith(base[: base.index("/", 8)])
 
 
