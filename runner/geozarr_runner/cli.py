@@ -13,17 +13,19 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from geozarr_runner import __version__, interruption
+from geozarr_runner import interruption
 from geozarr_runner.errors import ExitCode, GeozarrError, InvalidRequest
-from geozarr_runner.events import Reporter
-from geozarr_runner.outcome import write_last_words, write_outcome
 from geozarr_runner.spec.command_line import add_options, given
 from geozarr_runner.spec.options import ARGUMENTS, OPTIONS, refuse_unknown
-from geozarr_runner.spec.request import Request, Words, normalise
+from geozarr_runner.spec.parser import Parser
 from geozarr_runner.text.shell import in_shell
 from geozarr_runner.trust.bounds import from_json
+
+if TYPE_CHECKING:
+    from geozarr_runner.events import Reporter
+    from geozarr_runner.spec.request import Request
 
 LARGEST_REQUEST = 10_000_000
 # What the SDK sends as a request's identity. A Workflow made by hand has none, or a text of its own.
@@ -52,13 +54,6 @@ def _leave(code: ExitCode) -> NoReturn:
     os._exit(int(code))
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that leaves to `main` how a mistake is told."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InvalidRequest(message, given=self.prog, remedy=self.format_usage().strip())
-
-
 def _refuse(words: Sequence[str], error: InvalidRequest) -> ExitCode:
     """Say that a command line cannot be read: to an orchestrator, if there is one, where it looks for how runs end."""
     orchestrated = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -66,18 +61,21 @@ def _refuse(words: Sequence[str], error: InvalidRequest) -> ExitCode:
     with suppress(argparse.ArgumentError):
         options, _ = orchestrated.parse_known_args(words)
         if options.run_id is not None:
+            from geozarr_runner.events import Reporter
+
             reporter = Reporter(sys.stdout)
             reporter.emit("run", id=options.run_id)
             reporter.error(error)
             _leave_outcome(options, reporter)
             return error.exit_code
-    print(error.remedy, f"{error.given}: error: {error.message}", sep="\n", file=sys.stderr)
+    print(f"error [{error.code}]: {in_shell(str(error))}", file=sys.stderr)
     return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="geozarr-runner", description=__doc__, epilog=EPILOG)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser = Parser(prog="geozarr-runner", description=__doc__, epilog=EPILOG)
+    parser.add_version("geozarr-runner")
+    parser.add_print_completion()
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     convert = commands.add_parser("convert", help="convert a product to a verified GeoZarr", epilog=EPILOG)
@@ -185,7 +183,7 @@ def _add_for_orchestrators(parser: argparse.ArgumentParser) -> None:
         "--run-id",
         metavar="TEXT",
         help="the first event tells it, so that one run is found in a log file of several; a run that is refused is "
-        "then in that file too",
+        "then in that file too; an output that a run of this id, up to its first /, has written counts as done",
     )
     group.add_argument("--within", type=Path, metavar="DIR", help="refuse a path as OUTPUT that does not lie below it")
     group.add_argument(
@@ -205,6 +203,8 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(options: argparse.Namespace) -> ExitCode:
+    from geozarr_runner.events import Reporter
+
     interruption.listen()
     _keep_others_from_writing()
     reporter = Reporter(
@@ -227,6 +227,7 @@ def _convert(options: argparse.Namespace) -> ExitCode:
             reporter,
             options.log,
             log_refused=options.run_id is not None,
+            owner=(options.run_id or "").partition("/")[0],
             artifact=options.artifact,
             within=options.within,
             converter=options.converter,
@@ -250,6 +251,8 @@ def _convert(options: argparse.Namespace) -> ExitCode:
 
 def _request(options: argparse.Namespace) -> Request:
     """Return the request of a command line."""
+    from geozarr_runner.spec.request import Request
+
     refuse_unknown(options.options, OPTIONS, "--options")
     told = given(options)
     resolved = _OF_THE_SDK.fullmatch(options.identity) is not None
@@ -265,6 +268,8 @@ def _request(options: argparse.Namespace) -> Request:
 
 def _request_from_stdin(options: argparse.Namespace) -> Request:
     """Return the request that is handed over as a document; its addresses are in no command line, and on no disk."""
+    from geozarr_runner.spec.request import Request
+
     try:
         document = from_json(sys.stdin.buffer.read(LARGEST_REQUEST))
     except ValueError:
@@ -283,6 +288,8 @@ def _groups(words: Sequence[str] | None, *, resolved: bool = False) -> tuple[str
     resolved
         Whoever submitted it has settled the groups: to name none is to want the whole product.
     """
+    from geozarr_runner.spec.request import Words, normalise
+
     return normalise(Words(words or ()), None if resolved else os.environ)
 
 
@@ -304,6 +311,8 @@ def _address(given: str) -> str:
 
 
 def _leave_outcome(options: argparse.Namespace, reporter: Reporter) -> None:
+    from geozarr_runner.outcome import write_last_words, write_outcome
+
     outcome = reporter.outcome
     for path, write in ((options.outcome, write_outcome), (options.termination_log, write_last_words)):
         if path is not None and outcome is not None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
-import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -18,34 +16,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from geozarr_runner import interruption
+from geozarr_runner.conversion import Conversion, Converted, environment, shares_of
 from geozarr_runner.converter import processes
 from geozarr_runner.converter.command import PACKAGES, find_converter, releases_of
-from geozarr_runner.converter.parallel import join, split, threads
-from geozarr_runner.errors import (
-    ConverterFailed,
-    ConverterKilled,
-    Interrupted,
-    ProductBroken,
-    StorageFailed,
-    VerificationFailed,
-)
+from geozarr_runner.errors import Interrupted, StorageFailed
 from geozarr_runner.events import Reporter
-from geozarr_runner.kinds.base import ConverterCall
-from geozarr_runner.kinds.profiles import planned_arrays, profile_of
+from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.planning import resources
-from geozarr_runner.planning.memory import memory_of_part, worth_reading
 from geozarr_runner.planning.preflight import Plan, preflight
-from geozarr_runner.product.model import Array
-from geozarr_runner.publishing import local, object_store, stac_item
+from geozarr_runner.publishing import local, object_store, root_document, stac_item
 from geozarr_runner.publishing.archive import Archive, discard, existing, offer, pack
 from geozarr_runner.publishing.remote_output import Output, RemoteOutput
 from geozarr_runner.spec.options import OPTIONS
 from geozarr_runner.spec.request import Request
-from geozarr_runner.staging.spot_check import SpotCheck
-from geozarr_runner.staging.view import DoesNotFit, Staged, make_view, stage
-from geozarr_runner.trust.addresses import expanded, local_path, redact
-from geozarr_runner.verification.diagnosis import diagnose
-from geozarr_runner.verification.verify import Verified, verify
+from geozarr_runner.staging.view import DoesNotFit
+from geozarr_runner.stores.access.failures import storage_errors
+from geozarr_runner.trust.addresses import expanded, redact
 
 REPORTED_VERSIONS = ("geozarr-runner", *PACKAGES)
 
@@ -64,6 +50,7 @@ def run(
     reporter: Reporter,
     log: Path | None = None,
     *,
+    owner: str = "",
     log_refused: bool = False,
     artifact: Path | None = None,
     within: Path | None = None,
@@ -76,6 +63,8 @@ def run(
     log
         The file that keeps everything, from the moment the request is known to be possible; default
         `<output>.log.jsonl`, in an object store when the reporter closes.
+    owner
+        Who has this run made, and makes it again where its end is lost: what an earlier one has written counts as done.
     log_refused
         Keep also what became of a request that is refused, where a log file has a place of its own.
     artifact
@@ -107,7 +96,7 @@ def run(
     start = time.monotonic()
     started = datetime.now(UTC)
     with reporter.stage("preflight"):
-        plan = preflight(request, reporter, keep if log_refused else lambda _: None, within=within)
+        plan = preflight(request, reporter, keep if log_refused else lambda _: None, within=within, owner=owner)
     if plan.done:
         _complete(plan, reporter)
         archive = _archive_of(plan, request, reporter) if request.options["archive"] else None
@@ -117,15 +106,15 @@ def run(
         _report_result(reporter, plan, request, releases, bytes_written=size, start=start, archive=archive)
         return Result(plan.output, plan.groups, skipped=True)
     command = find_converter(converter)
-    shares = _shares(request, plan)
+    shares = shares_of(request, plan)
     count = len(shares) or 1
     with (
         _workspace(plan, request) as space,
         processes.Converters(command, environment(plan, count), load=count, about=space.folder) as converters,
     ):
-        with local.storage_errors(space.output.parent):
+        with storage_errors(space.output.parent):
             open_log(plan.output)
-        work = _Work(request, space, converters, shares, reporter)
+        work = Conversion(request, space, converters, shares, reporter)
         # Joining and verifying need it, when nothing else is left to do meanwhile.
         threading.Thread(target=import_module, args=("zarr",), daemon=True).start()
         try:
@@ -136,10 +125,10 @@ def run(
             reporter.warning("one-group-at-a-time", f"{lack.message}: one group is made after the other", lack.remedy)
             made = work.make_in_turn(plan)
         with reporter.stage("publish") as progress:
-            record = _provenance(plan, request, made, started, versions(converter))
-            local.record_provenance(space.writing, record)
+            record = _provenance(plan, request, made, started, versions(converter), owner)
+            root_document.record_provenance(space.writing, record)
             size = folder_bytes(space.writing)
-            with local.storage_errors(space.item):
+            with storage_errors(space.item):
                 _write_item(space.item, plan, space.writing, record, reporter)
             if isinstance(space, object_store.RemoteWorkspace):
                 object_store.publish(space, overwrite=request.options["if_exists"] == "overwrite", progress=progress)
@@ -199,7 +188,7 @@ def _complete(plan: Plan, reporter: Reporter) -> None:
     if isinstance(plan.output, RemoteOutput):  # its item is there before its root is
         return
     place = Path(stac_item.address_of(plan.output))
-    record = local.provenance(plan.output)
+    record = root_document.provenance(plan.output)
     if place.exists() or record is None:
         return
     try:
@@ -232,169 +221,14 @@ def _has_place_for_a_log(output: Path) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Converted:
-    """An output that is complete, and what it took."""
-
-    bytes_read: int
-    verified: Verified
-    empty: tuple[str, ...]
-    check: SpotCheck
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What a run works with: from the plan to a verified output."""
-
-    request: Request
-    space: local.Workspace
-    converters: processes.Converters
-    shares: Sequence[Sequence[Array]]
-    reporter: Reporter
-
-    def make(self, plan: Plan, output: Path) -> _Converted:
-        """Stage, convert and verify."""
-        with self.reporter.stage("stage") as progress:
-            staged = stage(plan, self.space, progress, self.reporter)
-        try:
-            with self.reporter.stage("convert"):
-                self._convert(plan, staged, output)
-            with self.reporter.stage("verify") as progress:
-                resources.keep_buffers()
-                _finish(plan, output)
-                verified = verify(plan, staged.url, output, progress)
-        except ConverterKilled:
-            raise
-        except (ConverterFailed, ProductBroken, VerificationFailed) as failure:
-            if (broken := diagnose(plan, staged.url)) is not None:
-                raise broken from failure
-            raise
-        return _Converted(staged.bytes_read, verified, staged.empty, staged.check)
-
-    def make_in_turn(self, plan: Plan) -> _Converted:
-        """Make one group after the other, each with all of the scratch space, and join what came out."""
-        call = profile_of(plan.product).call
-        outputs, made = [], []
-        for number, group in enumerate(plan.groups):
-            part = replace(plan, groups=(group,), call=call(plan.product, (group,), plan.options))
-            outputs.append(self.space.folder / f"group-{number}.zarr")
-            self.space.clear()
-            # Cores that several groups would have kept busy are this one's.
-            made.append(replace(self, shares=_shares(self.request, part)).make(part, outputs[-1]))
-        self.space.clear()
-        with local.storage_errors(self.space.folder):
-            join(outputs, self.space.writing)
-        verified = Verified(
-            tuple(group for each in made for group in each.verified.groups),
-            sum(each.verified.variables for each in made),
-            sum(each.verified.pixels_compared for each in made),
-        )
-        empty = dict.fromkeys(path for each in made for path in each.empty)
-        check = sum((each.check for each in made), SpotCheck())
-        return _Converted(sum(each.bytes_read for each in made), verified, tuple(empty), check)
-
-    def _convert(self, plan: Plan, staged: Staged, output: Path) -> None:
-        if not self.shares or local_path(staged.url) is None:
-            self._run_converters(plan, [(staged.url, plan.call)], [output])
-            return
-        self.reporter.message(f"{len(self.shares)} converters side by side")
-        outputs = [output.with_name(f"{output.stem}-{number}.zarr") for number, _ in enumerate(self.shares)]
-        self._run_converters(plan, list(self._inputs(plan, Path(staged.url))), outputs)
-        try:
-            with local.storage_errors(self.space.folder):
-                join(outputs, output)
-        except ConverterFailed as failure:
-            self.reporter.warning("not-divided", f"{failure.message}: one converter does all of it")
-            with local.storage_errors(self.space.folder):
-                for half in (output, *outputs):
-                    shutil.rmtree(half, ignore_errors=not half.exists())
-            self._run_converters(plan, [(staged.url, plan.call)], [output])
-
-    def _run_converters(self, plan: Plan, inputs: Sequence[tuple[str, ConverterCall]], outputs: Sequence[Path]) -> None:
-        expected = planned_arrays(plan.product, plan.groups, plan.options)
-        # Coordinates are not counted beforehand: they are few, small, and the first things that are written.
-        total = sum(array.objects for array in expected) if expected else None
-        command = self.converters.command
-        commands = [
-            processes.build_argv(command, source, str(output), call, self.request.options)
-            for (source, call), output in zip(inputs, outputs, strict=True)
-        ]
-        progress = self.reporter.progress("convert")
-
-        def tick() -> None:
-            done = sum(processes.count_chunks(output) for output in outputs)
-            progress(done if total is None else min(done, total), total, "chunks")
-
-        for argv in commands:
-            self.reporter.emit("log", source="runner", text="running " + " ".join(redact(word) for word in argv))
-        self.converters.run(
-            commands,
-            environment(plan, len(commands)),
-            on_line=lambda line: self.reporter.emit("log", source="converter", text=line),
-            on_tick=tick,
-        )
-        tick()
-        if total is not None:  # what holds no data is stored in no object
-            progress(total, total, "chunks")
-
-    def _inputs(self, plan: Plan, source: Path) -> Iterator[tuple[str, ConverterCall]]:
-        """Yield what each converter reads, and what to tell it."""
-        for number, arrays in enumerate(self.shares):
-            view = self.space.scratch / f"input-{number}.zarr"
-            with local.storage_errors(view):
-                make_view(plan, arrays, source, view)
-            groups = tuple(dict.fromkeys(array.path.rpartition("/")[0] for array in arrays))
-            yield (
-                str(view),
-                profile_of(plan.product).call(plan.product, groups, plan.options) if plan.groups else plan.call,
-            )
-
-
-def _shares(request: Request, plan: Plan) -> list[list[Array]]:
-    """Return what each of several converters would do; none where one does all."""
-    return (
-        [] if request.options["dask_cluster"] else split(plan, cores=resources.cores(), memory=resources.free_memory())
-    )
-
-
-def environment(plan: Plan, count: int) -> dict[str, str]:
-    """Return the variables of so many converters: several share the cores, one has them all by itself."""
-    cores, memory = resources.cores(), resources.free_memory()
-    largest = max(8 * math.prod(array.shape) for group in plan.product.groups.values() for array in group.arrays)
-    variables = resources.allocator(largest)
-    number = cores
-    if count > 1:
-        number = threads(plan, count, cores=cores, memory=memory)
-        variables |= resources.threads(number)
-    read = worth_reading(plan.product, plan.groups)
-    needed = count * memory_of_part(plan.product, plan.groups, number, read=read or 0, options=plan.options)
-    if read and (memory is None or needed <= memory):
-        variables |= resources.read_at_once(read)
-    return variables
-
-
-def _finish(plan: Plan, output: Path) -> None:
-    """Take out what only had to lie in the converter's input, and consolidate where the converter does not."""
-    profile = profile_of(plan.product)
-    made = {array.path.rpartition("/")[0] for array in profile.made_arrays(plan.product)}
-    local.remove_groups(output, made)
-    if plan.groups:
-        beside = (*profile.companions(plan.product, plan.groups), *profile.empty_groups(plan.product))
-        local.remove_groups(output, {path for path in beside if not _holds(path, plan.groups)})
-    local.consolidate(output)
-
-
-def _holds(path: str, groups: Sequence[str]) -> bool:
-    return any(f"{group}/".startswith(f"{path}/") for group in groups)
-
-
 def _provenance(
-    plan: Plan, request: Request, made: _Converted, started: datetime, releases: Mapping[str, str]
+    plan: Plan, request: Request, made: Converted, started: datetime, releases: Mapping[str, str], owner: str
 ) -> dict[str, Any]:
     verified = made.verified
     return {
-        "schema": local.RECORD_VERSION,
+        "schema": root_document.RECORD_VERSION,
         "request": request.identity or None,
+        **({root_document.OWNER: owner} if owner else {}),
         "input": {
             "url": redact(plan.product.url),
             "name": plan.product.name,

@@ -18,7 +18,7 @@ import numpy as np
 import zarr
 
 from geozarr_runner.events import Event, parse
-from geozarr_runner.publishing.local import PROVENANCE
+from geozarr_runner.publishing.root_document import PROVENANCE
 
 type Document = dict[str, Any]
 
@@ -145,6 +145,15 @@ def grid_v2(group: str, size: int = 8, **attributes: object) -> dict[str, Docume
     return documents
 
 
+def with_axes(root: Path, *groups: str, size: int = 8) -> Path:
+    """Store the values of y and x, which say where the pixels of groups lie."""
+    for group in groups:
+        for name, axis in {"y": range(size, 0, -1), "x": range(1, size + 1)}.items():
+            stored = b"".join(value.to_bytes(2, "little") for value in axis)
+            write_store(root / group / name, {"0": stored, "c/0": stored})
+    return root
+
+
 def consolidated_v2(documents: Mapping[str, Document]) -> dict[str, Document]:
     """Documents with the `.zmetadata` that gathers them."""
     root = {".zgroup": {"zarr_format": 2}, ".zattrs": {}} | dict(documents)
@@ -208,31 +217,34 @@ def write_terrain(
     return path
 
 
-def write_sentinel2_v3(path: Path, size: int = 540) -> Path:
-    """Write a Sentinel-2 L2A product as Zarr v3: no array has `_FillValue`, and all have a fill value of 0.
+def write_sentinel2(path: Path, size: int = 540, *, zarr_format: int = 3, level: str = "2A") -> Path:
+    """Write a Sentinel-2 product. In Zarr v3 no array has `_FillValue`, and all have a fill value of 0.
 
     A part of its reflectances is no data, as their attributes say; its classes, probabilities and heights have zeros
     that are values.
     """
-    root = zarr.create_group(str(path), zarr_format=3)
+    root = zarr.create_group(str(path), zarr_format=3 if zarr_format == 3 else 2)
+
+    def create(place: zarr.Group, name: str, dims: tuple[str, ...], attributes: Document, **stored: Any) -> Any:
+        named = {"dimension_names": dims} if zarr_format == 3 else {}
+        fill = 0 if zarr_format == 3 or "scale_factor" in attributes else None
+        array = place.create_array(name, fill_value=fill, **stored, **named)
+        array.attrs.update(attributes if zarr_format == 3 else {**attributes, "_ARRAY_DIMENSIONS": list(dims)})
+        return array
 
     def grid(group: str, pixel: int, arrays: Mapping[str, tuple[str, Document]]) -> None:
         edge = size * 10 // pixel
-        place = root.create_group(group)
+        place = root.require_group(group)
         rows, columns = np.mgrid[0:edge, 0:edge]
         for number, (name, (dtype, attributes)) in enumerate(arrays.items()):
-            array = place.create_array(
-                name, shape=(edge, edge), chunks=(180, 180), dtype=dtype, fill_value=0, dimension_names=("y", "x")
-            )
-            array.attrs.update(attributes)
+            chunks = (min(edge, 180),) * 2
+            array = create(place, name, ("y", "x"), attributes, shape=(edge, edge), chunks=chunks, dtype=dtype)
             values = (rows + 2 * columns + number) % 11
             if dtype == "u2":
                 values = np.where(columns < edge // 3, 0, 2000 + 90 * values)
             array[:] = values
         for name, start, step in (("y", 5_500_020.0, -pixel), ("x", 499_980.0, pixel)):
-            axis = place.create_array(
-                name, shape=(edge,), chunks=(edge,), dtype="f8", fill_value=0, dimension_names=(name,)
-            )
+            axis = create(place, name, (name,), {}, shape=(edge,), chunks=(edge,), dtype="f8")
             axis[:] = start + step * (np.arange(edge) + 0.5)
 
     utm: Document = {"proj:epsg": 32633}
@@ -244,11 +256,11 @@ def write_sentinel2_v3(path: Path, size: int = 540) -> Path:
     heights = ("i2", {"units": "m", "fill_value": -32768, "valid_min": -500, **utm})
     grid("conditions/mask/l2a_classification/r20m", 20, {"scl": classes, "height": heights})
     grid("quality/probability/r20m", 20, {"cld": ("u1", {"valid_min": 0, "valid_max": 100, "units": "%", **utm})})
-    root.attrs["stac_discovery"] = {"properties": {"product:type": "S02MSIL2A", "proj:code": "EPSG:32633"}}
+    root.attrs["stac_discovery"] = {"properties": {"product:type": f"S02MSIL{level}", "proj:code": "EPSG:32633"}}
     root.attrs["other_metadata"] = {"horizontal_CRS_code": "EPSG:32633"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(str(path), zarr_format=3)
+        zarr.consolidate_metadata(str(path), zarr_format=3 if zarr_format == 3 else 2)
     return path
 
 
@@ -310,6 +322,17 @@ def contents(store: Path) -> Document:
         elif path.is_file():
             found[str(path.relative_to(store))] = path.read_bytes()
     return found
+
+
+def consolidate_again(store: Path) -> None:
+    """Consolidate the metadata of an output that was changed."""
+    for document in store.rglob("zarr.json"):  # what a group says of those below it would be taken for what they are
+        node = json.loads(document.read_bytes())
+        if node.pop("consolidated_metadata", None) is not None:
+            document.write_text(json.dumps(node))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(str(store))
 
 
 def data_groups(store: Path) -> set[str]:

@@ -30,19 +30,18 @@ from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning.estimate import estimate, needed
 from geozarr_runner.planning.groups import report
 from geozarr_runner.planning.preflight import Plan, preflight
-from geozarr_runner.product import chunk_check
+from geozarr_runner.product import chunk_check, windows
 from geozarr_runner.product.sampler import Pair, StoredPixels
-from geozarr_runner.publishing.local import PROVENANCE
+from geozarr_runner.publishing.root_document import PROVENANCE
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging import spot_check as checks
 from geozarr_runner.staging.spot_check import SHARE, spot_check
 from geozarr_runner.stores.absence import Confirmation, code_in, may_be_absent, refusal_code
 from geozarr_runner.stores.store import Store
 from geozarr_runner.stores.web import Refused
-from geozarr_runner.verification import absence
 from geozarr_runner.verification.absence import lost
 from geozarr_runner.verification.verify import verify
-from runner.tests.support import beside, contents, nodes, run, write_terrain
+from runner.tests.support import beside, consolidate_again, contents, nodes, run, write_terrain
 from tests.hiding_server import hiding_server
 from tests.s3_proxy import Proxy, s3_proxy
 from tests.s3_server import s3_server
@@ -424,9 +423,9 @@ def test_a_grid_without_chunks_says_no_place(folder: Path, tmp_path: Path) -> No
     for key in chunk_keys(product, "dem/x"):
         (product / key).unlink()
     done = run(product, tmp_path / "out.zarr", "--groups", "/dem")
-    assert done.code == 3
-    assert done.error["code"] == "product-broken"
-    assert "where the pixels lie" in str(done.error["message"])
+    assert done.code == 2
+    assert done.error["code"] == "groups-missing"
+    assert "x does not say where each pixel lies" in str(done.error["message"])
 
 
 # --- what is read again ----------------------------------------------------------------------------------------------
@@ -571,7 +570,7 @@ def made(folder: Path, tmp_path_factory: pytest.TempPathFactory, replaying: dict
     group.create_array(
         "height", shape=old.shape, dimension_names=("y", "x"), attributes=attributes, overwrite=True, **stored
     )[:] = values
-    zarr.consolidate_metadata(str(out))
+    consolidate_again(out)
     request = Request.of(product, out.with_name("other.zarr"), groups="/dem")
     return Made(preflight(request, Reporter(io.StringIO())), out)
 
@@ -658,10 +657,10 @@ def test_windows_are_cut_into_pieces_that_cover_them_once(data: st.DataObject) -
     shape = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=3))
     seen = np.zeros(shape, int)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(absence, "PIECE", data.draw(st.integers(1, 100)))
-        for part in absence._pieces(tuple(slice(0, size) for size in shape)):
+        patch.setattr(windows, "PIECE", data.draw(st.integers(1, 100)))
+        for part in windows.pieces(tuple(slice(0, size) for size in shape)):
             seen[part] += 1
-            assert seen[part].size <= absence.PIECE
+            assert seen[part].size <= windows.PIECE
     assert (seen == 1).all()
 
 

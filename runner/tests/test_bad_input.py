@@ -24,10 +24,10 @@ from geozarr_runner.converter import command
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.events import Reporter
 from geozarr_runner.planning import preflight
-from geozarr_runner.publishing import local
+from geozarr_runner.publishing.root_document import PROVENANCE
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging import view
-from geozarr_runner.stores import store
+from geozarr_runner.stores.access import retries
 from runner.tests.support import (
     R20M,
     R60M,
@@ -39,8 +39,8 @@ from runner.tests.support import (
     grid_v2,
     run,
     start,
+    with_axes,
     write_store,
-    write_terrain,
 )
 
 
@@ -125,12 +125,12 @@ def one_array_instead_of_a_product(at: Scene) -> Arguments:
     return [at.store("a.zarr", {".zarray": array_v2((4,), ("x",), "a")["a/.zarray"]}), at.output]
 
 
-@case("product-unreachable", 3, f"no answer after {store.ATTEMPTS} tries")
+@case("product-unreachable", 3, f"no answer after {retries.ATTEMPTS} tries")
 def a_server_that_is_not_there(at: Scene) -> Arguments:
     return [f"{at.unused_url}/a.zarr", at.output]
 
 
-@case("product-unreachable", 3, f"no answer after {store.ATTEMPTS} tries")
+@case("product-unreachable", 3, f"no answer after {retries.ATTEMPTS} tries")
 def a_host_without_an_address(at: Scene) -> Arguments:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -257,7 +257,7 @@ def a_chunk_that_is_refused(at: Scene) -> Arguments:
     return [at.served("small.zarr"), at.output, "--groups", "a"]
 
 
-@case("product-unreachable", 3, f"no answer after {store.ATTEMPTS} tries", runs=True)
+@case("product-unreachable", 3, f"no answer after {retries.ATTEMPTS} tries", runs=True)
 def a_chunk_that_never_comes_whole(at: Scene) -> Arguments:
     at.server.truncate("/small.zarr/a/data/0.0", 10, 10)
     return [at.served("small.zarr"), at.output, "--groups", "a"]
@@ -294,11 +294,6 @@ def a_product_without_rasters(at: Scene) -> Arguments:
     return [product, at.output]
 
 
-@case("groups-missing", 2, "no group of this product")
-def a_raster_in_the_root(at: Scene) -> Arguments:
-    return [write_terrain(at.folder / "root.zarr", group="", size=16), at.output]
-
-
 # --- the output ------------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +324,7 @@ def a_link_to_nowhere(at: Scene) -> Arguments:
 @case("output-exists", 2, "made from another request")
 def an_output_of_another_request(at: Scene) -> Arguments:
     record = {"input": {"identity": "another"}, "groups": ["/a"]}
-    root = {"zarr_format": 3, "node_type": "group", "attributes": {local.PROVENANCE: record}}
+    root = {"zarr_format": 3, "node_type": "group", "attributes": {PROVENANCE: record}}
     at.store("out.zarr", {"zarr.json": root})
     return [at.product, at.output, "--groups", "a", "--if-exists", "skip"]
 
@@ -443,13 +438,12 @@ def no_converter(at: Scene) -> Arguments:
 @pytest.fixture
 def at(tmp_path: Path, unused_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     served = tmp_path / "served"
-    small = write_store(served / "small.zarr", {**consolidated_v2(grid_v2("a"))})
-    for key, size in (("a/data/0.0", 128), ("a/y/0", 16), ("a/x/0", 16)):
-        (small / key).write_bytes(bytes(size))
+    small = with_axes(write_store(served / "small.zarr", {**consolidated_v2(grid_v2("a"))}), "a")
+    (small / "a" / "data" / "0.0").write_bytes(bytes(128))
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.delenv("ARGO_GROUPS", raising=False)
-    monkeypatch.setattr(store, "wait_exponential_jitter", lambda **_: wait_none())
+    monkeypatch.setattr(retries, "wait_exponential_jitter", lambda **_: wait_none())
     with ProductServer(served) as server:
         yield Scene(folder, small, server, unused_url, monkeypatch)
 

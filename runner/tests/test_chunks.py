@@ -21,7 +21,7 @@ from geozarr_runner.kinds.layout import WEB_CHUNK
 from geozarr_runner.kinds.profiles import planned_arrays
 from geozarr_runner.planning.estimate import estimate
 from geozarr_runner.planning.preflight import preflight
-from geozarr_runner.publishing.local import provenance
+from geozarr_runner.publishing.root_document import provenance
 from geozarr_runner.run import run
 from geozarr_runner.spec.options import resolved
 from geozarr_runner.spec.request import Request

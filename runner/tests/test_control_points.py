@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -296,13 +298,42 @@ def spoilt(crossing: tuple[Path, Run], tmp_path: Path) -> tuple[Plan, Path]:
 
 
 def moved(axis: str) -> Callable[[Path], None]:
+    """Move x or y by half a pixel, and what is said of them in words."""
+
     def move(store: Path) -> None:
+        documents = [store / "zarr.json"]
         for polarisation in ("VH", "VV"):
-            array = zarr.open_array(str(store / f"{NAME}_{polarisation}/measurements/{axis}"), mode="r+")
+            group = store / f"{NAME}_{polarisation}/measurements"
+            array = zarr.open_array(str(group / axis), mode="r+")
             values = np.asarray(array[:], float)
-            array[:] = values + (values[1] - values[0]) / 2
+            half = float(values[1] - values[0]) / 2
+            array[:] = values + half
+            documents += [group / "zarr.json", group / "spatial_ref" / "zarr.json"]
+        for document in documents:
+            document.write_text(json.dumps(shifted(json.loads(document.read_text()), axis, half)))
 
     return move
+
+
+PLACES = {"spatial:bbox": {"x": (0, 2), "y": (1, 3)}, "spatial:transform": {"x": (2,), "y": (5,)}}
+PLACE_OF_GDAL = {"x": 0, "y": 3}
+
+
+def shifted(said: Any, axis: str, by: float) -> Any:
+    """Return what is said of a grid that was moved."""
+    if isinstance(said, list):
+        return [shifted(each, axis, by) for each in said]
+    if not isinstance(said, dict):
+        return said
+    made = {name: shifted(each, axis, by) for name, each in said.items()}
+    for name in PLACES.keys() & said.keys():
+        made[name] = [value + by * (place in PLACES[name][axis]) for place, value in enumerate(said[name])]
+    if "GeoTransform" in said:
+        numbers = enumerate(map(float, said["GeoTransform"].split()))
+        made["GeoTransform"] = " ".join(
+            repr(float(value + by * (place == PLACE_OF_GDAL[axis]))) for place, value in numbers
+        )
+    return made
 
 
 def swapped(store: Path) -> None:

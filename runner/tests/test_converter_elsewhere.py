@@ -15,7 +15,7 @@ from geozarr_runner.converter import command as module
 from geozarr_runner.converter.command import find_converter, python_of, releases_of
 from geozarr_runner.converter.processes import Converters
 from geozarr_runner.errors import ConverterMissing
-from geozarr_runner.publishing.local import provenance
+from geozarr_runner.publishing.root_document import provenance
 from runner.tests.support import R60M, run, until
 
 SCRIPT = "import sys\nfrom eopf_geozarr.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"

@@ -25,7 +25,7 @@ from geozarr_runner.errors import ProductBroken, ProductDenied, ProductUnreachab
 from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning.estimate import needed
 from geozarr_runner.staging.download import PIECE, download
-from geozarr_runner.stores import store as stores
+from geozarr_runner.stores.access import filesystem, retries
 from geozarr_runner.stores.store import Store
 from runner.tests.support import RUNNER, contents, run, until
 
@@ -155,8 +155,8 @@ def test_an_object_that_changes_meanwhile_is_an_error_that_names_it(
 
 def test_a_server_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It promises a body, and no byte of it ever comes."""
-    monkeypatch.setattr(stores, "SECONDS_WITHOUT_A_BYTE", 0.2)
-    monkeypatch.setattr(stores, "_patience", wait_none())
+    monkeypatch.setattr(filesystem, "SECONDS_WITHOUT_A_BYTE", 0.2)
+    monkeypatch.setattr(retries, "_patience", wait_none())
     asked: list[str] = []
 
     class Silent(BaseHTTPRequestHandler):
@@ -178,13 +178,13 @@ def test_a_server_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyt
         try:
             with pytest.raises(ProductUnreachable) as caught:
                 fetch(f"http://127.0.0.1:{server.server_port}", tmp_path, ["chunk"], {"chunk": 1000})
-            until(lambda: len(asked) == stores.ATTEMPTS)
+            until(lambda: len(asked) == retries.ATTEMPTS)
         finally:
             over.set()
             server.shutdown()
             thread.join()
     assert caught.value.retryable
-    assert asked == ["/chunk"] * stores.ATTEMPTS
+    assert asked == ["/chunk"] * retries.ATTEMPTS
     assert not list(tmp_path.iterdir())
 
 
@@ -267,7 +267,7 @@ def tricky(body: bytes, tricks: list[Trick]) -> Iterator[tuple[str, list[str]]]:
         (resets, 2),
         (stalls_half_way, 1),
         (promises_more_than_it_sends, 2),
-        (is_overloaded, stores.ATTEMPTS - 1),
+        (is_overloaded, retries.ATTEMPTS - 1),
         (asks_to_wait, 1),
     ],
 )
@@ -275,7 +275,7 @@ def test_a_request_that_fails_is_no_failure_of_the_run(
     trick: Trick, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if trick is stalls_half_way:
-        monkeypatch.setattr(stores, "SECONDS_WITHOUT_A_BYTE", QUIET)
+        monkeypatch.setattr(filesystem, "SECONDS_WITHOUT_A_BYTE", QUIET)
     body = bytes(range(256)) * 40
     start = time.monotonic()
     with tricky(body, [trick] * times) as (url, asked):
@@ -287,7 +287,7 @@ def test_a_request_that_fails_is_no_failure_of_the_run(
 
 
 def test_a_slow_server_is_waited_for_as_long_as_bytes_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "SECONDS_WITHOUT_A_BYTE", QUIET)
+    monkeypatch.setattr(filesystem, "SECONDS_WITHOUT_A_BYTE", QUIET)
     body = bytes(range(256)) * 40
 
     def drips(handler: BaseHTTPRequestHandler, body: bytes) -> None:
@@ -345,11 +345,11 @@ def test_the_server_says_how_long_to_wait() -> None:
 
     state = RetryCallState(Retrying(), None, (), {})
     state.outcome = Future.construct(1, TooMany(), has_exception=True)
-    assert stores._patience(state) == 7
+    assert retries._patience(state) == 7
     TooMany.headers["Retry-After"] = "86400"
-    assert stores._patience(state) == stores.LONGEST_PATIENCE
+    assert retries._patience(state) == retries.LONGEST_PATIENCE
     TooMany.headers["Retry-After"] = "soon"
-    assert 0 < stores._patience(state) < 7
+    assert 0 < retries._patience(state) < 7
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(s2: Path, products: Path, tmp_path: Path) -> None:

@@ -29,15 +29,17 @@ WRITES = 'out.mkdir()\n(out / \'zarr.json\').write_text(\'{"zarr_format": 3, "no
 # The runner with one of its stages replaced by one that never ends.
 BLOCKED = """
 import os, pathlib, sys, time
-from geozarr_runner import cli, run
+from geozarr_runner import cli, conversion, run
 def block(*_, **__):
     pathlib.Path(os.environ["MARK"]).write_text(str(os.getpid()))
     while True:  # a signal that comes just before one long sleep would be heard only after it
         time.sleep(0.05)
 if os.environ["BLOCK"] == "verify":
-    run.verify = block
+    assert conversion.verify
+    conversion.verify = block
 else:
-    run.verify = lambda *_: None
+    assert conversion.verify and run._provenance
+    conversion.verify = lambda *_: None
     run._provenance = block
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -45,7 +47,7 @@ sys.exit(cli.main(sys.argv[1:]))
 # The runner that hears a signal in the moment in which its output has got its name.
 NAMED = """
 import os, pathlib, signal, sys
-from geozarr_runner import cli, run
+from geozarr_runner import cli, conversion
 from geozarr_runner.publishing import bucket, local, remote_output
 from geozarr_runner.verification.verify import Verified
 number = getattr(signal, os.environ["SIGNAL"])
@@ -56,7 +58,8 @@ def then_signal(call):
             os.kill(os.getpid(), number)
         return result
     return called
-run.verify = lambda *_: Verified(("/",), 0, 0)
+assert conversion.verify
+conversion.verify = lambda *_: Verified(("/",), 0, 0)
 pathlib.Path.rename = then_signal(pathlib.Path.rename)
 local._exchange = then_signal(local._exchange)
 bucket.ObjectStore.write = then_signal(bucket.ObjectStore.write)

@@ -22,7 +22,7 @@ from benchmarks.server import ProductServer
 from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.product.model import Product
 from geozarr_runner.publishing import stac_item as items
-from geozarr_runner.publishing.local import provenance
+from geozarr_runner.publishing.root_document import provenance
 from runner.tests.support import R10M, R60M, Run, beside, run, start, until
 
 ACROSS = {"type": "Polygon", "coordinates": [[[-179.5, 1], [179.5, 1], [179.5, 2], [-179.5, 2]]]}

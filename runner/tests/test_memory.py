@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from geozarr_runner.conversion import environment
 from geozarr_runner.events import Reporter
 from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning import memory, resources
@@ -22,7 +23,7 @@ from geozarr_runner.planning.memory import (
 )
 from geozarr_runner.planning.preflight import Plan, preflight
 from geozarr_runner.product.model import Array, Product
-from geozarr_runner.run import environment, run
+from geozarr_runner.run import run
 from geozarr_runner.spec.options import resolved
 from geozarr_runner.spec.request import Request
 from runner.tests.support import R20M, R60M, contents

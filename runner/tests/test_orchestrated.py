@@ -16,7 +16,7 @@ from benchmarks.server import ProductServer
 from geozarr_runner.cli import main
 from geozarr_runner.events import Event, parse_all
 from geozarr_runner.outcome import LONGEST_FIELD, LONGEST_MESSAGE, write_last_words, write_outcome
-from geozarr_runner.publishing.local import provenance
+from geozarr_runner.publishing.root_document import provenance
 from geozarr_runner.trust.names import output_name
 from runner.tests.support import R60M, Run, beside, run, write_terrain
 
@@ -120,6 +120,22 @@ def test_a_run_with_nothing_to_do_is_in_the_log_file(s2: Path, good: Run, tmp_pa
     done = run(s2, output, *options)
     assert done.result["skipped"]
     assert logged(output) == done.events
+
+
+@pytest.mark.parametrize("how", [(), ("--if-exists", "overwrite"), ("--archive",)], ids=" ".join)
+def test_what_an_earlier_pod_of_its_workflow_has_written_is_done(how: tuple[str, ...], s2: Path, output: Path) -> None:
+    """Argo makes a pod again that vanished, under its name; what it has published is no other's output."""
+    given = (s2, output, "--groups", R60M, *how)
+    first = run(*given, "--run-id", "uid-of-a-workflow/pod")
+    assert first.code == 0, first.stdout
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    again = run(*given, "--run-id", "uid-of-a-workflow/pod")
+    assert (again.code, again.result["skipped"]) == (0, True)
+    assert again.result["archive"] == first.result["archive"]
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+    if "overwrite" not in how:
+        assert run(*given, "--run-id", "uid-of-another/pod").error["code"] == "output-exists"
+        assert run(*given).error["code"] == "output-exists"
 
 
 def tree(folder: Path) -> set[Path]:
@@ -271,7 +287,7 @@ def test_a_command_line_that_cannot_be_read_is_an_error_too(
     run, error = parse_all(captured.out.splitlines())
     assert (run.type, run["id"], error.type, error["code"]) == ("run", "1", "error", "invalid-request")
     assert wrong.partition("=")[0] in error["message"]
-    assert "usage: geozarr-runner" in error["remedy"]
+    assert "geozarr-runner convert --help" in error["remedy"] or "choose of" in error["remedy"]
     assert captured.err == ""
     assert json.loads(outcome.read_text())["code"] == "invalid-request"
     assert words.read_text().startswith("[invalid-request] ")
@@ -281,12 +297,12 @@ def test_a_command_line_that_cannot_be_read_is_an_error_too(
     "words",
     [["convert"], ["convert", "--verbose=maybe", "a", "b"], ["convert", "a", "b", "--run-id"], ["nonsense"], []],
 )
-def test_a_person_is_told_how_it_is_used(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_person_is_told_what_is_wrong_and_what_to_type(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("usage: geozarr-runner")
-    assert "error: " in captured.err
+    assert captured.err.startswith("error [invalid-request]: geozarr-runner")
+    assert "\n  remedy: " in captured.err
 
 
 def test_what_cannot_be_left_behind_does_not_change_how_it_ended(output: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.planning import resources
 from geozarr_runner.planning.estimate import estimate
 from geozarr_runner.planning.preflight import preflight
-from geozarr_runner.publishing.local import provenance
+from geozarr_runner.publishing.root_document import provenance
 from geozarr_runner.run import Result, folder_bytes, run
 from geozarr_runner.spec.request import Request
 from runner.tests.support import R10M, R20M, contents

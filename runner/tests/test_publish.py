@@ -18,18 +18,20 @@ from geozarr_runner.events import Reporter
 from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.publishing import local as module
 from geozarr_runner.publishing.local import (
-    PROVENANCE,
     Workspace,
-    consolidate,
     discard_leftovers,
     is_store,
     output_path,
-    provenance,
     publish,
-    record_provenance,
-    remove_groups,
     retired,
     workspace,
+)
+from geozarr_runner.publishing.root_document import (
+    PROVENANCE,
+    consolidate,
+    provenance,
+    record_provenance,
+    remove_groups,
 )
 from geozarr_runner.spec.request import Request
 from runner.tests.support import write_store

@@ -311,10 +311,12 @@ def test_what_gdal_writes_of_a_system_is_that_system(code: int, tmp_path: Path) 
 def test_pyproj_is_imported_where_a_system_is_read_and_not_before(tmp_path: Path) -> None:
     store = product_of(tmp_path, array={"proj:epsg": 32633}).url
     seen = (
-        "import sys, geozarr_nb as gz\n"
-        f"product = gz.inspect({store!r}); repr(product), product._repr_html_(), product.bbox, product.to_dict()\n"
+        "import sys\n"
+        "from geozarr_runner.inspection.reader import open_product\n"
+        "from geozarr_runner.planning.groups import report\n"
+        f"product = open_product({store!r}); repr(product), product._repr_html_(), product.bbox, product.to_dict()\n"
         "print('pyproj' in sys.modules)\n"
-        "gz.validate(product, groups=['/g'])\n"
+        "report(product, ['/g'])\n"
         "print('pyproj' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True)

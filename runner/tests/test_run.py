@@ -21,7 +21,7 @@ from geozarr_runner.events import parse_all
 from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.kinds.profiles import planned_arrays
 from geozarr_runner.planning.estimate import estimate
-from geozarr_runner.publishing.local import provenance
+from geozarr_runner.publishing.root_document import provenance
 from runner.tests.support import R10M, R20M, R60M, Run, beside, data_groups, nodes, run, structure, write_terrain
 
 GOLDEN = Path(__file__).with_name("golden")

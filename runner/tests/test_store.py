@@ -33,7 +33,10 @@ from geozarr_runner.errors import (
 )
 from geozarr_runner.staging.download import download
 from geozarr_runner.stores import store as module
-from geozarr_runner.stores.store import ATTEMPTS, Store, not_found, storage_failure
+from geozarr_runner.stores.access import retries
+from geozarr_runner.stores.access.failures import not_found, storage_failure
+from geozarr_runner.stores.access.retries import ATTEMPTS
+from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import local_path, redact
 from runner.tests.support import until
 
@@ -42,7 +45,7 @@ BODY = bytes(range(256)) * 1000
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "wait_exponential_jitter", lambda **_: wait_none())
+    monkeypatch.setattr(retries, "wait_exponential_jitter", lambda **_: wait_none())
 
 
 @pytest.fixture

@@ -23,9 +23,8 @@ import zarr
 
 from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
 from geozarr_runner.events import parse
-from geozarr_runner.publishing import local as publish
 from geozarr_runner.publishing import lock as lock_module
-from geozarr_runner.publishing import object_store
+from geozarr_runner.publishing import object_store, root_document
 from geozarr_runner.publishing.bucket import open_store
 from geozarr_runner.publishing.lock import Lock
 from geozarr_runner.publishing.remote_output import RemoteOutput, output_place
@@ -187,7 +186,7 @@ def test_a_run_leaves_what_a_run_into_a_folder_leaves(s2: Path, bucket: Bucket, 
     assert contents(tmp_path / "fetched.zarr") == contents(tmp_path / "local.zarr")
     fetched = tmp_path / "fetched.zarr"
     assert done.result["bytes_written"] == sum(path.stat().st_size for path in fetched.rglob("*") if path.is_file())
-    record = publish.provenance(fetched)
+    record = root_document.provenance(fetched)
     assert record is not None
     assert record["request"] == "request-1"
     assert bucket.beside() == BESIDE

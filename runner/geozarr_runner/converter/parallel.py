@@ -21,7 +21,7 @@ from geozarr_runner.planning.estimate import needed
 from geozarr_runner.planning.memory import memory_of_part
 from geozarr_runner.planning.preflight import Plan
 from geozarr_runner.product.model import Array
-from geozarr_runner.publishing.local import write_consolidated
+from geozarr_runner.publishing.root_document import write_consolidated
 
 # One more converter costs about five seconds of a core to start, which fewer pixels than this do not repay.
 PIXELS_WORTH_A_CONVERTER = 60_000_000
@@ -85,7 +85,7 @@ def _unit(plan: Plan, array: Array) -> str:
     """Return the name of an array's unit, which stays in one part: a variable; in the flat layout a band or a group."""
     if plan.groups:
         return array.path
-    group = array.path.rpartition("/")[0]
+    group = array.path.rpartition("/")[0] or "/"
     return array.name if group in RESOLUTIONS else group
 
 
@@ -96,7 +96,7 @@ def _cost(array: Array) -> int:
 
 
 def _is_coordinate(plan: Plan, array: Array) -> bool:
-    return any(array is one for one in plan.product.groups[array.path.rpartition("/")[0]].coordinates)
+    return any(array is one for one in plan.product.groups[array.path.rpartition("/")[0] or "/"].coordinates)
 
 
 def _seeds(plan: Plan) -> list[list[str]]:
@@ -136,7 +136,7 @@ def _with_coordinates(plan: Plan, units: Iterable[str]) -> list[Array]:
     groups: dict[str, list[Array]] = {}
     for array in needed(plan.product, plan.groups):
         if _is_coordinate(plan, array) or _unit(plan, array) in chosen:
-            groups.setdefault(array.path.rpartition("/")[0], []).append(array)
+            groups.setdefault(array.path.rpartition("/")[0] or "/", []).append(array)
     return [
         array
         for arrays in groups.values()

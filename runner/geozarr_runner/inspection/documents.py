@@ -12,7 +12,9 @@ from typing import Any
 from geozarr_runner.errors import InvalidRequest, ProductBroken, ProductDenied, ProductUnreachable
 from geozarr_runner.product import metadata
 from geozarr_runner.product.model import parents_of
-from geozarr_runner.stores.store import CONCURRENCY, Store, not_found
+from geozarr_runner.stores.access.concurrency import CONCURRENCY
+from geozarr_runner.stores.access.failures import not_found
+from geozarr_runner.stores.store import Store
 from geozarr_runner.text.printable import printable
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.bounds import from_json, seconds_for
@@ -26,7 +28,7 @@ TELL_PUBLISHER = "tell whoever publishes the product; no other option will help"
 
 def read_nodes(store: Store) -> tuple[dict[str, dict[str, Any]], int, bool]:
     """Return every node's document by its absolute path, the Zarr format, and whether it was consolidated."""
-    raw = store.read(".zmetadata", is_json=True)
+    raw, page = _unless_page(store, ".zmetadata")
     if raw is not None:
         flat = parsed(raw, store.url).get("metadata")
         if not isinstance(flat, dict):
@@ -36,7 +38,9 @@ def read_nodes(store: Store) -> tuple[dict[str, dict[str, Any]], int, bool]:
                 remedy="consolidate it again: zarr.consolidate_metadata(store)",
             )
         return _nodes_v2(flat, store.url), 2, True
-    raw = store.read("zarr.json", is_json=True)
+    raw, second = _unless_page(store, "zarr.json")
+    if raw is None and (page := page or second) is not None:
+        raise page
     if raw is not None:
         root = parsed(raw, store.url)
         consolidated = root.get("consolidated_metadata")
@@ -53,6 +57,22 @@ def read_nodes(store: Store) -> tuple[dict[str, dict[str, Any]], int, bool]:
     if store.read(".zarray") is not None:
         raise single_array(store)
     raise not_found(store.url)
+
+
+def _unless_page(store: Store, key: str) -> tuple[bytes | None, ProductBroken | None]:
+    """Return a document; or, of a server that answers with a page, or with nothing, of what it has not, that refusal.
+
+    It says nothing of the other format's document, which may be there.
+    """
+    try:
+        raw = store.read(key, is_json=True)
+    except ProductBroken as page:
+        return None, page
+    if raw is None or raw.strip():
+        return raw, None
+    return None, ProductBroken(
+        f"its {key} is empty", given=redact(store.url), remedy="check that the address is the product's"
+    )
 
 
 def single_array(store: Store) -> InvalidRequest:

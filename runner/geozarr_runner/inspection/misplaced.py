@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geozarr_runner.errors import InvalidRequest
-from geozarr_runner.inspection.stac import METADATA, archive_in, how_to_read
+from geozarr_runner.inspection.stac import METADATA, archive_in, how_to_read, store_of
 from geozarr_runner.text.printable import printable
 from geozarr_runner.text.shell import literal
 from geozarr_runner.trust.addresses import named, redact
@@ -76,11 +76,22 @@ def refuse_document(document: Mapping[str, Any], address: str | None) -> None:
         known = "the address of one of them"
     else:
         return
+    own = _own_store(document, address)
     raise InvalidRequest(
         f"this is {what}, and not a product",
         given=printable(redact(address or str(document.get("id", kind)))),
-        remedy=f"convert what it lists: geozarr_nb.submit_many({known}); or give the address of one of its items",
+        remedy=f"convert what it lists: geozarr_nb.submit_many({known}); or give the address of one of its items"
+        + (f"; or of the Zarr store that it has itself: geozarr_nb.inspect({own})" if own else ""),
     )
+
+
+def _own_store(document: Mapping[str, Any], address: str | None) -> str:
+    """Return the address of the store that a collection has as an asset of its own; empty where there is none."""
+    try:
+        store = store_of(document, address)
+    except InvalidRequest:
+        return ""
+    return _spelled(next(iter(store.addresses)))
 
 
 def is_api(document: Mapping[str, Any]) -> bool:

@@ -39,7 +39,8 @@ from geozarr_runner.inspection.stac import NamedStore, self_link, store_of
 from geozarr_runner.kinds.profiles import profile_of, recognise
 from geozarr_runner.product import encoding, metadata
 from geozarr_runner.product.model import Array, Group, Product, Source, parents_of
-from geozarr_runner.stores.store import Store, not_found
+from geozarr_runner.stores.access.failures import not_found
+from geozarr_runner.stores.store import Store
 from geozarr_runner.text.printable import printable
 from geozarr_runner.trust import crs
 from geozarr_runner.trust.addresses import check, local_path, redact, said_place

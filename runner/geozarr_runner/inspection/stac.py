@@ -14,6 +14,7 @@ from geozarr_runner.text.shell import literal, word
 from geozarr_runner.trust.addresses import local_path, named, redact
 
 SHOWN = 10
+MEDIA_TYPE = "application/vnd+zarr"
 MOST_ADDRESSES = 10  # of one store
 PREFERRED = frozenset({"product", "zarr", "data"})
 METADATA = frozenset({".zmetadata", ".zgroup", ".zarray", ".zattrs", "zarr.json"})
@@ -66,7 +67,7 @@ def store_of(item: Mapping[str, Any], base: str | None) -> NamedStore:
             given=redact(base or identity),
             remedy="give the address of a STAC item, or of the Zarr store itself",
         )
-    stores, archives = _stores(assets, base, is_of_web=base is None and _is_of_web(item))
+    stores, archives = _stores(assets, base, store_links(item), is_of_web=base is None and _is_of_web(item))
     if not stores and archives:
         raise _only_archive(identity, archives, base)
     if not stores:
@@ -85,6 +86,11 @@ def store_of(item: Mapping[str, Any], base: str | None) -> NamedStore:
     if not store.addresses:
         raise next(iter(store.refused.values()))
     return store
+
+
+def store_links(item: Mapping[str, Any]) -> list[str]:
+    """Return the addresses of stores that an item links to, as STAC's best practices for Zarr want it."""
+    return list(islice((href for rel, href in _links(item) if rel == "store"), MOST_ADDRESSES))
 
 
 def self_link(item: Mapping[str, Any]) -> str | None:
@@ -132,12 +138,14 @@ def how_to_read(archive: str, name: str) -> str:
 
 
 def _stores(
-    assets: Mapping[str, Any], base: str | None, *, is_of_web: bool
+    assets: Mapping[str, Any], base: str | None, links: Sequence[str], *, is_of_web: bool
 ) -> tuple[list[NamedStore], list[tuple[str, str]]]:
     """Return the stores that assets name, and the archives of stores: their addresses and the stores' names."""
     known: dict[str, NamedStore] = {}
     archives: list[tuple[str, str]] = []
-    for key, asset in assets.items():
+    for key, asset in [*assets.items(), *((link, {"href": link, "type": MEDIA_TYPE, "roles": []}) for link in links)]:
+        if key in links and known:  # assets say the same, and which groups they are
+            break
         if not isinstance(asset, Mapping) or not (hrefs := _hrefs(asset)):
             continue
         media_type = str(asset.get("type", ""))
@@ -150,7 +158,8 @@ def _stores(
         store = NamedStore(keys={str(key)}, roles=_roles(asset))
         for href in hrefs:
             root, inside = split_address(href)
-            root = root or _store_itself(href)
+            if not root:
+                root, inside = _below_link(href, links) or (_store_itself(href), "")
             try:
                 named(href, base)  # the whole of it: what is cut off could be a chain
                 address = named(root, base)
@@ -210,6 +219,16 @@ def _roles(asset: Mapping[str, Any]) -> set[str]:
 def _without_query(address: str) -> tuple[str, str]:
     path = re.split("[?#]", address, maxsplit=1)[0]
     return path, address[len(path) :]
+
+
+def _below_link(href: str, links: Sequence[str]) -> tuple[str, str] | None:
+    """Return the store that is linked to, and the path in it, of an address below it; None for any other address."""
+    path, query = _without_query(href)
+    for link in links:
+        root = _without_query(link)[0].rstrip("/")
+        if root and path.startswith(f"{root}/") and path.rpartition("/")[2] not in METADATA:
+            return root + query, path.removeprefix(f"{root}/").strip("/")
+    return None
 
 
 def _store_itself(href: str) -> str:

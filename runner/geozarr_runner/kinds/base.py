@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geozarr_runner.kinds.layout import NO_OPTIONS, WEB_CHUNK, PlannedArray
+from geozarr_runner.product.attributes import properties_of
 from geozarr_runner.product.encoding import Encoding
-from geozarr_runner.product.model import Array, Group, Product, Refusal, properties_of
+from geozarr_runner.product.model import Array, Group, Product, Refusal
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
@@ -22,6 +23,9 @@ XARRAY_EOPF = (
     'xarray.open_datatree(..., engine="eopf-zarr", op_mode="native")'
 )
 READ_BY = '`xarray.open_datatree(..., engine="eopf-zarr")` of xarray-eopf reads it'
+LOOK = "look at what it holds: geozarr_nb.inspect(...)"
+# Where the output has what lies in the root of a product.
+PLACE_OF_ROOT = "/data"
 GENERIC_LAYOUT = ("--no-s2-optimized", "--no-s3-olci-optimized")
 
 
@@ -104,6 +108,13 @@ class Profile(Protocol):
 
     def refusal(self, product: Product) -> Refusal | None:
         """Return why nothing of a product can be converted; None where its groups decide."""
+
+    def misplaced(self, product: Product, groups: Sequence[Group]) -> dict[str, Refusal]:
+        """Return the paths of groups that are fit and whose pixels would lie elsewhere, and why.
+
+        It reads what of the product says where the pixels lie, which takes a few requests. Nothing is returned of what
+        cannot be read: staging says why.
+        """
 
     def resolve(self, product: Product, group: str) -> tuple[str, ...]:
         """Return the groups that a normalised name stands for; none where the product has no such group."""

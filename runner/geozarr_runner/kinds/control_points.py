@@ -28,6 +28,7 @@ HEIGHT = "height"
 MADE = (*POSITION, *PLACE, HEIGHT)
 DIMENSION = "gcp"
 FEWEST, MOST = 3, 100_000
+POINTS_FOR_HEIGHTS = 30  # so few that each term of a height would fit a point
 CENTRE = 0.5  # from the corner of a pixel
 
 
@@ -88,6 +89,11 @@ class ControlPoints:
         heights = values(HEIGHT) if HEIGHT in arrays else np.zeros(latitudes.size)
         return cls(values("line") + CENTRE, values("pixel") + CENTRE, longitudes, latitudes, heights, given)
 
+    @property
+    def latitude(self) -> float:
+        """The middle's."""
+        return float(self.latitudes.mean())
+
     def transformer(self) -> GCPTransformer:
         """Return what GDAL makes of them: the converter warps by the same."""
         from rasterio.control import GroundControlPoint
@@ -110,6 +116,25 @@ class ControlPoints:
         off = np.hypot(rows - self.rows, columns - self.columns)
         return float(np.median(off)), float(off.max())
 
+    def curvature(self) -> float:
+        """Return by how many pixels a polynomial of second order misses a point at worst, whatever its height.
+
+        Heights move a point in every image that is not corrected for terrain. What they do not explain is the earth's
+        curvature and the narrowing of degrees, and grows towards the poles.
+        """
+        import numpy as np
+
+        across, along = (
+            (values - values.mean()) / max(np.ptp(values), 1e-9) for values in (self.longitudes, self.latitudes)
+        )
+        terms = [np.ones_like(across), across, along, across**2, across * along, along**2]
+        height = self.heights / max(abs(self.heights).max(), 1.0)
+        if across.size >= POINTS_FOR_HEIGHTS:
+            terms += [height, height * across, height * along, height**2]
+        matrix = np.stack(terms, axis=1)
+        off = (values - matrix @ np.linalg.lstsq(matrix, values)[0] for values in (self.rows, self.columns))
+        return float(np.hypot(*off).max())
+
     def to_source(self, longitudes: Values, latitudes: Values) -> Values:
         """Return the rows and columns of places, counted from the corner of the first pixel, as GDAL has them.
 
@@ -130,6 +155,12 @@ class ControlPoints:
         if not np.isfinite(places).all():
             raise _broken(self.given, "GDAL makes no map of them")
         return places
+
+    def to_place(self, row: float, column: float) -> tuple[float, float]:
+        """Return about which longitude and latitude a row and a column have, counted from the first pixel's corner."""
+        with self.transformer() as transformer:
+            longitude, latitude = transformer.xy(row, column, offset="ul")
+        return float(longitude), float(latitude)
 
     def by_name(self) -> Mapping[str, Values]:
         """Return the values of each of the made arrays."""

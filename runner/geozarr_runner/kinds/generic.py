@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from geozarr_runner.kinds.base import GENERIC_LAYOUT, Attributes, ConverterCall, Groups, Made, chunk_flags
+from geozarr_runner.errors import GeozarrError
+from geozarr_runner.kinds import grid
+from geozarr_runner.kinds.base import (
+    GENERIC_LAYOUT,
+    LOOK,
+    PLACE_OF_ROOT,
+    Attributes,
+    ConverterCall,
+    Groups,
+    Made,
+    chunk_flags,
+)
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray, generic_arrays
 from geozarr_runner.product.encoding import Encoding
 from geozarr_runner.product.model import Array, Group, Product, Refusal
@@ -15,6 +28,8 @@ if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
     from geozarr_runner.product.sampler import StoredPixels
 
+READ_AT_ONCE = 16  # groups: each takes a request for either axis
+
 
 class Generic:
     """Any product with rasters over y and x."""
@@ -22,6 +37,8 @@ class Generic:
     names: tuple[str, ...] = ("Zarr",)
     is_warped = False
     is_swath = False
+    # The format says that steps are even and that the first pixel is north-west; nobody has to look.
+    has_known_grids = False
     not_copied: tuple[str, ...] = ()
 
     def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
@@ -31,13 +48,30 @@ class Generic:
     def outcome(self, kind: str, zarr_format: int) -> str:
         """Return what becomes of any grid."""
         return (
-            "converted, each group over `y` and `x` with a coordinate reference system, with overviews; "
-            "other groups are refused"
+            "converted, each group over `y` and `x` with a coordinate reference system, with overviews, and the root's "
+            "data as `/data`; other groups are refused"
         )
 
     def refusal(self, product: Product) -> Refusal | None:
         """Return None: its groups decide."""
         return None
+
+    def misplaced(self, product: Product, groups: Sequence[Group]) -> dict[str, Refusal]:
+        """Return those whose grid is none, where nothing else is known of it."""
+        if self.has_known_grids or product.kind not in self.names or not groups:
+            return {}
+        from geozarr_runner.product.sampler import StoredPixels
+
+        source = StoredPixels.of(product)
+
+        def uneven(group: Group) -> str | None:
+            with suppress(GeozarrError):
+                return grid.uneven(group, source)
+            return None
+
+        with ThreadPoolExecutor(max_workers=READ_AT_ONCE) as pool:
+            found = zip(groups, pool.map(uneven, groups), strict=True)
+            return {group.path: Refusal(why, LOOK) for group, why in found if why is not None}
 
     def resolve(self, product: Product, group: str) -> tuple[str, ...]:
         """Return the group itself, if the product has it."""
@@ -47,18 +81,15 @@ class Generic:
         """Return why a group cannot become GeoZarr; None where it can."""
         if not group.variables:
             return "it holds coordinates only"
-        if group.path == "/":
-            return "its data lie in the root of the store, and the converter passes over the root"
-        if not {"y", "x"} <= {array.name for array in group.coordinates}:
-            dims = dict.fromkeys(dim for array in group.variables for dim in array.dims)
-            return f"its data lie over ({', '.join(dims) or 'nothing'}) and not over a grid of y and x with coordinates"
-        for array in group.variables:
-            if array.dims[-2:] != ("y", "x") or len(array.dims) > 3:
-                return (
-                    f"{array.name} lies over ({', '.join(array.dims)}), and only (y, x) or (band, y, x) has overviews"
-                )
-            if array.is_text:
-                return f"{array.name} holds text"
+        if group.path == "/" and any(f"{path}/".startswith(f"{PLACE_OF_ROOT}/") for path in product.parents):
+            return (
+                f"its data lie in the root, which the converter passes over, and {PLACE_OF_ROOT}, where they would be "
+                "moved, is there already: xarray.open_zarr(product).to_zarr(other, group='mine')"
+            )
+        if (flaw := grid.flaw(product, group)) is not None:
+            return flaw
+        if (text := next((array.name for array in group.variables if array.is_text), None)) is not None:
+            return f"{text} holds text"
         return reference_system(product, group).flaw or None
 
     def companions(self, product: Product, groups: Sequence[str]) -> tuple[str, ...]:
@@ -83,7 +114,8 @@ class Generic:
 
     def call(self, product: Product, groups: Sequence[str], options: Mapping[str, Any] = NO_OPTIONS) -> ConverterCall:
         """Name the chosen groups, or all that can become GeoZarr: the converter's own default names hardly exist."""
-        return ConverterCall(tuple(groups) or self.fit(product), (*GENERIC_LAYOUT, *chunk_flags(options)))
+        named = tuple(map(self.output_group, groups or self.fit(product)))
+        return ConverterCall(named, (*GENERIC_LAYOUT, *chunk_flags(options)))
 
     def without_effect(self, groups: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
         """Return a sentence for each option that will not do what its name says."""
@@ -113,8 +145,8 @@ class Generic:
         return encoding.told()
 
     def output_group(self, group: str) -> str:
-        """Return the group itself."""
-        return group
+        """Return the group itself; the root's data lie in a group of their own."""
+        return PLACE_OF_ROOT if group == "/" else group
 
     def output_crs(self, product: Product, group: Group) -> str | None:
         """Return the group's own."""

@@ -23,6 +23,7 @@ class Olci(Generic):
 
     names: tuple[str, ...] = (LEVEL_1,)
     is_swath = True
+    has_known_grids = True
 
     def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
         """Recognise level 1 by the type that the product says, and by its first band where it says none."""
@@ -70,7 +71,7 @@ class Olci(Generic):
 
     def output_group(self, group: str) -> str:
         """Return its finest level."""
-        return f"{MEASUREMENTS}/r0" if group == MEASUREMENTS else group
+        return f"{MEASUREMENTS}/r0" if group == MEASUREMENTS else super().output_group(group)
 
 
 class OlciLevel2(Generic):

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from geozarr_runner.errors import GeozarrError
 from geozarr_runner.kinds import control_points
-from geozarr_runner.kinds.base import (
-    GENERIC_LAYOUT,
-    Attributes,
-    ConverterCall,
-    Groups,
-    Made,
-    chunk_flags,
-    product_type,
-)
+from geozarr_runner.kinds.base import GENERIC_LAYOUT, Attributes, ConverterCall, Groups, Made, chunk_flags, product_type
 from geozarr_runner.kinds.generic import Generic
 from geozarr_runner.kinds.layout import NO_OPTIONS, PlannedArray
+from geozarr_runner.product.attributes import properties_of
 from geozarr_runner.product.encoding import FILL, Encoding
-from geozarr_runner.product.model import Array, Group, Product, properties_of
+from geozarr_runner.product.model import Array, Group, Product, Refusal
 
 if TYPE_CHECKING:
     from geozarr_runner.kinds.warp import Warp
@@ -28,7 +22,7 @@ CONTROL_POINTS = "conditions/gcp"
 MADE = "conditions/gcp_of_corners"
 SECOND = "without_second_polarisation"
 MOST_POLARISATIONS = 2
-WORTH_TELLING = 1.0  # pixel
+WORTH_TELLING, FARTHEST = 1.0, 25.0  # pixels
 
 
 class Sentinel1Grd(Generic):
@@ -53,6 +47,27 @@ class Sentinel1Grd(Generic):
             "converted: the measurements of one or two polarisations, warped to degrees by their control points "
             "(a net or a list), also across the antimeridian"
         )
+
+    def misplaced(self, product: Product, groups: Sequence[Group]) -> dict[str, Refusal]:
+        """Return all of a scene that lies too far in the north or south for the converter's polynomial."""
+        from geozarr_runner.product.sampler import StoredPixels
+
+        placing = self.companions(product, ())
+        if not groups or not placing or control_points.flaw(product.groups[placing[0]]) is not None:
+            return {}
+        try:
+            points = control_points.ControlPoints.read(product.groups[placing[0]], StoredPixels.of(product))
+        except GeozarrError:  # staging says why
+            return {}
+        if (missed := points.curvature()) <= FARTHEST:
+            return {}
+        refused = Refusal(
+            f"the converter places a scene by a polynomial of its control points, which at {points.latitude:.0f} "
+            f"degrees of latitude misses them by up to {missed:.0f} pixels; up to {FARTHEST:.0f} are converted",
+            "take a terrain-corrected product of this scene (RTC, or GTC), or warp it with splines, which pass through "
+            "each point: gdalwarp -tps -t_srs EPSG:3995 (in the south EPSG:3031)",
+        )
+        return {group.path: refused for group in groups}
 
     def resolve(self, product: Product, group: str) -> tuple[str, ...]:
         """Return the group, or the group of that name under each polarisation (`/measurements`)."""

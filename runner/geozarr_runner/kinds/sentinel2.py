@@ -21,6 +21,7 @@ class Sentinel2(Generic):
     """Sentinel-2 L1C and L2A: the whole product in the converter's flat layout, chosen groups in the generic one."""
 
     names: tuple[str, ...] = (L1C, L2A)
+    has_known_grids = True
     not_copied: tuple[str, ...] = ("/quality/l1c_quicklook", "/quality/l2a_quicklook")
 
     def recognise(self, attributes: Attributes, groups: Groups) -> str | None:
@@ -49,8 +50,8 @@ class Sentinel2(Generic):
             chunks = chunk_flags(options) or ("--spatial-chunk", str(SPATIAL_CHUNK))
             return ConverterCall((), (*chunks, "--keep-scale-offset"), "convert-s2-optimized", lacks=("--max-retries",))
         if not groups:
-            return ConverterCall(self.fit(product), chunk_flags(options))
-        return ConverterCall(tuple(groups), (*GENERIC_LAYOUT, *chunk_flags(options)))
+            return ConverterCall(tuple(map(self.output_group, self.fit(product))), chunk_flags(options))
+        return ConverterCall(tuple(map(self.output_group, groups)), (*GENERIC_LAYOUT, *chunk_flags(options)))
 
     def means_no_data(self, array: Array) -> bool:
         """Return True for a count of 0 among the reflectances, as the format defines it."""

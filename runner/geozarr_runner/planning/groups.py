@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 
-from geozarr_runner.errors import GroupsMissing
-from geozarr_runner.kinds.base import Profile
+from geozarr_runner.errors import GeozarrError, GroupsMissing
+from geozarr_runner.kinds.base import LOOK, Profile
 from geozarr_runner.kinds.profiles import profile_of
 from geozarr_runner.product.emptiness import sentence
 from geozarr_runner.product.model import Group, Product, Refusal
@@ -38,7 +39,7 @@ class GroupReport:
         Those that the product does not have.
     unfit
         Those that it has, and why each cannot become GeoZarr. Of a whole product those that keep it from being
-        converted: an array of theirs cannot be read.
+        converted: an array of theirs cannot be read, or their pixels would lie elsewhere.
     available
         Every group of the product that can be chosen.
     suggestions
@@ -162,7 +163,13 @@ class GroupReport:
         )
 
 
-def report(product: Product, groups: Groups | None = None, *, options: Mapping[str, Any] | None = None) -> GroupReport:
+def report(
+    product: Product,
+    groups: Groups | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    reads: bool = False,
+) -> GroupReport:
     """Compare the wanted groups with a product.
 
     Parameters
@@ -171,17 +178,28 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
         In any form that `normalise` takes.
     options
         Further options of the run by name (`validate_groups`, `dask_cluster`), to say which have no effect.
+    reads
+        Look also at values that decide whether it can be converted, for a few requests: see `Profile.misplaced`.
     """
     wanted = normalise(groups)
     profile = profile_of(product)
     reasons = {path: _unfit(profile, product, group) for path, group in product.groups.items()}
+    misplaced: dict[str, Refusal] = {}
+    if reads:
+        chosen = dict.fromkeys(path for name in wanted for path in profile.resolve(product, name)) or reasons
+        misplaced = profile.misplaced(product, [product.groups[path] for path in chosen if reasons[path] is None])
+        reasons |= {path: refused.why for path, refused in misplaced.items()}
     available = tuple(path for path, reason in reasons.items() if reason is None)
     found: dict[str, None] = {}
     missing: list[str] = []
     unfit: dict[str, str] = {}
     held: dict[str, tuple[str, ...]] = {}
     if not wanted:
-        unfit = {path: reason for path, group in product.groups.items() if group.unusable and (reason := reasons[path])}
+        unfit = {
+            path: reason
+            for path, group in product.groups.items()
+            if (group.unusable or path in misplaced) and (reason := reasons[path])
+        }
     for name in wanted:
         resolved = profile.resolve(product, name)
         if not resolved:
@@ -191,6 +209,11 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
             elif holders := _holders(product, profile, name):
                 unfit[name] = f"it is a variable, and groups go whole; {' and '.join(holders)} holds it"
                 held[name] = tuple(path for path in holders if reasons[path] is None)
+            elif reads and _is_unknown(product, name):
+                unfit[name] = (
+                    "the product has it, and its consolidated metadata do not know it: whoever publishes it has to "
+                    "consolidate them again, zarr.consolidate_metadata(store)"
+                )
             else:
                 missing.append(name)
         found.update(dict.fromkeys(path for path in resolved if reasons[path] is None))
@@ -198,6 +221,8 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
         if lost and len(lost) == len(resolved):
             unfit[name] = lost[0]
     refusal = _refusal(product, reasons)
+    if refusal is not None and misplaced:
+        refusal = Refusal(refusal.why, next(iter(misplaced.values())).instead)
     return GroupReport(
         product=product.name,
         wanted=wanted,
@@ -213,6 +238,16 @@ def report(product: Product, groups: Groups | None = None, *, options: Mapping[s
         refused=refusal.why if refusal is not None else "",
         instead=refusal.instead if refusal is not None else "",
     )
+
+
+def _is_unknown(product: Product, name: str) -> bool:
+    """Return whether a group is there that consolidated metadata lack, which are older than it."""
+    documents = ("zarr.json",) if product.zarr_format == 3 else (".zgroup", ".zarray")
+    if not product.consolidated:
+        return False
+    with suppress(GeozarrError, ValueError):  # of a name that can be no key
+        return any(product.store.read(f"{name.strip('/')}/{document}") is not None for document in documents)
+    return False
 
 
 def _holders(product: Product, profile: Profile, name: str) -> tuple[str, ...]:
@@ -231,7 +266,7 @@ def _refusal(product: Product, reasons: Mapping[str, str | None]) -> Refusal | N
     counted = Counter(filter(None, reasons.values()))
     usual = "; ".join(reason for reason, _ in counted.most_common(MOST_REASONS))
     why = f"no group of this product can become GeoZarr{f': {usual}' if usual else ', as none holds arrays'}"
-    return Refusal(why, "look at what it holds: geozarr_nb.inspect(...)")
+    return Refusal(why, LOOK)
 
 
 def _unfit(profile: Profile, product: Product, group: Group) -> str | None:

@@ -21,10 +21,11 @@ from geozarr_runner.planning.estimate import check_count, needed
 from geozarr_runner.planning.groups import GroupReport, report
 from geozarr_runner.product.emptiness import sentence
 from geozarr_runner.product.model import Array, Product
-from geozarr_runner.publishing import archive, local, object_store
+from geozarr_runner.publishing import archive, local, object_store, root_document
 from geozarr_runner.publishing.remote_output import ALIASES, Output, RemoteOutput, output_place
 from geozarr_runner.spec.options import RESULT, of_result, passed_on
 from geozarr_runner.spec.request import Request
+from geozarr_runner.stores.access.failures import storage_errors
 from geozarr_runner.text.printable import printable
 from geozarr_runner.trust.addresses import local_path, redact
 from geozarr_runner.trust.bounds import from_json
@@ -82,6 +83,7 @@ def preflight(
     *,
     product: Product | None = None,
     within: Path | None = None,
+    owner: str = "",
 ) -> Plan:
     """Read the product's structure, compare it with the request, and look at where the output will lie.
 
@@ -94,6 +96,8 @@ def preflight(
         The request's product, where somebody has opened it already.
     within
         The folder outside of which the output may not lie, unless it is in an object store.
+    owner
+        See `run`.
 
     Raises
     ------
@@ -128,7 +132,7 @@ def preflight(
             remedy="choose an output beside the product",
         )
     reporter.message(f"{product.kind}: {product.name} at {redact(product.url)}")
-    found = report(product, request.groups, options=options)
+    found = report(product, request.groups, options=options, reads=True)
     for line in found.lines:
         reporter.message(line)
     found.raise_for_missing(all_needed=bool(options["validate_groups"]))
@@ -152,9 +156,10 @@ def preflight(
     for option in passed_on(options):
         if option.converter in call.lacks:
             reporter.warning("no-effect", f"{option.name} has no effect: the converter has it not for this product")
-    done = _look_at_output(output, product, found.found, request)
+    is_own = owner != "" and (_record_of(output) or {}).get(root_document.OWNER) == owner
+    done = is_own or _look_at_output(output, product, found.found, request)
     if options["archive"]:
-        archive.check_name(output, if_exists=options["if_exists"])
+        archive.check_name(output, if_exists="skip" if is_own else options["if_exists"])
     if not done:
         scratch = (
             object_store.scratch_folder(request.scratch_folder)
@@ -171,7 +176,8 @@ def preflight(
         _look_at_space(
             object_store.scratch_folder(request.scratch_folder) if isinstance(output, RemoteOutput) else output.parent
         )
-    readable = _readable(product, found.found, options)
+    is_lifted = "/" in (found.found or found.available)
+    readable = not is_lifted and _readable(product, found.found, options)
     return Plan(
         product=product,
         output=output,
@@ -193,11 +199,19 @@ def _output(name: str, within: Path | None) -> Output:
     return local.inside(output, within)
 
 
+def _record_of(output: Output) -> Mapping[str, Any] | None:
+    """Return how the output that is there was made; None where there is none, or none of a run."""
+    if isinstance(output, RemoteOutput):
+        root = object_store.root_document(output)
+        return None if root is None else root_document.provenance_in(root)
+    return root_document.provenance(output) if local.is_store(output) else None
+
+
 def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], request: Request) -> bool:
     """Return whether the output is there and done; raise where it is in the way."""
     if isinstance(output, RemoteOutput):
         root = object_store.root_document(output)
-        return root is not None and is_done(output, local.provenance_in(root), product, groups, request)
+        return root is not None and is_done(output, root_document.provenance_in(root), product, groups, request)
     if not os.path.lexists(output) and os.path.lexists(local.retired(output)):
         local.discard_leftovers(output)  # a run was killed between its two renames: the old output comes back
     if not os.path.lexists(output):
@@ -209,9 +223,9 @@ def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], r
             remedy="choose another output",
         )
     if request.options["if_exists"] == "overwrite":
-        with local.storage_errors(output):
+        with storage_errors(output):
             local.check_replaceable(output)
-    return is_done(output, local.provenance(output), product, groups, request)
+    return is_done(output, root_document.provenance(output), product, groups, request)
 
 
 def is_done(
@@ -243,7 +257,7 @@ def is_done(
             "new one is verified)",
         )
     schema = record.get("schema") if record else None
-    if isinstance(schema, int) and schema > local.RECORD_VERSION:
+    if isinstance(schema, int) and schema > root_document.RECORD_VERSION:
         raise OutputExists(
             "the output exists, and a later version of this package has made it",
             given=output,
@@ -295,7 +309,7 @@ def _look_at_space(place: Path) -> None:
     usage = shutil.disk_usage(existing)
     if usage.total and usage.free < SMALLEST_SPACE:  # some mounts do not tell their size
         raise StorageFull(
-            f"only {human_bytes(usage.free)} are free",
+            f"only {human_bytes(usage.free)} are free, and {human_bytes(SMALLEST_SPACE)} are the least that is needed",
             given=existing,
             remedy="make space there, or choose an output on another disk",
         )

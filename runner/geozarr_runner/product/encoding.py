@@ -174,8 +174,13 @@ class Encoding:
         """True where a stored value may be no data."""
         return self.dtype.kind == "f" or bool(self.no_data())
 
-    def decode(self, raw: NDArray[Any]) -> NDArray[Any]:
-        """Return what stored values mean: NaN where they are no data, else scaled. Times stay numbers.
+    def decode(self, raw: NDArray[Any], *, times: bool = False) -> NDArray[Any]:
+        """Return what stored values mean: NaN where they are no data, else scaled.
+
+        Parameters
+        ----------
+        times
+            Make times of numbers that are such; else they stay numbers.
 
         Raises
         ------
@@ -191,7 +196,7 @@ class Encoding:
             variable = Variable([f"dim_{axis}" for axis in range(raw.ndim)], raw, dict(self._for_xarray()))
             with _quiet, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that there are two fill values, say
-                decoded = decode_cf_variable(self.place, variable, decode_times=False, decode_timedelta=False)
+                decoded = decode_cf_variable(self.place, variable, decode_times=times, decode_timedelta=times)
             values: NDArray[Any] = np.asarray(decoded.values)
             return values
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from itertools import product as cartesian
@@ -20,6 +19,7 @@ import numpy as np
 from geozarr_runner.errors import GeozarrError
 from geozarr_runner.events import human_bytes
 from geozarr_runner.product import metadata
+from geozarr_runner.product.attributes import OF_A_GRID_MAPPING, discovery_of, grid_mappings, time_of
 from geozarr_runner.product.footprint import Footprint, footprint_of
 from geozarr_runner.stores.store import Store
 from geozarr_runner.text import html
@@ -33,7 +33,6 @@ ROWS_SHOWN = 60
 UNUSABLE_SHOWN = 5
 # Stored objects that are looked at to show what a product takes on this machine; a second's work.
 LOOKED_AT = 20_000
-OF_A_GRID_MAPPING = frozenset({"grid_mapping_name", "crs_wkt", "spatial_ref"})
 
 
 @dataclass(frozen=True)
@@ -263,13 +262,7 @@ class Product:
     @property
     def when(self) -> str | None:
         """When the data were taken, or began to be, ISO 8601; None where the product does not say."""
-        for described in (self.item, self.discovery):
-            properties = described.get("properties")
-            said = properties if isinstance(properties, Mapping) else {}
-            for name in ("datetime", "start_datetime"):
-                if is_time(said.get(name)):
-                    return str(said[name])
-        return None
+        return time_of(self.item) or time_of(self.discovery)
 
     @cached_property
     def footprint(self) -> Footprint | None:
@@ -347,9 +340,8 @@ class Product:
         }
 
     def __repr__(self) -> str:
-        lines = [f"{self.kind}: {printable(self.name)}", f"  {printable(redact(self.url))}"]
-        if self.when:
-            lines.append(f"  {printable(self.when)}")
+        taken = [f"  {printable(self.when)}"] if self.when else []
+        lines = [f"{self.kind}: {printable(self.name)}", f"  {printable(redact(self.url))}", *taken]
         groups = list(self.groups.values())[:ROWS_SHOWN]
         stored = self._stored(groups)
         rows = [tuple(map(printable, (group.path, *_row(group, stored[group.path])))) for group in groups]
@@ -362,9 +354,8 @@ class Product:
         if len(self.groups) > ROWS_SHOWN:
             lines.append(f"    ... and {len(self.groups) - ROWS_SHOWN} more: product.groups has them all")
         lines += [f"  no chunk is stored of {printable(paths)}" for paths in (self._shown_empty(),) if paths]
-        if self.proposed:
-            named = ", ".join(map(literal, self.proposed[:ROWS_SHOWN]))
-            lines.append(f"  its STAC item names groups=[{named}]")
+        named = ", ".join(map(literal, self.proposed[:ROWS_SHOWN]))
+        lines += [f"  its STAC item names groups=[{named}]"] if named else []
         lines += [f"  cannot be converted: {printable(text)}" for text in self._unusable]
         return "\n".join(lines)
 
@@ -403,34 +394,6 @@ def parents_of(path: str) -> Iterator[str]:
         yield path
 
 
-def grid_mappings(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the variables that an array names as those with its reference system, in either form of CF."""
-    said = attributes.get("grid_mapping")
-    words = said.split() if isinstance(said, str) else []
-    return tuple(word.removesuffix(":") for word in words if word.endswith(":")) or tuple(words[:1])
-
-
-def discovery_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a product says of itself as a STAC item, in its root's attributes; empty where it does not."""
-    found = attributes.get("stac_discovery")
-    return found if isinstance(found, Mapping) else {}
-
-
-def properties_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the properties of that item; empty where it has none."""
-    found = discovery_of(attributes).get("properties")
-    return found if isinstance(found, Mapping) else {}
-
-
-def is_time(said: Any) -> bool:
-    """Return whether a value is a time as STAC writes it."""
-    try:
-        return isinstance(said, str) and bool(datetime.fromisoformat(said))
-    except ValueError:
-        return False
-
-
 def _row(group: Group, stored: int | None) -> tuple[str, str, str]:
-    shape = " x ".join(map(str, group.shape)) if group.shape else ""
     names = ", ".join(array.name for array in group.variables)
-    return shape, human_bytes(group.nbytes if stored is None else stored), names
+    return " x ".join(map(str, group.shape or ())), human_bytes(group.nbytes if stored is None else stored), names

@@ -10,15 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from geozarr_runner.product.model import (
-    OF_A_GRID_MAPPING,
-    Array,
-    Group,
-    Product,
-    grid_mappings,
-    parents_of,
-    properties_of,
-)
+from geozarr_runner.product.attributes import OF_A_GRID_MAPPING, grid_mappings, properties_of
+from geozarr_runner.product.model import Array, Group, Product, parents_of
 from geozarr_runner.text.printable import printable
 from geozarr_runner.trust import crs
 

@@ -26,8 +26,9 @@ from typing import IO
 
 from geozarr_runner.errors import InvalidRequest, OutputExists, StorageDenied, StorageFailed, StorageFull
 from geozarr_runner.events import Progress, human_bytes
-from geozarr_runner.publishing.local import Workspace, storage_errors
+from geozarr_runner.publishing.local import Workspace
 from geozarr_runner.publishing.remote_output import Output, is_address
+from geozarr_runner.stores.access.failures import storage_errors
 from geozarr_runner.trust import folders
 from geozarr_runner.trust.keys import LONGEST_PART, flaw
 from geozarr_runner.trust.tree import FolderTree

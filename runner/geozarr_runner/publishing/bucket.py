@@ -21,7 +21,10 @@ from geozarr_runner.errors import (
     StorageFull,
 )
 from geozarr_runner.publishing.remote_output import RemoteOutput
-from geozarr_runner.stores.store import Store, error_text, in_bounds
+from geozarr_runner.stores.access.concurrency import in_bounds
+from geozarr_runner.stores.access.failures import error_text
+from geozarr_runner.stores.refusals import answer_of
+from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
 
 
@@ -187,16 +190,19 @@ class ObjectStore(Store):
 
         return self.run(self.retried(look, ""))
 
-    def _failure(self, error: BaseException, key: str, tries: int = attempts) -> GeozarrError:
+    def failure(self, error: BaseException, key: str, tries: int = attempts) -> GeozarrError:
+        """Return what an error of the backend means to a person."""
         address = redact(f"{self.url}/{key}" if key else self.url)
-        code, text, kind = _code(error), error_text(error), type(error).__name__
+        answer, text, kind = answer_of(error), error_text(error), type(error).__name__
+        code = _code(error)
         if any(word in f"{code} {text}".lower() for word in _FULL):
             return StorageFull(
                 f"the object store takes no more: {text}",
                 given=address,
                 remedy="have the quota raised, or remove what is not needed there",
             )
-        if isinstance(error, PermissionError) or "Credentials" in kind or getattr(error, "status", None) in (401, 403):
+        is_refusal = answer is not None and answer.is_refusal
+        if is_refusal or isinstance(error, PermissionError) or "Credentials" in kind:
             return StorageDenied(
                 f"the object store refuses: {text}",
                 given=address,
@@ -266,10 +272,8 @@ def beside(output: RemoteOutput) -> ObjectStore:
 
 def _code(error: BaseException | None) -> str:
     """Return the store's own code of an error; empty if it has none."""
-    response = getattr(
-        error.__cause__ if error is not None and error.__cause__ is not None else error, "response", None
-    )
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+    answer = answer_of(error)
+    return answer.code if answer is not None else ""
 
 
 def _checksum(entry: Mapping[str, Any]) -> str:

@@ -11,32 +11,25 @@ import ctypes
 import errno
 import fcntl
 import hashlib
-import json
 import os
-import shutil
 import stat
 import sys
-import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from geozarr_runner import interruption
-from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageDenied, StorageFailed
+from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageDenied
 from geozarr_runner.publishing.stac_item import address_of
-from geozarr_runner.stores.store import storage_failure
+from geozarr_runner.stores.access.failures import storage_errors
 from geozarr_runner.text.printable import printable
 from geozarr_runner.text.shell import word
 from geozarr_runner.trust import folders
 from geozarr_runner.trust.addresses import expanded, local_path, redact
-from geozarr_runner.trust.bounds import from_json, largest_document
+from geozarr_runner.trust.folders import remove
 from geozarr_runner.trust.keys import LONGEST_KEY, LONGEST_PART
-from geozarr_runner.trust.tree import FolderTree
 
-PROVENANCE = "geozarr_runner"
-RECORD_VERSION = 1
 _LONGEST_BESIDE = ".log.jsonl"  # the longest ending of a file beside an output
 _OF_RUNS = (".partial", ".lock", ".old")  # endings of hidden names that runs use
 _AT_FDCWD = -100
@@ -77,7 +70,7 @@ class Workspace:
     def clear(self) -> None:
         """Remove all views."""
         with storage_errors(self.scratch):
-            _remove(*self.scratch.glob("input-*.zarr"))
+            remove(*self.scratch.glob("input-*.zarr"))
 
 
 def output_path(output: str | os.PathLike[str]) -> Path:
@@ -223,7 +216,7 @@ def publish(space: Workspace, *, overwrite: bool) -> None:
                 # for the output brings the old one back.
                 space.output.rename(retired(space.output))
                 space.writing.rename(space.output)
-                _remove(retired(space.output))
+                remove(retired(space.output))
             if space.item.exists():
                 space.item.replace(item)
             _flush(space.output.parent)
@@ -308,107 +301,6 @@ def is_store(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
-def provenance(output: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return the record of an output; None if it has none."""
-    return provenance_of(_root_document(output_path(output)))
-
-
-def provenance_of(root: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the record in a root document; None if it has none."""
-    attributes = (root or {}).get("attributes")
-    record = attributes.get(PROVENANCE) if isinstance(attributes, dict) else None
-    return record if isinstance(record, dict) else None
-
-
-def provenance_in(document: bytes) -> dict[str, Any] | None:
-    """Return the record in the bytes of a root document; None if it has none or cannot be read."""
-    try:
-        root = from_json(document)
-    except ValueError:
-        return None
-    return provenance_of(root if isinstance(root, dict) else None)
-
-
-def record_provenance(store: Path, record: Mapping[str, Any]) -> None:
-    """Write the record into the root's attributes; the consolidated metadata does not change."""
-    document = store / "zarr.json"
-    with storage_errors(document):
-        root = json.loads(document.read_bytes())
-        root.setdefault("attributes", {})[PROVENANCE] = dict(record)
-        _write_json(document, root)
-
-
-def remove_groups(store: Path, groups: Collection[str]) -> None:
-    """Remove groups from a Zarr v3 store and its consolidated metadata, with parents that become empty."""
-    document = store / "zarr.json"
-    root = _root_document(store) if groups else None
-    if root is None:
-        return
-    with storage_errors(document):
-        nodes = (root.get("consolidated_metadata") or {}).get("metadata", {})
-        gone = {path.strip("/") for path in groups}
-        nodes = {
-            path: node for path, node in nodes.items() if not any(f"{path}/".startswith(f"{one}/") for one in gone)
-        }
-        for path in sorted(gone):
-            _remove(store / path)
-            parent = path.rpartition("/")[0]
-            while parent and not any(other.startswith(f"{parent}/") for other in nodes):
-                nodes.pop(parent, None)
-                _remove(store / parent)
-                parent = parent.rpartition("/")[0]
-        if "consolidated_metadata" in root:
-            root["consolidated_metadata"]["metadata"] = nodes
-        _write_json(document, root)
-
-
-def consolidate(store: Path) -> None:
-    """Consolidate the metadata of a Zarr v3 store that is not consolidated; verification reports a failure."""
-    root = _root_document(store)
-    if root is not None and not root.get("consolidated_metadata"):
-        with storage_errors(store), suppress(ValueError, KeyError, TypeError):
-            write_consolidated(store)
-
-
-def write_consolidated(group: Path) -> None:
-    """Write the consolidated metadata of a Zarr v3 group and of everything below it."""
-    import zarr
-
-    with warnings.catch_warnings():
-        # zarr warns that some readers do not know consolidated metadata; the converter writes it in any case.
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(str(group), zarr_format=3)
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an `OSError` of the block into a `StorageFailed`."""
-    try:
-        yield
-    except OSError as error:
-        failure = storage_failure(error, error.filename or path)
-        if failure is None:
-            failure = StorageFailed(
-                f"cannot be written: {error.strerror or error}", given=path, remedy="choose another path"
-            )
-        raise failure from error
-
-
-def _root_document(store: Path) -> dict[str, Any] | None:
-    """Return the root document of a Zarr v3 store; None if it cannot be read."""
-    try:
-        root = from_json(FolderTree(store).read("zarr.json", largest_document()) or b"")
-    except (OSError, ValueError):
-        return None
-    return root if isinstance(root, dict) else None
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_text(json.dumps(document, indent=2), encoding="utf-8")
-    beside.replace(path)
-
-
 def _lock(output: Path) -> int | None:
     """Take the output's lock and return its open file; None if another process has it."""
     path = output.with_name(f".{output.name}.lock")
@@ -459,14 +351,6 @@ def _restore(output: Path) -> None:
         )
     else:
         old.rename(output)
-
-
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        if folder.is_symlink() or folder.is_file():
-            folder.unlink()
-        elif folder.exists():
-            shutil.rmtree(folder)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -53,7 +53,8 @@ from geozarr_runner.publishing.bucket import Stored, beside, open_store
 from geozarr_runner.publishing.lock import Lock, record_of
 from geozarr_runner.publishing.remote_output import LOG, MANIFEST, ROOT, Output, RemoteOutput
 from geozarr_runner.publishing.stac_item import SUFFIX as ITEM
-from geozarr_runner.stores.store import in_bounds
+from geozarr_runner.stores.access.concurrency import in_bounds
+from geozarr_runner.stores.access.failures import storage_errors
 from geozarr_runner.trust import folders
 from geozarr_runner.trust.keys import flaw
 
@@ -246,7 +247,7 @@ def log_file(output: RemoteOutput, scratch: Path | None) -> Path:
     # The next steps of the run report a store that cannot be used. A log that is too large to be read begins anew.
     with suppress(StorageFailed, ProductBroken):
         said = read_beside(output, LOG)
-    with local.storage_errors(path), os.fdopen(folders.create(path), "wb") as file:
+    with storage_errors(path), os.fdopen(folders.create(path), "wb") as file:
         file.write(said or b"")
     return path
 
@@ -274,7 +275,7 @@ def _make_scratch(scratch: Path | None) -> None:
         The folder belongs to somebody else.
     """
     folder = scratch_folder(scratch)
-    with local.storage_errors(folder):
+    with storage_errors(folder):
         if scratch is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return

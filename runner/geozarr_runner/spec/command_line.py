@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from geozarr_runner.spec.options import ARGUMENTS, Option
-from geozarr_runner.spec.request import Words
 from geozarr_runner.text.shell import truth
 
 
@@ -37,5 +36,7 @@ def add_options(parser: Any, options: Mapping[str, Option], *, flags: bool = Fal
 
 def given(namespace: argparse.Namespace, options: Iterable[str] = ARGUMENTS) -> dict[str, Any]:
     """Return what a command line gives of these options."""
+    from geozarr_runner.spec.request import Words  # which help has no use for
+
     found = {name: getattr(namespace, name) for name in options if hasattr(namespace, name)}
     return found | ({"groups": Words(found["groups"])} if "groups" in found else {})

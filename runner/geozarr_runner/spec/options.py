@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypedDict, cast, get_args, get_origin, get_type_hints
 
 from geozarr_runner.errors import InvalidRequest
+from geozarr_runner.text.suggestion import did_you_mean
 
 IfExists = Literal["error", "skip", "overwrite"]
 Groups = str | Iterable[str]
@@ -311,8 +311,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str = "a c
     """
     names = list(known)
     if unknown := [name for name in given if name not in names]:
-        near = [match for name in unknown for match in get_close_matches(name, names, 1)]
-        remedy = f"did you mean {' and '.join(near)}?" if near else f"known are {', '.join(names)}"
+        remedy = did_you_mean(unknown, names) or f"known are {', '.join(names)}"
         raise InvalidRequest(f"{where} has no argument {', '.join(unknown)}", given=", ".join(unknown), remedy=remedy)
 
 

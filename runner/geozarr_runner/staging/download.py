@@ -15,7 +15,8 @@ from typing import Any
 from fsspec.callbacks import Callback
 
 from geozarr_runner.errors import ProductBroken
-from geozarr_runner.stores.store import Store, in_bounds
+from geozarr_runner.stores.access.concurrency import in_bounds
+from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.bounds import LARGEST_OBJECT, seconds_for
 
 # A connection has its own pace: a large object comes as fast as many small ones when it is split.
@@ -68,6 +69,13 @@ async def _whole(
     store: Store, key: str, target: Path, size: int | None, most: int, progress: Callable[[int], None]
 ) -> int:
     arriving = _arriving(target)
+    kept = store.kept.pop(key, None)
+    if kept is not None and (size is None or len(kept) == size):
+        with arriving.open("wb") as file:
+            _write(file.fileno(), kept, 0)
+        arriving.replace(target)
+        progress(len(kept))
+        return len(kept)
 
     async def fetch() -> int:
         counter = _DownloadCounter(progress, partial(_check_growth, key, size, most))

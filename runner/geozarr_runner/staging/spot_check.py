@@ -15,7 +15,8 @@ from typing import Any
 
 from geozarr_runner.errors import ProductBroken
 from geozarr_runner.product.model import Array
-from geozarr_runner.stores.store import CONCURRENCY, Store
+from geozarr_runner.stores.access.concurrency import CONCURRENCY
+from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.keys import inside
 

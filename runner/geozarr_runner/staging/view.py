@@ -24,9 +24,10 @@ from geozarr_runner.planning.preflight import Plan, attributes_for_converter, fi
 from geozarr_runner.product.chunk_check import flaws
 from geozarr_runner.product.emptiness import empty_arrays, sentence
 from geozarr_runner.product.model import Array, Product, parents_of
-from geozarr_runner.publishing.local import Workspace, storage_errors
+from geozarr_runner.publishing.local import Workspace
 from geozarr_runner.staging.download import download
 from geozarr_runner.staging.spot_check import SpotCheck, spot_check
+from geozarr_runner.stores.access.failures import storage_errors
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.trust.bounds import LARGEST_OBJECT

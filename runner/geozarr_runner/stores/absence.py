@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+
+from geozarr_runner.stores.refusals import FORBIDDEN, answer_of
 
 # The document of a product's root, whatever its format: one of them is there as long as the product is.
 ROOTS = ("zarr.json", ".zmetadata", ".zgroup")
@@ -32,16 +33,8 @@ def code_in(body: bytes, headers: Mapping[str, str]) -> str:
 
 def refusal_code(error: BaseException | None) -> str | None:
     """Return what a store calls its refusal, empty where it gives it no name; None where the error is none."""
-    for link in _chain(error):
-        response = getattr(link, "response", None)  # botocore's
-        if isinstance(response, Mapping):
-            status = _at(response, "ResponseMetadata", "HTTPStatusCode")
-            return str(_at(response, "Error", "Code") or "") if status == 403 else None
-    for link in _chain(error):
-        if (status := getattr(link, "status", None)) is not None:
-            return str(getattr(link, "refusal", "")) if status == 403 else None
-    is_of_disk = isinstance(error, OSError) and error.errno is not None
-    return "" if isinstance(error, PermissionError) and not is_of_disk else None
+    answer = answer_of(error)
+    return answer.code if answer is not None and answer.status == FORBIDDEN else None
 
 
 def may_be_absent(error: BaseException | None) -> bool:
@@ -52,20 +45,8 @@ def may_be_absent(error: BaseException | None) -> bool:
 
 def is_absent(error: FileNotFoundError) -> bool:
     """Return whether a filesystem's "not found" is its server's too: fsspec says so of every failure over http."""
-    return all(getattr(link, "status", 404) in GONE for link in _chain(error))
-
-
-def _at(document: Mapping[str, Any], *keys: str) -> Any:
-    found: Any = document
-    for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+    answer = answer_of(error)
+    return answer is None or answer.status in GONE
 
 
 class Confirmation:

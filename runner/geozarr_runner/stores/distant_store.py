@@ -15,6 +15,8 @@ from geozarr_runner.errors import ProductDenied
 from geozarr_runner.stores.absence import Confirmation, is_absent, may_be_absent
 from geozarr_runner.trust.bounds import is_document, largest_document, too_large
 
+MOST_KEPT = 64 * 2**20  # bytes of objects that were read before they are downloaded
+
 
 class Place(Protocol):
     """What is asked of a `Store` here."""
@@ -45,12 +47,29 @@ class DistantStore(FsspecStore):
         The store, as everything else reads it.
     is_bounded
         Its filesystem bounds metadata by itself.
+    query
+        What follows the key in each object's address, a signature say; empty, or with its question mark.
+    kept
+        Takes whole objects by their keys, up to a bound; None for a reader who will not need them again.
     """
 
-    def __init__(self, fs: Any, *, path: str, place: Place, is_bounded: bool, **options: Any) -> None:
+    def __init__(
+        self,
+        fs: Any,
+        *,
+        path: str,
+        place: Place,
+        is_bounded: bool,
+        query: str = "",
+        kept: dict[str, bytes] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(fs, **{**options, "read_only": True, "path": path, "allowed_exceptions": ()})
         self._place = place
         self._is_bounded = is_bounded
+        # zarr takes a slash from the end of a path.
+        self._query = f"{query[:-1]}%2F" if query.endswith("/") else query
+        self._kept = kept
         self._refused: set[str] = set()
         self._root = Confirmation(partial(asyncio.to_thread, place.shows_root))
 
@@ -77,13 +96,15 @@ class DistantStore(FsspecStore):
         ProductUnreachable
             And its kinds: it cannot be read, or is refused.
         """
+        if byte_range is None and self._kept is not None and key in self._kept:
+            return prototype.buffer.from_bytes(self._kept[key])
         is_whole_document = byte_range is None and is_document(key) and not self._is_bounded
         most = largest_document()
         asked = RangeByteRequest(0, most + 1) if is_whole_document else byte_range
 
         async def once() -> Buffer | None:
             try:
-                return await FsspecStore.get(self, key, prototype, asked)
+                return await FsspecStore.get(self, f"{key}{self._query}", prototype, asked)
             except (IsADirectoryError, NotADirectoryError):
                 return None
             except FileNotFoundError as error:
@@ -105,7 +126,13 @@ class DistantStore(FsspecStore):
             self._refused.add(key)
         if found is not None and is_whole_document and len(found) > most:
             raise too_large(key, most)
+        if found is not None and byte_range is None and not is_document(key):
+            self._keep(key, found)
         return found
+
+    def _keep(self, key: str, found: Buffer) -> None:
+        if self._kept is not None and len(found) + sum(map(len, self._kept.values())) <= MOST_KEPT:
+            self._kept[key] = found.to_bytes()
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]

@@ -6,17 +6,16 @@ item on the web names the web, and no item names a chain or a protocol that is n
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
-import socket
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin
 
 from geozarr_runner.errors import InvalidRequest
 from geozarr_runner.text.printable import printable
+from geozarr_runner.trust.hosts import host_of, unfit
 
 WEB = frozenset({"http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 LOCAL = frozenset({"file", "local"})
@@ -34,10 +33,6 @@ _S3 = ("s3://", "s3a://")
 _BUCKET = re.compile(r"(?:[A-Za-z0-9_-]+:)?[A-Za-z0-9._-]{1,255}|arn:[^?#]+")  # as botocore and Ceph have it
 _TENANT = re.compile(r"s3a?://(?!arn:)[A-Za-z0-9_-]+:[A-Za-z0-9._-]+(?=[/?#]|$)", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-# Where machines of a cloud ask who they are, and get keys.
-_METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
-_METADATA_NUMBERS = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
-_HOLD_IPV4 = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b::/96")))
 SHORTEST_SECRET = 6
 # What marks the parts of an address, and what stands for it once or several times encoded.
 _AT, _EQUALS = r"(?:@|%(?:25)*40)", r"(?:=|%(?:25)*3D)"
@@ -306,42 +301,8 @@ def _unfit_host(address: str, base: str | None) -> str | None:
 
     Only what is written is looked at, and not what a name resolves to.
     """
-    host = _host(address)
-    number = _number(host)
-    if host in _METADATA_HOSTS or (number is not None and (number.is_link_local or number in _METADATA_NUMBERS)):
-        return "only this machine's cloud or network is there"
-    from_elsewhere = base is not None and local_path(_plain(base)) is None and not _is_loopback(_host(_plain(base)))
-    return "it is a service of this machine" if from_elsewhere and _is_loopback(host) else None
-
-
-def _host(address: str) -> str:
-    try:
-        host = urlsplit(address).hostname or ""
-    except ValueError:
-        return ""
-    return unicodedata.normalize("NFKC", unquote(host)).replace("\u3002", ".").rstrip(".").lower()
-
-
-def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        number = ipaddress.ip_address(host)
-    except ValueError:
-        try:
-            return ipaddress.IPv4Address(socket.inet_aton(host))  # 2852039166, 0xa9.254.0251.254 and the like
-        except (OSError, ValueError):
-            return None
-    if isinstance(number, ipaddress.IPv6Address):
-        if number.ipv4_mapped:
-            return number.ipv4_mapped
-        if any(number in network for network in _HOLD_IPV4) and int(number) > 1:
-            return ipaddress.IPv4Address(int(number) & 0xFFFFFFFF)
-    return number
-
-
-def _is_loopback(host: str) -> bool:
-    number = _number(host)
-    named_so = host == "localhost" or host.endswith(".localhost")
-    return named_so or (number is not None and (number.is_loopback or number.is_unspecified))
+    on_web = base is not None and local_path(_plain(base)) is None
+    return unfit(host_of(address), host_of(_plain(str(base))) if on_web else None)
 
 
 # --- what may be shown -----------------------------------------------------------------------------------------------

@@ -170,3 +170,12 @@ def _remove_links(name: str, above: int) -> None:
             mode = os.stat(each, dir_fd=descriptor, follow_symlinks=False).st_mode
             if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
                 os.unlink(each, dir_fd=descriptor)
+
+
+def remove(*paths: Path) -> None:
+    """Remove files, links and folders that this run has made."""
+    for folder in paths:
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)

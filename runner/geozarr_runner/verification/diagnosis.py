@@ -7,7 +7,7 @@ from typing import Any
 from geozarr_runner.errors import ProductBroken
 from geozarr_runner.planning.estimate import needed
 from geozarr_runner.planning.preflight import Plan
-from geozarr_runner.product.sampler import region
+from geozarr_runner.product.windows import region
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
 

@@ -23,11 +23,14 @@ from geozarr_runner.kinds.layout import REFLECTANCE, SMALLEST_OVERVIEW
 from geozarr_runner.kinds.profiles import encoding_of, profile_of
 from geozarr_runner.planning.preflight import Plan
 from geozarr_runner.product.chunk_check import flaws
-from geozarr_runner.product.model import Group, Product
+from geozarr_runner.product.emptiness import PLACES
+from geozarr_runner.product.model import Array, Group, Product
 from geozarr_runner.product.sampler import Pair, StoredPixels, compare
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.addresses import redact
 from geozarr_runner.verification.absence import lost
+from geozarr_runner.verification.documents import contradicted
+from geozarr_runner.verification.grid import misplaced
 from geozarr_runner.verification.reference_system import unlike
 
 PROBLEMS_SHOWN = 5
@@ -79,6 +82,8 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
         _check_nothing_else(plan, result, findings)
     if not pairs and not findings.problems:
         findings.add("/", "no group of it is GeoZarr")
+    for group, problem in contradicted(output):
+        findings.add(group, problem)
     if findings.problems:  # the pixels of a wrong structure say nothing
         raise _failed(plan, findings.problems)
     in_place = plan.is_product(source_url)  # and is read as the product was
@@ -91,6 +96,11 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
         encoding=partial(encoding_of, plan.product),
     )
     written = StoredPixels(Store(str(output)), 3, str(output))
+    is_warped = profile_of(plan.product).is_warped
+    if is_warped:  # pixels are compared where x and y say
+        _check_grids(plan, result, written, output, findings)
+        if findings.problems:
+            raise _failed(plan, findings.problems)
     check = _check_for(plan, source, written, output)
     compared = 0
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -98,6 +108,8 @@ def verify(plan: Plan, source_url: str, output: Path, progress: Progress) -> Ver
             findings.problems += problems
             compared += pixels
             progress(done, len(pairs), "variables")
+    if not is_warped:
+        _check_grids(plan, result, written, output, findings)
     if findings.problems:
         raise _failed(plan, findings.problems)
     groups = tuple(dict.fromkeys(pair.output.path.rpartition("/")[0] for pair in pairs))
@@ -114,16 +126,12 @@ def _check_for(
 
     def check(pair: Pair) -> tuple[list[str], int]:
         # Before anything is decoded: what a decoder makes of a cut-off chunk is a matter of luck.
-        broken = [
-            f"{array.path}: a chunk cannot be read: {found}"
-            for array in (pair.output, *pair.overviews)
-            for found in islice(flaws(array, output), 1)
-        ]
-        if broken:
+        if broken := [flaw for array in (pair.output, *pair.overviews) for flaw in _broken(array, output)]:
             return broken, 0
         try:
             if pair.warped and warped is not None:
                 problems, pixels = warped.compare(pair, written)
+                problems = problems or warped.lost(pair, written, output)
             else:
                 problems, pixels = compare(pair, source, written)
             return problems or lost(pair, source, written, output), pixels
@@ -135,6 +143,11 @@ def _check_for(
             return [f"{pair.output.path}: its pixels cannot be compared: {error}"], 0
 
     return check
+
+
+def _broken(array: Array, output: Path) -> list[str]:
+    """Return what is wrong with the first stored chunk of an array that is not what it says; at most one sentence."""
+    return [f"{array.path}: a chunk cannot be read: {found}" for found in islice(flaws(array, output), 1)]
 
 
 def _failed(plan: Plan, problems: list[str]) -> VerificationFailed:
@@ -157,7 +170,7 @@ def _pairs(plan: Plan, result: Product, findings: _Findings) -> Iterator[Pair]:
     for path, attributes in multiscale.items():
         _check_multiscale(path, attributes, result, findings)
     left_out = profile_of(plan.product).not_copied
-    geo_needed = set(plan.groups) or {path for path in plan.report.available if not path.startswith(left_out)}
+    geo_needed = _geo_needed(plan)
     for path in plan.groups or plan.product.groups:
         source = plan.product.groups[path]
         if not plan.groups and path.startswith(left_out) and REFLECTANCE in multiscale:
@@ -173,6 +186,21 @@ def _pairs(plan: Plan, result: Product, findings: _Findings) -> Iterator[Pair]:
         yield from _variables(plan, source, target, result, findings)
 
 
+def _geo_needed(plan: Plan) -> set[str]:
+    """Return the groups of the source that have to be GeoZarr."""
+    left_out = profile_of(plan.product).not_copied
+    return set(plan.groups) or {path for path in plan.report.available if not path.startswith(left_out)}
+
+
+def _georeferenced(plan: Plan, result: Product) -> Iterator[tuple[Group, Group]]:
+    """Yield the groups of the source that lie on a grid, with what became of each."""
+    if profile_of(plan.product).is_swath:
+        return
+    for path in sorted(_geo_needed(plan)):
+        if path in plan.product.groups and (place := _place(plan, path, result)) is not None:
+            yield plan.product.groups[path], result.groups[place]
+
+
 def _place(plan: Plan, path: str, result: Product) -> str | None:
     """Return the group of the output that holds a source group's data at full size."""
     place = profile_of(plan.product).output_group(path)
@@ -183,9 +211,11 @@ def _variables(plan: Plan, source: Group, target: Group, result: Product, findin
     written = {array.name: array for array in target.arrays}
     warped = profile_of(plan.product).is_warped and source.path in plan.report.available
     overviews = _overview_groups(plan, target.path, result)
-    grid = () if warped else (array for array in source.coordinates if array.name in ("x", "y"))
-    for array in (*source.variables, *grid):
+    coordinates = () if warped else source.coordinates
+    for array in (*source.variables, *coordinates):
         found = written.get(array.name)
+        if found is None and array in coordinates and array.name not in PLACES:
+            continue  # the converter keeps those that xarray calls so
         if found is None:
             if array.shape:  # GeoZarr has no place for scalars, and the converter drops them
                 findings.add(f"{source.path}/{array.name}", "the variable is not in the output")
@@ -267,6 +297,25 @@ def _check_georeference(plan: Plan, source: Group, target: Group, result: Produc
     wanted = profile.output_crs(plan.product, source)
     for problem in unlike(wanted, target, own):
         findings.add(target.path, problem)
+
+
+def _check_grids(plan: Plan, result: Product, written: StoredPixels, output: Path, findings: _Findings) -> None:
+    """Check that what groups say of their place is where their x and y are."""
+    is_warped = profile_of(plan.product).is_warped
+    for source, target in _georeferenced(plan, result):
+        broken = [flaw for array in target.arrays if array.name in ("x", "y") for flaw in _broken(array, output)]
+        if broken:
+            findings.problems += broken if is_warped else []  # else they are known
+            continue
+        own = result.parents.get(target.path, {})
+        parent, _, name = target.path.rpartition("/")
+        told = [own, *(level for level in _layout(own) if level.get("asset") == ".")]
+        told += [level for level in _layout(result.parents.get(parent or "/", {})) if level.get("asset") == name]
+        try:
+            for problem in misplaced(target, source, told, written, is_warped=is_warped):
+                findings.add(target.path, problem)
+        except ProductBroken as error:
+            findings.add(target.path, f"its x and y cannot be read: {error.message}")
 
 
 def _check_nothing_else(plan: Plan, result: Product, findings: _Findings) -> None:
