@@ -19,19 +19,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geozarr_nb.api import (
-        check,
-        convert,
-        estimate,
-        get_job,
-        get_job_set,
-        inspect,
-        list_jobs,
-        submit,
-        submit_many,
-        validate,
-        watch_jobs,
-    )
+    from geozarr_nb.api.job_sets import get_job_set, submit_many
+    from geozarr_nb.api.jobs import get_job, list_jobs, watch_jobs
+    from geozarr_nb.api.products import estimate, inspect, validate
+    from geozarr_nb.api.submission import check, convert, submit
     from geozarr_nb.backends.base import JobState
     from geozarr_nb.doctor import doctor
     from geozarr_nb.errors import ConversionFailed, GeozarrError, InvalidRequest, JobNotFound, WaitTimeout
@@ -85,9 +76,10 @@ __all__ = [
 
 _HOMES = {
     "geozarr_nb.backends.base": "JobState",
-    "geozarr_nb.api": (
-        "check convert estimate get_job get_job_set inspect list_jobs submit submit_many validate watch_jobs"
-    ),
+    "geozarr_nb.api.job_sets": "get_job_set submit_many",
+    "geozarr_nb.api.jobs": "get_job list_jobs watch_jobs",
+    "geozarr_nb.api.products": "estimate inspect validate",
+    "geozarr_nb.api.submission": "check convert submit",
     "geozarr_nb.doctor": "doctor",
     "geozarr_nb.errors": "ConversionFailed GeozarrError InvalidRequest JobNotFound WaitTimeout",
     "geozarr_nb.jobs.job": "Job",

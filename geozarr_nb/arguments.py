@@ -9,6 +9,7 @@ from geozarr_nb.pods import JOB_ARGUMENTS
 from geozarr_runner.errors import ExitCode
 from geozarr_runner.spec.command_line import add_options
 from geozarr_runner.spec.options import ARGUMENTS, RESULT
+from geozarr_runner.spec.parser import Parser
 from geozarr_runner.text.shell import truth
 
 Command = Callable[[argparse.Namespace], ExitCode | None]
@@ -27,28 +28,30 @@ EXAMPLES = """examples:
 STATUSES = ("Pending", "Running", "Succeeded", "Failed", "Error")
 
 
-def build_parser(commands: Mapping[str, Command], version: str) -> argparse.ArgumentParser:
+def build_parser(commands: Mapping[str, Command]) -> Parser:
     """Return the parser; what it parses has the function to call as `command`, and always `json`.
 
     Parameters
     ----------
     commands
         What each subcommand calls, by its name.
-    version
-        What `--version` says.
+
+    Raises
+    ------
+    InvalidRequest
+        The parser raises it for a command line that cannot be read.
     """
-    parser = _described(
-        argparse.ArgumentParser(prog="geozarr-nb"),
-        "From a STAC Zarr item to a verified, open GeoZarr.",
-        f"{EXAMPLES}\n\n{CODES}",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
+    parser = Parser(prog="geozarr-nb")
+    _describe(parser, "From a STAC Zarr item to a verified, open GeoZarr.", f"{EXAMPLES}\n\n{CODES}")
+    parser.add_version("geozarr-nb")
+    parser.add_print_completion()
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, text: str, example: str) -> argparse.ArgumentParser:
         added = subparsers.add_parser(name, help=text)
         added.set_defaults(command=commands[name], json=False)
-        return _described(added, text[0].upper() + text[1:] + ".", f"example:\n  geozarr-nb {example}\n\n{CODES}")
+        _describe(added, text[0].upper() + text[1:] + ".", f"example:\n  geozarr-nb {example}\n\n{CODES}")
+        return added
 
     inspect = add("inspect", "show what a product holds", "inspect https://host/S2A_MSIL2A_20251008.zarr")
     _add_source(inspect)
@@ -135,10 +138,9 @@ def build_parser(commands: Mapping[str, Command], version: str) -> argparse.Argu
     return parser
 
 
-def _described(parser: argparse.ArgumentParser, description: str, epilog: str) -> argparse.ArgumentParser:
+def _describe(parser: argparse.ArgumentParser, description: str, epilog: str) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = description, epilog
-    return parser
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

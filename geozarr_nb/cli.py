@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.arguments import Command, build_parser
@@ -25,7 +24,11 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = build_parser(COMMANDS, version("geozarr-nb")).parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        options = build_parser(COMMANDS).parse_args(words)
+    except GeozarrError as error:
+        return _report(error, as_json="--json" in words)
     try:
         code = options.command(options)
         sys.stdout.flush()
@@ -144,7 +147,7 @@ def _print_table(states: Sequence[JobState]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from geozarr_nb.jobs.job import status_line
+    from geozarr_nb.jobs.state_text import status_line
 
     colours = {"Succeeded": "green", "Failed": "red", "Error": "red", "Running": "cyan", "Pending": "yellow"}
     # A file or a pipe has no width: nothing is to be cut off there.
@@ -247,7 +250,7 @@ def _output(options: argparse.Namespace) -> str:
     """Return the output behind a path, an address or the name of a job."""
     import geozarr_nb as gz
     from geozarr_nb.errors import JobNotFound
-    from geozarr_nb.outputs.open import location
+    from geozarr_nb.outputs.location import location
 
     given: str = options.output
     if "/" in given or os.path.lexists(given):

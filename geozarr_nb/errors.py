@@ -172,8 +172,8 @@ class ClaimUnreadable(ClusterError):
     code = "claim-unreadable"
 
 
-class FailedJob(Protocol):
-    """What an error knows of its job, which is a `Job`: an error reads nothing."""
+class KnownJob(Protocol):
+    """What is known of a job wherever it is spoken of."""
 
     @property
     def name(self) -> str:
@@ -185,7 +185,11 @@ class FailedJob(Protocol):
 
     @property
     def reason(self) -> str | None:
-        """Why it failed."""
+        """Why it waits or failed."""
+
+
+class FailedJob(KnownJob, Protocol):
+    """What an error knows of its job, which is a `Job`: an error reads nothing."""
 
     @property
     def events(self) -> Callable[..., Any]:

@@ -139,7 +139,7 @@ def check_output(request: Request, product: Product, root: bytes | None) -> bool
     """
     from geozarr_runner.planning.groups import report
     from geozarr_runner.planning.preflight import is_done
-    from geozarr_runner.publishing.local import provenance_in
+    from geozarr_runner.publishing.root_document import provenance_in
 
     if root is None:
         return False

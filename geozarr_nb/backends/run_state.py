@@ -31,6 +31,8 @@ class RunState:
         """Add the next events."""
         for event in events:
             match event.type:
+                case "run":
+                    self.stage = self.progress = None  # an earlier run of the attempt is over
                 case "stage" if event.get("state") == "started":
                     self.stage, self.progress = event.get("stage"), None
                 case "progress":

@@ -8,33 +8,23 @@ read for some minutes and when this process ends; when the process is killed, th
 from __future__ import annotations
 
 import atexit
-import hashlib
 import json
 import os
-import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from geozarr_nb.claims.address import SCHEME, Entry
-from geozarr_nb.claims.reader_pod import APP, PORT, ReaderPod, phase_of, pod_manifest, uses
+from geozarr_nb.claims.pod_start import PAUSE, PodStart
+from geozarr_nb.claims.reader_pod import PORT, ReaderPod, phase_of
 from geozarr_nb.cluster import diagnostics
-from geozarr_nb.cluster.cause import MAKE_DEFAULTS, Cause, make
-from geozarr_nb.cluster.client import Api, ApiResponse, Object, connect
-from geozarr_nb.cluster.kinds import CLAIMS, EVENTS, PODS, TEMPLATES
+from geozarr_nb.cluster.client import Api, ApiResponse, connect
+from geozarr_nb.cluster.kinds import PODS
 from geozarr_nb.cluster.retries import again
-from geozarr_nb.errors import (
-    ClaimUnreadable,
-    ClusterDenied,
-    ClusterError,
-    ClusterObjectExists,
-    ClusterObjectMissing,
-    ClusterUnreachable,
-    ProductDenied,
-)
+from geozarr_nb.errors import ClaimUnreadable, ClusterDenied, ClusterError, ClusterUnreachable, ProductDenied
 from geozarr_runner.serving.handler import MARK
 
 if TYPE_CHECKING:
@@ -44,10 +34,6 @@ if TYPE_CHECKING:
 SECONDS_UNUSED = 180.0
 # A read goes on over a restart of the API server, or with another pod where this one has ended.
 PATIENCE = 60.0
-SECONDS_TO_START = 180.0
-# How long a pod may say that somebody has to do something, or that it has to wait, before that is believed.
-GRACE, LONG_GRACE = 2.0, 60.0
-SHORT_PAUSE, PAUSE = 0.1, 0.5
 SECONDS_TO_LEAVE = 5.0
 
 
@@ -83,8 +69,7 @@ class Reader:
     def __init__(self, api: Api, claim: str, *, image: str = "", template: str = "") -> None:
         self.claim = claim
         self._api = api
-        self._image = image
-        self._template = template
+        self._start = PodStart(api, claim, image=image, template=template)
         self._lock = Lock()
         self._pods: list[ReaderPod] = []
         self._current: ReaderPod | None = None
@@ -93,7 +78,7 @@ class Reader:
         self._failure: tuple[float, ClusterError] | None = None
 
     def __repr__(self) -> str:
-        return f"Reader({self._where})"
+        return f"Reader({self._start.where})"
 
     @property
     def pod(self) -> str:
@@ -126,6 +111,19 @@ class Reader:
     def stats(self) -> dict[str, int]:
         """Return what the pod has answered: `requests`, `reads` and `bytes` of files."""
         return dict(json.loads(self._ask("stats").body))
+
+    def release(self) -> None:
+        """Delete the pod, unless somebody reads from it now; a later read starts another."""
+        if not self._lock.acquire(blocking=False):
+            return  # one is being started, for somebody who reads then
+        try:
+            pod = self._current
+            if pod is None or self._reading:
+                return
+            self._current = None
+        finally:
+            self._lock.release()
+        pod.over.set()
 
     def close(self, seconds: float = SECONDS_TO_LEAVE) -> None:
         """Delete the pod, if there is one; a later read starts another."""
@@ -171,14 +169,14 @@ class Reader:
             raise _Lost(
                 ClusterUnreachable(
                     f"something else than the reader pod answers (HTTP {answer.status})",
-                    given=self._where,
+                    given=self._start.where,
                     remedy="run the same command again",
                 )
             )
         if answer.status >= 500:
             is_busy = answer.status == 503
             remedy = "read with fewer threads at once" if is_busy else "look at the volume: it may be failing"
-            raise _Lost(ClaimUnreadable(_message(answer), given=self._where, remedy=remedy))
+            raise _Lost(ClaimUnreadable(_message(answer), given=self._start.where, remedy=remedy))
         return answer
 
     def _checked(self, answer: ApiResponse, path: str) -> ApiResponse:
@@ -206,13 +204,9 @@ class Reader:
             return None
         self._forget(pod)
         cause = diagnostics.ending_reason(found) if found else None
-        return self._unreadable(f"the reader pod ended: {cause.message}", cause.remedy) if cause else None
+        return self._start.unreadable(f"the reader pod ended: {cause.message}", cause.remedy) if cause else None
 
     # The pod
-
-    @property
-    def _where(self) -> str:
-        return f"claim {self.claim} in namespace {self._api.namespace}, context {self._api.context}"
 
     def _running(self) -> ReaderPod:
         """Return the pod, started if there is none; those who wait for one start share its failure too."""
@@ -223,7 +217,7 @@ class Reader:
                 if self._failure is not None and self._failure[0] >= asked:
                     raise self._failure[1]
                 try:
-                    self._current = self._start()
+                    self._current = self._started()
                 except ClusterError as error:
                     self._failure = time.monotonic(), error
                     raise
@@ -237,188 +231,17 @@ class Reader:
                 self._current = None
         pod.over.set()
 
-    def _start(self) -> ReaderPod:
-        claim = self._claim()
-        others = self._pods_here()
-        pod = ReaderPod(f"{APP}-{secrets.token_hex(5)}", secrets.token_urlsafe(32))
-        manifest = pod_manifest(
-            pod.name,
-            self.claim,
-            self._chosen_image(),
-            hashlib.sha256(pod.token.encode()).hexdigest(),
-            node=self._node(claim, others),
-        )
-        self._delete_ended(others)
-        with suppress(ClusterObjectExists):  # an answer was lost: the name is nobody else's
-            self._api.create(PODS, manifest)
+    def _started(self) -> ReaderPod:
+        pod = self._start.create()
         self._pods.append(pod)
         pod.keeper = Thread(target=self._keep, args=(pod,), name=pod.name, daemon=True)
         pod.keeper.start()
         try:
-            self._await(pod)
+            self._start.wait(pod)
         except BaseException:
             pod.over.set()
             raise
         return pod
-
-    def _claim(self) -> Object | None:
-        """Return the claim; None where it may not be seen."""
-        try:
-            claim = self._api.find(CLAIMS, self.claim)
-        except ClusterDenied:
-            return None
-        if claim is None:
-            cause = diagnostics.missing_claim(self.claim, self._api.namespace)
-            there = [str(one["metadata"]["name"]) for one in self._listed(CLAIMS)]
-            hint = f"; there are: {', '.join(there)}" if there else ""
-            raise ClusterObjectMissing(
-                f"there is no claim {self.claim} in namespace {self._api.namespace}{hint}",
-                given=f"context {self._api.context}",
-                remedy=f"choose the claim and GEOZARR_NAMESPACE of the output; to make one: {cause.remedy}",
-            )
-        phase = claim.get("status", {}).get("phase", "Pending")
-        if phase != "Bound":
-            cause = diagnostics.unbound(claim) or Cause(
-                "claim-unbound", f"claim {self.claim} has no volume yet: no pod has ever used it", ""
-            )
-            raise self._unreadable(
-                f"nothing can be on it: {cause.message}", cause.remedy or "write to it first: gz.convert(...)"
-            )
-        return claim
-
-    def _pods_here(self) -> list[Object]:
-        return self._listed(PODS)
-
-    def _listed(self, kind: Any, fields: str = "") -> list[Object]:
-        """Return objects of the namespace; none where they may not be listed, for all that is told of them helps."""
-        try:
-            return self._api.list(kind, fields=fields)[0]
-        except ClusterDenied:
-            return []
-
-    def _node(self, claim: Object | None, pods: Sequence[Object]) -> str:
-        """Return the node that a pod has to be on to see the claim: where it is in use, when only one node can.
-
-        Raises
-        ------
-        ClaimUnreadable
-            Only one pod can, and there is one.
-        """
-        modes = set((claim or {}).get("spec", {}).get("accessModes") or ())
-        users = [pod for pod in pods if uses(pod, self.claim)]
-        if modes == {"ReadWriteOncePod"} and users:
-            name = users[0]["metadata"]["name"]
-            raise self._unreadable(
-                f"it is ReadWriteOncePod and in use by pod {name}", f"wait for that pod to end: kubectl get pod {name}"
-            )
-        if modes != {"ReadWriteOnce"}:
-            return ""
-        return next((str(pod["spec"]["nodeName"]) for pod in users if pod["spec"].get("nodeName")), "")
-
-    def _delete_ended(self, pods: Sequence[Object]) -> None:
-        """Clear away what killed processes left: pods that have ended by themselves."""
-        for pod in pods:
-            metadata = pod["metadata"]
-            is_reader = (metadata.get("labels") or {}).get("app.kubernetes.io/name") == APP
-            if is_reader and phase_of(pod) in ("Succeeded", "Failed"):
-                with suppress(ClusterError):
-                    self._api.delete(PODS, metadata["name"])
-
-    def _chosen_image(self) -> str:
-        if self._image:
-            return self._image
-        try:
-            template = self._api.find(TEMPLATES, self._template) if self._template else None
-        except ClusterDenied:
-            template = None
-        parameters = (template or {}).get("spec", {}).get("arguments", {}).get("parameters") or ()
-        named = (str(each.get("value", "")) for each in parameters if each.get("name") == "image")
-        return next(named, "") or MAKE_DEFAULTS["IMAGE"]
-
-    def _await(self, pod: ReaderPod) -> None:
-        """Wait until the pod answers.
-
-        Raises
-        ------
-        ClaimUnreadable
-            It will not, or has not for too long.
-        """
-        began = time.monotonic()
-        stuck: tuple[str, float] | None = None
-        cause: Cause | None = None
-        for waited in _pauses(began, pod.over):
-            found = self._api.find(PODS, pod.name)
-            if found is None or phase_of(found) in ("Succeeded", "Failed"):
-                raise self._ended(found)
-            if phase_of(found) == "Running":
-                if self._answers(pod):
-                    return
-                continue
-            events = self._events(found) if waited > GRACE else []
-            cause = diagnostics.waiting_reason(found, events)
-            if cause is None:
-                stuck = None
-                continue
-            if stuck is None or stuck[0] != cause.code:
-                stuck = cause.code, time.monotonic()
-            if time.monotonic() - stuck[1] >= (GRACE if cause.lasting else LONG_GRACE):
-                break
-        else:
-            if pod.over.is_set():
-                raise self._unreadable("the reader pod was closed while it started", "run the same command again")
-        said = f": {cause.message}" if cause else f" for {SECONDS_TO_START:g} s, and nothing says why"
-        hint = cause.remedy if cause else f"look at it next time: kubectl -n {self._api.namespace} get events"
-        raise self._unreadable(f"the reader pod does not start{said}{self._in_use(pod)}", hint)
-
-    def _answers(self, pod: ReaderPod) -> bool:
-        try:
-            answer = self._api.proxy(pod.name, PORT, "stats", headers=pod.headers)
-        except ClusterDenied:
-            raise
-        except ClusterError:
-            return False
-        return MARK in answer.headers and answer.status == 200
-
-    def _events(self, pod: Object) -> list[Object]:
-        events = self._listed(EVENTS, f"involvedObject.uid={pod['metadata']['uid']}")
-        return sorted(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-
-    def _in_use(self, pod: ReaderPod) -> str:
-        """Return who has the claim in use on which node, where that is what may be in the way."""
-        others = [one for one in self._pods_here() if uses(one, self.claim) and one["metadata"]["name"] != pod.name]
-        on_nodes = [one for one in others if one["spec"].get("nodeName")]
-        try:
-            claim = self._api.find(CLAIMS, self.claim) or {}
-        except ClusterError:
-            return ""
-        if not on_nodes or claim.get("spec", {}).get("accessModes") != ["ReadWriteOnce"]:
-            return ""
-        first = on_nodes[0]
-        name, node = first["metadata"]["name"], first["spec"]["nodeName"]
-        return f" (the claim is ReadWriteOnce and in use by pod {name}, so only node {node} can read it)"
-
-    def _ended(self, pod: Object | None) -> ClusterError:
-        """Return why a pod that was just started has ended already."""
-        if pod is None:
-            return self._unreadable("somebody deleted the reader pod while it started", "run the same command again")
-        if cause := diagnostics.ending_reason(pod):
-            return self._unreadable(f"the reader pod ended: {cause.message}", cause.remedy)
-        statuses = pod.get("status", {}).get("containerStatuses") or ()
-        states = [status.get("state", {}).get("terminated") or {} for status in statuses]
-        words = [f"exit code {state.get('exitCode')}: {_line(state.get('message', ''))}" for state in states]
-        said = "; ".join(words) or _line(pod.get("status", {}).get("message", "")) or "no reason given"
-        return self._unreadable(
-            f"the reader pod ended as soon as it was started: {said}",
-            "its image needs geozarr-runner of this version: "
-            + make("build load-k3d", IMAGE=str(pod["spec"]["containers"][0]["image"])),
-        )
-
-    def _unreadable(self, message: str, remedy: str) -> ClaimUnreadable:
-        return ClaimUnreadable(
-            f"the files of {SCHEME}{self.claim} cannot be read: {message}",
-            given=self._where,
-            remedy=remedy,
-        )
 
     def _keep(self, pod: ReaderPod) -> None:
         """Delete a pod when it is over, or when nothing was read for some time; runs in a thread of its own."""
@@ -450,6 +273,13 @@ def reader_of(claim: str, settings: Settings) -> Reader:
         return _READERS[key]
 
 
+def release_idle(api: Api) -> None:
+    """Delete the reader pods of this process in a namespace that nobody reads from now: a job waits for their quota."""
+    for key, reader in list(_READERS.items()):
+        if key[:4] == (os.getpid(), api.server, api.context, api.namespace):
+            reader.release()
+
+
 def close_all() -> None:
     """Delete the reader pods of this process."""
     for key, reader in list(_READERS.items()):
@@ -463,13 +293,6 @@ atexit.register(close_all)
 os.register_at_fork(after_in_child=lambda: globals().update(_OPENING=Lock()))
 
 
-def _pauses(began: float, over: Event) -> Iterator[float]:
-    """Yield the seconds since the beginning, again and again, until the time to start is up or it is over."""
-    while (waited := time.monotonic() - began) < SECONDS_TO_START and not over.is_set():
-        yield waited
-        over.wait(SHORT_PAUSE if waited < GRACE else PAUSE)
-
-
 def _entry(document: Mapping[str, Any]) -> Entry:
     return Entry(document["name"], document["type"] == "directory", document["size"], document["modified"])
 
@@ -479,7 +302,3 @@ def _message(answer: ApiResponse) -> str:
         return str(json.loads(answer.body)["message"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP {answer.status}"
-
-
-def _line(text: object) -> str:
-    return " ".join(str(text).split())[-300:]

@@ -6,32 +6,33 @@ the connections; its classes for each kind of object are not used.
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
+from geozarr_nb.cluster import answers
+from geozarr_nb.cluster.connection import SECONDS_TO_CONNECT, Connection
 from geozarr_nb.cluster.kinds import OWN_ACCESS_REVIEWS, PODS, Kind
-from geozarr_nb.cluster.kubeconfig import connected_client
-from geozarr_nb.cluster.refusals import is_status, refusal, silence
+from geozarr_nb.cluster.kubeconfig import words
+from geozarr_nb.cluster.refusals import OverQuota, is_status, refusal
 from geozarr_nb.cluster.retries import again
 from geozarr_nb.errors import (
     ClusterError,
     ClusterObjectMissing,
-    ClusterUnreachable,
     InvalidRequest,
 )
 
 if TYPE_CHECKING:
     from geozarr_nb.settings import Settings
 
+_logger = logging.getLogger(__name__)
+
 Object = dict[str, Any]
-SECONDS_TO_CONNECT = 5.0
-SECONDS_FOR_AN_ANSWER = 30.0
 # A restarted API server is back within seconds; one that was never reached is more likely a wrong address.
 PATIENCE, FIRST_PATIENCE = 20.0, 1.0
 LONGEST_WATCH = 300
@@ -76,8 +77,7 @@ class Api:
 
     def __init__(self, namespace: str = "argo", context: str = "") -> None:
         self.namespace = namespace
-        self.context, self._client = connected_client(context)
-        self._reached = False
+        self._connection = Connection(context)
 
     def __repr__(self) -> str:
         return f"Api({self.server!r}, namespace={self.namespace!r})"
@@ -85,7 +85,12 @@ class Api:
     @property
     def server(self) -> str:
         """Address of the API server."""
-        return str(self._client.configuration.host)
+        return self._connection.server
+
+    @property
+    def context(self) -> str:
+        """Name of the context of the kubeconfig."""
+        return self._connection.context
 
     def get(self, kind: Kind, name: str, *, namespace: str = "") -> Object:
         """Return one object.
@@ -105,7 +110,14 @@ class Api:
             return None
 
     def list(
-        self, kind: Kind, *, labels: str = "", fields: str = "", namespace: str = "", everywhere: bool = False
+        self,
+        kind: Kind,
+        *,
+        labels: str = "",
+        fields: str = "",
+        namespace: str = "",
+        everywhere: bool = False,
+        patience: float | None = None,
     ) -> tuple[list[Object], str]:
         """Return all objects of a kind that match, and the version of the list, to watch from.
 
@@ -115,17 +127,19 @@ class Api:
             Selectors as the API server reads them: `app=x,tier!=y`.
         everywhere
             Those of all namespaces.
+        patience
+            For how many seconds it is asked again while no answer comes; None for as long as every call.
         """
         query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(PAGE)}
         path = self._path(kind, namespace=namespace, everywhere=everywhere)
         items: list[Object] = []
         while True:
-            page = self._json("GET", path, query, what=kind.plural, verb="list")
-            items += page.get("items") or []
-            metadata = page.get("metadata", {})
-            if not metadata.get("continue"):
-                return items, str(metadata.get("resourceVersion", ""))
-            query["continue"] = metadata["continue"]
+            found = self._json("GET", path, query, what=kind.plural, verb="list", patience=patience)
+            things, version, more = answers.page(found, self._connection.where)
+            items += things
+            if not more:
+                return items, version
+            query["continue"] = more
 
     def create(self, kind: Kind, body: Object, *, namespace: str = "") -> Object:
         """Create an object, and return it as it is then.
@@ -160,7 +174,7 @@ class Api:
         """
         query = {"container": container, "timestamps": "true", "sinceTime": since}
         path = self._path(PODS, pod, "log", namespace=namespace)
-        return self._answer("GET", path, query, what="pods/log", patience=0).body
+        return self._answer("GET", path, query, what="pods/log").body
 
     def proxy(
         self,
@@ -187,9 +201,7 @@ class Api:
             # Addresses are shortened on their way: it would be another call.
             raise InvalidRequest("this is no path of a pod", given=path, remedy="leave .. out")
         target = f"{self._path(PODS, f'{pod}:{port}', 'proxy', namespace=namespace)}/{quote(path.lstrip('/'))}"
-        return self._answer(
-            method, target, query, headers=headers, what="pods/proxy", verb="get", foreign=True, patience=0
-        )
+        return self._answer(method, target, query, headers=headers, what="pods/proxy", verb="get", foreign=True)
 
     def watch(self, kind: Kind, version: str, *, labels: str = "", seconds: int = LONGEST_WATCH) -> Iterator[Object]:
         """Yield changes (`type` and `object`) from a version on, until the server ends the watch.
@@ -217,22 +229,33 @@ class Api:
             "timeoutSeconds": str(seconds),
         }
         path = self._path(kind)
-        response = self._open("GET", path, query, seconds=seconds + SECONDS_TO_CONNECT)
-        try:
-            if response.status != 200:
+
+        def begun() -> Any:
+            response = self._connection.open("GET", path, query, seconds=seconds + SECONDS_TO_CONNECT)
+            if response.status == 200:
+                return response
+            try:
                 raise self._refusal(response.status, response.read(), "watch", path, kind.plural)
+            finally:
+                response.close()
+
+        try:
+            response = self._connection.logged_in(begun)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._connection.silence(error) from error
+        try:
             waiting = b""
             for block in response.stream(None):
                 *lines, waiting = (waiting + block).split(b"\n")
                 for line in filter(None, lines):
-                    change = json.loads(line)
-                    if change.get("type") == "ERROR":
-                        status = change.get("object", {})
-                        refusal = self._refusal(int(status.get("code", 500)), line, "watch", path, kind.plural)
-                        raise Expired("the watch expired") if status.get("code") == 410 else refusal
+                    change = answers.change(line, self._connection.where)
+                    if change["type"] == "ERROR":
+                        code = answers.code_of(change["object"])
+                        refusal = self._refusal(code, line, "watch", path, kind.plural)
+                        raise Expired("the watch expired") if code == 410 else refusal
                     yield change
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise self._silence(error) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._connection.silence(error) from error
         finally:
             response.close()
 
@@ -249,10 +272,10 @@ class Api:
             As in `Kind`: `apis/argoproj.io/v1alpha1`.
         """
         try:
-            found = self._json("GET", f"/{root}").get("resources") or ()
+            found = self._json("GET", f"/{root}")
         except ClusterObjectMissing:
             return frozenset()
-        return frozenset(str(each.get("name")) for each in found)
+        return frozenset(str(each.get("name")) for each in answers.objects(found.get("resources")))
 
     def is_allowed(self, verb: str, kind: Kind, *, subresource: str = "", namespace: str = "") -> bool:
         """Return whether the caller may do something, as the API server's authorisation sees it."""
@@ -269,7 +292,8 @@ class Api:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": asked},
         }
-        return bool(self.create(OWN_ACCESS_REVIEWS, body).get("status", {}).get("allowed"))
+        found = self.create(OWN_ACCESS_REVIEWS, body).get("status")
+        return isinstance(found, dict) and bool(found.get("allowed"))
 
     # One call
 
@@ -290,11 +314,17 @@ class Api:
         content: str = "application/json",
         what: str = "",
         verb: str = "",
+        patience: float | None = None,
     ) -> Object:
-        headers = {"Content-Type": content}
-        answer = self._answer(method, path, query, body=body, headers=headers, what=what, verb=verb)
-        document: Object = json.loads(answer.body)
-        return document
+        """Return the document of an answer; what is none is asked for again as silence is."""
+
+        def once() -> Object:
+            answer = self._answer(
+                method, path, query, body=body, headers={"Content-Type": content}, what=what, verb=verb
+            )
+            return answers.document(answer.body, self._connection.where)
+
+        return self.patiently(once, self._patience if patience is None else patience)
 
     def _answer(
         self,
@@ -307,69 +337,47 @@ class Api:
         what: str = "",
         verb: str = "",
         foreign: bool = False,
-        patience: float | None = None,
     ) -> ApiResponse:
-        """Return the answer to a call; asked again while the API server does not answer, for a while."""
-        if patience is None:
-            patience = PATIENCE if self._reached else FIRST_PATIENCE
+        """Return the answer to a call; made twice where a new login helps."""
+        verb = verb or VERBS.get(method, "get")
 
         def once() -> ApiResponse:
             import urllib3
 
-            response = self._open(method, path, query, body=body, headers=headers)
+            response = self._connection.open(method, path, query, body=body, headers=headers)
             try:
                 content = response.read()
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise self._silence(error) from error
+                raise self._connection.silence(error) from error
             finally:
                 response.release_conn()
+            refused = response.status >= 400 if foreign else not 200 <= response.status < 300
             # A pod's own refusal is for whoever asked the pod; the API server's own is told by its form.
-            refused = response.status >= 400 and not (foreign and not is_status(content))
-            if refused:
-                raise self._refusal(response.status, content, verb or VERBS.get(method, "get"), path, what)
+            if refused and not (foreign and not is_status(content)):
+                raise self._refusal(response.status, content, verb, path, what)
             return ApiResponse(response.status, response.headers, content)
 
-        return self.patiently(once, patience)
+        return self._connection.logged_in(once)
 
     def patiently[T](self, call: Callable[[], T], seconds: float = PATIENCE) -> T:
         """Return what a call gives, made again for some seconds while the API server does not answer or is busy."""
-        return again(call, seconds, lambda error: isinstance(error, ClusterError) and error.retryable)
 
-    def _open(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        *,
-        body: Object | None = None,
-        headers: Mapping[str, str] | None = None,
-        seconds: float = SECONDS_FOR_AN_ANSWER,
-    ) -> Any:
-        import urllib3
+        def may_help(error: BaseException) -> bool:
+            return isinstance(error, ClusterError) and error.retryable and not isinstance(error, OverQuota)
 
-        pairs = {name: value for name, value in (query or {}).items() if value}
-        url = f"{self.server}{path}" + (f"?{urlencode(pairs)}" if pairs else "")
-        sent = {"Accept": "application/json", "User-Agent": "geozarr-nb", **(headers or {})}
-        content = None if body is None else json.dumps(body)
-        try:
-            # Tokens end and are renewed: they are asked for each time.
-            self._client.update_params_for_auth(sent, [], ["BearerToken"], path, method, content)
-            response = self._client.rest_client.pool_manager.request(
-                method,
-                url,
-                body=content,
-                headers=sent,
-                timeout=urllib3.Timeout(connect=SECONDS_TO_CONNECT, read=seconds),
-                retries=False,
-                preload_content=False,
-            )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._silence(error) from error
-        self._reached = True
-        return response
+        def tell(error: BaseException) -> None:
+            _logger.warning("%s: asked again for up to %.0f s (%s)", self._connection.where, seconds, words(error))
 
-    def _silence(self, error: Exception) -> ClusterUnreachable:
-        return silence(error, f"{self.server} (context {self.context})")
+        return again(call, seconds, may_help, tell)
+
+    @property
+    def ahead(self) -> float:
+        """Seconds by which the API server's clock is ahead of this machine's."""
+        return self._connection.ahead
+
+    @property
+    def _patience(self) -> float:
+        return PATIENCE if self._connection.was_reached else FIRST_PATIENCE
 
     def _refusal(self, status: int, content: bytes, verb: str, path: str, what: str = "") -> ClusterError:
         return refusal(status, content, verb, path, what, server=self.server, context=self.context, own=self.namespace)

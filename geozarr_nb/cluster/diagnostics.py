@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from geozarr_nb.cluster import manifests
 from geozarr_nb.cluster.cause import Cause, make
 from geozarr_nb.cluster.images import registry
 from geozarr_nb.cluster.objects import Object, condition, name_of, quantity, sentence, status_list, status_of
@@ -47,6 +48,20 @@ def not_ready(nodes: Iterable[Object]) -> dict[str, str]:
     return found
 
 
+def silent_node(pod: Object, nodes: Iterable[Object]) -> Cause | None:
+    """Return what it means for a pod that has begun that its node does not answer; None where the node does."""
+    name = str(pod.get("spec", {}).get("nodeName") or "")
+    said = not_ready(nodes).get(name)
+    if said is None:
+        return None
+    return Cause(
+        "node-not-ready",
+        f"node {name} does not answer, and nothing is known of its run meanwhile: {said}",
+        f"it goes on, or is tried again, once the node answers or is removed: kubectl describe node {word(name)}",
+        lasting=False,
+    )
+
+
 def full_disk(names: Sequence[str], namespace: str) -> Cause:
     """Return what nodes under DiskPressure mean for a job."""
     plural = "s" * (len(names) > 1)
@@ -66,7 +81,7 @@ def full_disk(names: Sequence[str], namespace: str) -> Cause:
 
 
 def unbound(claim: Object, events: Sequence[Object] = (), storage_class: Object | None = None) -> Cause | None:
-    """Return why a claim has no volume; None where it has one, or gets one with the first pod that uses it.
+    """Return why a claim has no volume, or is about to lose it; None where it has one, or gets one with its first pod.
 
     Parameters
     ----------
@@ -75,6 +90,8 @@ def unbound(claim: Object, events: Sequence[Object] = (), storage_class: Object 
     storage_class
         Its class, where it may be seen.
     """
+    if claim["metadata"].get("deletionTimestamp"):
+        return ending_claim(name_of(claim), str(claim["metadata"].get("namespace", "")))
     phase = str(claim.get("status", {}).get("phase", "Pending"))
     first_pod = "WaitForFirstConsumer"
     if phase == "Bound" or (phase == "Pending" and (storage_class or {}).get("volumeBindingMode") == first_pod):
@@ -103,6 +120,21 @@ def missing_claim(name: str, namespace: str) -> Cause:
     )
 
 
+def ending_claim(name: str, namespace: str) -> Cause:
+    """Return what a claim that somebody has deleted means: it stays while a pod uses it, and no new pod starts."""
+    return Cause(
+        "claim-ending",
+        f"claim {name} is being deleted: no new pod can use it, and what is on it goes with it",
+        f"copy what you need while its pods run; once it is gone: {make('pvc', NAMESPACE=namespace, PVC_NAME=name)}",
+    )
+
+
+def missing_namespace(name: str) -> Cause:
+    """Return what a namespace that is not there means: a cluster lists as little of it as of an empty one."""
+    made = f"kubectl create namespace {name} && {make('template pvc', NAMESPACE=name)}"
+    return Cause("namespace-missing", f"there is no namespace {name}", made)
+
+
 def missing_template(name: str, namespace: str) -> Cause:
     """Return what a template that is not there means."""
     return Cause(
@@ -110,6 +142,13 @@ def missing_template(name: str, namespace: str) -> Cause:
         f"there is no workflow template {name} in namespace {namespace}",
         make("template", NAMESPACE=namespace),
     )
+
+
+def to_renew(template: Object, namespace: str) -> str:
+    """Return what to type so that a template is this version's: what a Helm release has set stays set."""
+    if release := manifests.release(template):
+        return f"helm upgrade {release} charts/geozarr --namespace {namespace} --reuse-values"
+    return make("template", NAMESPACE=namespace)
 
 
 def missing_image(image: str, node: str = "", said: str = "") -> Cause:
@@ -183,7 +222,9 @@ def _unschedulable(pod: Object, message: str, nodes: Sequence[Object]) -> Cause:
     said = message.partition(" preemption:")[0].rstrip(" .")
     if match := re.search(r'persistentvolumeclaim "([^"]+)" not found', message):
         return missing_claim(match[1], namespace)
-    if "unbound immediate PersistentVolumeClaims" in message or "is being deleted" in message:
+    if match := re.search(r'persistentvolumeclaim "([^"]+)" is being deleted', message):
+        return ending_claim(match[1], namespace)
+    if "unbound immediate PersistentVolumeClaims" in message:
         claims = _claims(pod)
         name = claims[0] if claims else "its claim"
         return Cause(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from geozarr_nb.cluster.answers import objects
 from geozarr_nb.cluster.client import Object
 
 TEMPLATE = "geozarr-convert-template.yaml"
+# What the chart's values decide of a template.
+_OF_VALUES = re.compile(
+    r"spec\.(arguments\.parameters\[\w+\]\.(value|default)|serviceAccountName|automountServiceAccountToken|executor"
+    r"|nodeSelector|tolerations|affinity|imagePullSecrets|ttlStrategy\.secondsAfterCompletion"
+    r"|templates\[[\w-]+\]\.(container\.imagePullPolicy|synchronization\.semaphores))(\W.*)?"
+)
 
 
 def folder() -> Path:
@@ -31,16 +39,27 @@ def template() -> Object:
 
 def parameters(template: Object) -> dict[str, str]:
     """Return the parameters of a template with their defaults."""
-    entries = ((template.get("spec") or {}).get("arguments") or {}).get("parameters") or ()
-    return {str(entry["name"]): str(entry.get("value", entry.get("default", ""))) for entry in entries}
+    found: Any = template
+    for name in ("spec", "arguments", "parameters"):  # the server takes anything there
+        found = found.get(name) if isinstance(found, Mapping) else None
+    named = [entry for entry in objects(found) if "name" in entry]
+    return {str(entry["name"]): str(entry.get("value", entry.get("default", ""))) for entry in named}
+
+
+def release(template: Mapping[str, Any]) -> str:
+    """Return the Helm release that a template on a cluster belongs to; empty for none."""
+    annotations = template.get("metadata", {}).get("annotations") or {}
+    return str(annotations.get("meta.helm.sh/release-name") or "")
 
 
 def differences(ours: Object, theirs: Object) -> list[str]:
     """Return the paths in which the specifications of two templates differ.
 
-    What a server adds stands outside of `spec`; what is empty and what is not there are the same to it.
+    What a server adds stands outside of `spec`; what is empty and what is not there are the same to it. Of a template
+    that belongs to a Helm release what the chart's values decide is no difference.
     """
-    return list(_differences(_settled(ours.get("spec")), _settled(theirs.get("spec")), "spec"))
+    found = _differences(_settled(ours.get("spec")), _settled(theirs.get("spec")), "spec")
+    return [path for path in found if not (release(theirs) and _OF_VALUES.fullmatch(path))]
 
 
 def _differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 
 from geozarr_nb.cluster.client import Api, Expired, Object
 from geozarr_nb.cluster.kinds import Kind
-from geozarr_nb.errors import ClusterError, ClusterUnreachable
+from geozarr_nb.errors import ClusterError, ClusterRefused, ClusterUnreachable
 
 # A connection that died with a laptop's sleep is noticed when this time is over.
 SECONDS_OF_A_WATCH = 50
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+# A watch that ends sooner, and told nothing, was none; after some of these the list alone shows what is there.
+SECONDS_OF_A_TRUE_WATCH = 1.0
+MOST_IN_VAIN = 3
 IDLE_SECONDS = 300.0
 
 
@@ -86,15 +89,15 @@ class Watch:
     def _look(self) -> None:
         with self._changed:
             self._looked = time.monotonic()
-            if self._thread is not None:
+            if self._thread is not None and self._thread.is_alive():
                 return
             # Under the lock: whoever looks at the same time waits for this list instead of reading it too.
             self._list()
             self._thread = threading.Thread(target=self._follow, name=f"geozarr-watch-{self._kind.plural}", daemon=True)
             self._thread.start()
 
-    def _list(self) -> None:
-        items, version = self._api.list(self._kind, labels=self._labels)
+    def _list(self, patience: float | None = None) -> None:
+        items, version = self._api.list(self._kind, labels=self._labels, patience=patience)
         with self._changed:
             self._objects = {_name(item): item for item in items}
             self._version = version
@@ -103,30 +106,42 @@ class Watch:
             self._changed.notify_all()
 
     def _follow(self) -> None:
-        pause = SHORTEST_PAUSE
+        """Keep the objects up to date, whatever comes back: a thread that ends leaves everybody with an old state."""
+        in_vain = 0
         while not self._is_idle():
             try:
                 if not self._version:
-                    self._list()
-                for change in self._api.watch(
-                    self._kind, self._version, labels=self._labels, seconds=SECONDS_OF_A_WATCH
-                ):
-                    self._take(change)
-                with self._changed:
-                    self._heard()
-                pause = SHORTEST_PAUSE
+                    self._list(patience=0)
+                in_vain = 0 if self._follow_once() else in_vain + 1
             except Expired:
                 self._version = ""
+                in_vain += 1
             except ClusterError as error:
+                self._not_heard(error)
                 if not isinstance(error, ClusterUnreachable):
                     self._version = ""
-                with self._changed:
-                    if self._silent_since is None:
-                        self._silent_since = time.monotonic()
-                    self._trouble = error
-                    self._changed.notify_all()
+                in_vain += 1
+            except Exception as error:  # noqa: BLE001  what nobody thought of is told as trouble, and ends
+                self._not_heard(ClusterRefused(f"what the cluster sent was not understood: {error!r:.200}"))
+                self._version = ""
+                in_vain += 1
+            if in_vain >= MOST_IN_VAIN:
+                self._version = ""
+            if in_vain > 1 or self._trouble is not None:
+                pause = min(SHORTEST_PAUSE * 2 ** min(in_vain, 10), LONGEST_PAUSE)
                 time.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311  only spreads the clients of a restarted server
-                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _follow_once(self) -> bool:
+        """Take in what one watch tells; return whether it was one."""
+        start, told = time.monotonic(), False
+        for change in self._api.watch(self._kind, self._version, labels=self._labels, seconds=SECONDS_OF_A_WATCH):
+            self._take(change)
+            told = True
+        if not told and time.monotonic() - start < SECONDS_OF_A_TRUE_WATCH:
+            return False
+        with self._changed:
+            self._heard()
+        return True
 
     def _is_idle(self) -> bool:
         with self._changed:
@@ -139,7 +154,7 @@ class Watch:
         with self._changed:
             self._heard()
             thing = change["object"]
-            self._version = thing["metadata"]["resourceVersion"]
+            self._version = str(thing["metadata"].get("resourceVersion") or self._version)
             match change["type"]:
                 case "ADDED" | "MODIFIED" if not self._is_outdated(thing):
                     self._keep(thing)
@@ -157,6 +172,13 @@ class Watch:
         self._objects[_name(thing)] = thing
         self._count += 1
         self._changed.notify_all()
+
+    def _not_heard(self, error: ClusterError) -> None:
+        with self._changed:
+            if self._silent_since is None:
+                self._silent_since = time.monotonic()
+            self._trouble = error
+            self._changed.notify_all()
 
     def _heard(self) -> None:
         self._silent_since = self._trouble = None

@@ -31,14 +31,15 @@ from geozarr_nb.cluster.kinds import (
     OWN_REVIEWS,
     OWN_RULES_REVIEWS,
     PODS,
-    SECRETS,
     STORAGE_CLASSES,
     TEMPLATES,
     WORKFLOWS,
     Kind,
 )
 from geozarr_nb.cluster.objects import name_of
+from geozarr_nb.cluster.refusals import LoggedOut
 from geozarr_nb.doctor.findings import Finding, Verdict
+from geozarr_nb.doctor.rights import NEEDED, OPTIONAL, SUBMITTER, Right, grants
 from geozarr_nb.errors import ClusterDenied, ClusterError, GeozarrError
 from geozarr_runner.text.shell import word
 from geozarr_runner.trust.addresses import redact
@@ -53,55 +54,7 @@ ARGO_TESTED = "v3.6"
 DEFINITIONS = ("workflows", "workflowtemplates", "workflowtaskresults")
 RESULTS = Kind(WORKFLOWS.root, "workflowtaskresults")
 SERVICE_ACCOUNT = "default"
-SUBMITTER = "geozarr-submitter"
-OPTIONAL = ("right to logs", "right to open")
 ASKING = 8  # calls at once
-
-
-@dataclass(frozen=True, slots=True)
-class Right:
-    """Something that a role may allow."""
-
-    kind: Kind
-    verb: str
-    subresource: str = ""
-
-    @property
-    def resource(self) -> str:
-        """Its name in roles."""
-        return f"{self.kind.plural}/{self.subresource}" if self.subresource else self.kind.plural
-
-    @property
-    def group(self) -> str:
-        """The API group of its kind; empty for the core's."""
-        return self.kind.root.split("/")[1] if self.kind.root.startswith("apis/") else ""
-
-
-def _rights(kind: Kind, *verbs: str, subresource: str = "") -> tuple[Right, ...]:
-    return tuple(Right(kind, verb, subresource) for verb in verbs)
-
-
-# What each part of a job's life takes, and what is not there without.
-NEEDED: Mapping[str, tuple[str, tuple[Right, ...]]] = {
-    "right to submit": (
-        "jobs are made, tried again and ended with it; Secrets hold what is signed in an address",
-        (
-            *_rights(WORKFLOWS, "create", "get", "patch", "delete"),
-            *_rights(TEMPLATES, "get"),
-            *_rights(CLAIMS, "get"),
-            *_rights(SECRETS, "create"),
-        ),
-    ),
-    "right to watch": (
-        "status, progress and the reason why a job waits come from there",
-        (*_rights(WORKFLOWS, "list", "watch"), *_rights(PODS, "get", "list", "watch"), *_rights(EVENTS, "list")),
-    ),
-    "right to logs": ("events and logs of a job come from its pod", _rights(PODS, "get", subresource="log")),
-    "right to open": (
-        "results are read through a short-lived pod where the claim is not mounted here",
-        (*_rights(PODS, "create", "delete"), *_rights(PODS, "get", subresource="proxy")),
-    ),
-}
 
 
 def check_addresses(
@@ -179,12 +132,13 @@ class _Checks:
     def _check_namespace(self) -> Result:
         try:
             there = self._api.find(NAMESPACES, self._namespace) is not None
+        except LoggedOut:
+            raise
         except ClusterDenied:
             there = True  # few may look at namespaces, and in one that is not there is no template either
         if there:
             return self._namespace
-        remedy = f"kubectl create namespace {self._namespace} && {make('template pvc', NAMESPACE=self._namespace)}"
-        return Cause("namespace-missing", f"there is no namespace {self._namespace}", remedy)
+        return diagnostics.missing_namespace(self._namespace)
 
     def _check_argo(self) -> Result:
         there = self._api.resources(WORKFLOWS.root)
@@ -234,6 +188,8 @@ class _Checks:
 
     def _beyond_the_namespace(self, error: ClusterDenied) -> ClusterDenied:
         """Return a refusal whose remedy gives a right to see what belongs to the whole cluster."""
+        if isinstance(error, LoggedOut):
+            return error
         change = f"sed 's/namespace: argo$/namespace: {self._namespace}/' workflows/nodes.yaml | kubectl apply -f -"
         apply = "kubectl apply -f workflows/nodes.yaml" if self._namespace == "argo" else change
         return ClusterDenied(error.message, given=error.given, remedy=f"have whoever runs the cluster type: {apply}")
@@ -261,7 +217,7 @@ class _Checks:
         if self._template is None:
             return diagnostics.missing_template(name, namespace)
         ours = manifests.template()
-        remedy = make("template", NAMESPACE=namespace)
+        remedy = diagnostics.to_renew(self._template, namespace)
         lacking = sorted(manifests.parameters(ours).keys() - manifests.parameters(self._template).keys())
         if lacking:
             message = f"{name} does not know {', '.join(lacking)}: what is given for it would be ignored"
@@ -269,14 +225,15 @@ class _Checks:
         if differences := manifests.differences(ours, self._template):
             shown = ", ".join(differences[:3]) + (f" and {len(differences) - 3} more" if len(differences) > 3 else "")
             return _Doubt(f"{name} is not this version's: it differs in {shown}", remedy)
-        return f"{name}, as this version has it"
+        owner = manifests.release(self._template)
+        return f"{name}, as this version has it{f', with the values of Helm release {owner}' if owner else ''}"
 
     def _check_claim(self) -> Result:
         name = self._settings.pvc_name
         claim = self._api.find(CLAIMS, name)
         if claim is None:
             return diagnostics.missing_claim(name, self._namespace)
-        if claim.get("status", {}).get("phase") == "Bound":
+        if claim.get("status", {}).get("phase") == "Bound" and not claim["metadata"].get("deletionTimestamp"):
             size = claim["status"].get("capacity", {}).get("storage", "")
             return f"{name}, {size} of volume {claim['spec'].get('volumeName', '')}"
         events = _visible(lambda: self._api.list(EVENTS, fields=f"involvedObject.name={name}")[0])
@@ -342,7 +299,7 @@ class _Checks:
         needed = [right for _, rights in NEEDED.values() for right in rights]
         try:
             rules = self._own_rules()
-            unproven = [right for right in needed if not any(_grants(rule, right) for rule in rules)]
+            unproven = [right for right in needed if not any(grants(rule, right) for rule in rules)]
             # The list of rules leaves out what other authorisers than roles allow.
             answers = threads.map(self._may, unproven)
             lacking = {right for right, allowed in zip(unproven, answers, strict=True) if not allowed}
@@ -414,7 +371,7 @@ def _result(check: Callable[[], Result]) -> Result:
 
 def _unchecked(error: ClusterError) -> Result:
     """Return what a check found that could not be made."""
-    if isinstance(error, ClusterDenied):
+    if isinstance(error, ClusterDenied) and not isinstance(error, LoggedOut):
         return _Doubt(f"not checked: {error.message}", error.remedy)
     return Cause(error.code, f"not checked: {error.message}", error.remedy or "try again")
 
@@ -424,17 +381,6 @@ def _finding(name: str, why: str, result: Result) -> Finding:
         return Finding(name, "ok", result, why)
     verdict: Verdict = "problem" if isinstance(result, Cause) else "warning"
     return Finding(name, verdict, result.message, why, result.remedy)
-
-
-def _grants(rule: Object, right: Right) -> bool:
-    """Return whether a rule of a role allows something, for objects of any name."""
-    names = {right.resource, "*"} | ({f"*/{right.subresource}"} if right.subresource else set())
-    return (
-        not rule.get("resourceNames")
-        and not {right.verb, "*"}.isdisjoint(rule.get("verbs") or ())
-        and not {right.group, "*"}.isdisjoint(rule.get("apiGroups") or ())
-        and not names.isdisjoint(rule.get("resources") or ())
-    )
 
 
 def _visible(look: Callable[[], Sequence[Object]]) -> Sequence[Object]:

@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 from geozarr_nb.backends.base import JobState, Progress
-from geozarr_nb.jobs.job import Job, describe_state
+from geozarr_nb.jobs.job import Job
 from geozarr_nb.jobs.rate import Rate
+from geozarr_nb.jobs.state_text import describe_state
 from geozarr_runner.events import Event, amount, describe, human_bytes
 from geozarr_runner.text.html import Views, escape
 from geozarr_runner.text.printable import printable

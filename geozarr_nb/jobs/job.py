@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from geozarr_nb.backends.base import Backend, Cursor, JobState, Progress
-from geozarr_nb.errors import ConversionFailed, GeozarrError, InvalidRequest, WaitTimeout
+from geozarr_nb.errors import InvalidRequest, JobNotFound, WaitTimeout
+from geozarr_nb.jobs.failure import failure_of
+from geozarr_nb.jobs.following import followed, introduced
+from geozarr_nb.jobs.gone import Memory
+from geozarr_nb.jobs.log_lines import Lines, last, lines_of
+from geozarr_nb.jobs.state_text import describe_state, state_html
 from geozarr_nb.request import Request
-from geozarr_runner.events import Event, amount, describe
+from geozarr_runner.events import Event
 from geozarr_runner.text import html
-from geozarr_runner.text.printable import CONVERTERS_LINE, printable
 
 if TYPE_CHECKING:
     import pystac
@@ -26,27 +31,28 @@ if TYPE_CHECKING:
     # is a Literal, and then offers nothing at all.
     from geozarr_nb.backends.base import Status
 
-LAST_LINES = 8  # of the converter's output, shown in an error
-
 
 class Job:
     """One submitted conversion.
 
     The job belongs to its backend, and not to the process that submitted it. On this machine it runs as a process of
-    its own, which goes on when a notebook's kernel is restarted or ends; on a cluster it is a Workflow. A `Job` object
-    stores nothing: each attribute asks the backend. `geozarr_nb.get_job(name)` gives an equal object in any process,
-    and `geozarr_nb.list_jobs()` lists all jobs.
+    its own, which goes on when a notebook's kernel is restarted or ends; on a cluster it is a Workflow. Each attribute
+    asks the backend. `geozarr_nb.get_job(name)` gives an equal object in any process, and `geozarr_nb.list_jobs()`
+    lists all jobs. A job that its backend has removed keeps the end that was seen, or that its output's record tells.
     """
 
-    def __init__(self, backend: Backend, name: str, request: Request | None = None) -> None:
+    def __init__(
+        self, backend: Backend, name: str, request: Request | None = None, *, stored: Request | None = None
+    ) -> None:
         self._backend = backend
         self._request = request
+        self._memory = Memory(backend, name, request or stored)
         self.name = name
 
     @property
     def state(self) -> JobState:
         """State of the job at this moment: all attributes below, read at once."""
-        return self._backend.get(self.name)
+        return self._memory.state()
 
     @property
     def backend(self) -> str:
@@ -56,7 +62,7 @@ class Job:
     @property
     def request(self) -> Request:
         """The request of the job: product, output, groups and options."""
-        return self._request or self.state.request
+        return self._request or self._memory.request_now()
 
     @property
     def output(self) -> str:
@@ -121,8 +127,8 @@ class Job:
             when the job ends.
         """
         if follow:
-            return self._follow(threading.Event(), log=False)
-        return self._introduced(self._backend.events(self.name)[0])
+            return followed(self._backend, self.name, threading.Event(), log=False)
+        return introduced(self.state, self._backend.events(self.name)[0])
 
     @overload
     def logs(self, follow: Literal[False] = False, tail: int | None = None) -> Lines: ...
@@ -144,11 +150,11 @@ class Job:
         tail
             Number of lines to return from the end of the log. With `follow` the iterator begins at these lines.
         stop
-            Event that ends the iterator when another thread sets it.
+            Ends the iterator when another thread sets it.
         """
         if follow:
             return self._follow_lines(tail, stop or threading.Event())
-        return Lines(_last(list(_lines(self._introduced(self._backend.log(self.name)[0]))), tail))
+        return Lines(last(list(lines_of(introduced(self.state, self._backend.log(self.name)[0]))), tail))
 
     def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> Job:
         """Wait until the job has finished, with or without success; `raise_for_status` raises an error for a failure.
@@ -160,12 +166,14 @@ class Job:
         timeout
             Seconds to wait at most; None waits without a limit.
         poll_interval
-            Seconds between two looks at the job; None takes the backend's own interval.
+            Seconds between two looks at the job; None takes the backend's own.
 
         Raises
         ------
         WaitTimeout
             The timeout is over. The job goes on.
+        JobNotFound
+            The job was removed before its end was seen, and its output is not there.
         """
         with self.attended():
             for _ in self.steps(timeout, poll_interval):
@@ -184,10 +192,7 @@ class Job:
     def steps(
         self, timeout: float | None = None, poll_interval: float | None = None
     ) -> Iterator[tuple[JobState, Sequence[Event]]]:
-        """Yield the job's state and its new events at each look, until the job has finished.
-
-        Parameters and errors are those of `wait`.
-        """
+        """Yield the job's state and its new events at each look, until the job has finished; see `wait`."""
         interval = self._backend.poll_interval if poll_interval is None else poll_interval
         deadline = None if timeout is None else time.monotonic() + timeout
         cursor: Cursor | None = None
@@ -195,14 +200,18 @@ class Job:
             state = self.state
             if cursor is not None and state.attempt != cursor.attempt:
                 cursor = None
-            events, cursor = self._backend.events(self.name, cursor)
+            try:
+                events, cursor = ((), None) if state.is_gone else self._backend.events(self.name, cursor)
+            except JobNotFound:
+                continue  # it was removed since: the next look says how it ended
             yield state, events
             if state.is_finished:
                 return
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise WaitTimeout(
-                    f"{self.name} is still {state.status} after {timeout:g} s of waiting, and goes on",
+                    f"{self.name} is still {state.status} after {timeout:g} s of waiting, and goes on"
+                    + (f": {state.reason}" if state.reason else ""),
                     given=f"timeout={timeout:g}",
                     remedy=self._come_back(),
                 )
@@ -228,8 +237,14 @@ class Job:
         ------
         InvalidRequest
             The job has Succeeded.
+        JobNotFound
+            The job was removed, and its request is not known.
         """
-        state = self.state
+        try:
+            state = self.state
+        except JobNotFound:
+            self._backend.submit(self.request)
+            return self
         if state.status == "Succeeded":
             raise InvalidRequest(
                 f"{self.name} has succeeded: there is nothing to retry",
@@ -241,7 +256,10 @@ class Job:
         if options["archive"] and options["if_exists"] == "error":
             # If only the archive failed, the output exists and must not be refused.
             request = (request or state.request).with_options(if_exists="skip")
-        self._backend.retry(self.name, request)
+        if state.is_gone:
+            self._backend.submit(request or state.request)
+        else:
+            self._backend.retry(self.name, request)
         return self
 
     def raise_for_status(self) -> Job:
@@ -252,8 +270,8 @@ class Job:
         ConversionFailed
             The job has Failed or ended in Error; the text says why and what to do.
         """
-        if self.status in ("Failed", "Error"):
-            raise _failed(self)
+        if (state := self.state).status in ("Failed", "Error"):
+            raise failure_of(self, state)
         return self
 
     def open(self, *, level: int | Literal["native", "coarsest"] = "native", strict: bool = True) -> xr.DataTree:
@@ -281,8 +299,7 @@ class Job:
     def item(self) -> pystac.Item:
         """Return the output's STAC item, which is stored beside the output as `<output>.stac.json`.
 
-        The item has place and time, grids and bands, and how the output was made from which product. Its hrefs are
-        absolute.
+        It has place and time, grids and bands, and how the output was made. Its hrefs are absolute.
 
         Raises
         ------
@@ -293,7 +310,7 @@ class Job:
         ClusterError
             The claim is not mounted here, and the cluster does not give access to it.
         """
-        from geozarr_nb.outputs.catalogue import read_item
+        from geozarr_nb.outputs.stac.items import read_item
 
         self._raise_for_no_result("item")
         request = self.request
@@ -331,7 +348,7 @@ class Job:
         progress
             False shows no progress.
         overwrite
-            True replaces an older file or folder of this name, once the copy is complete and checked.
+            True replaces what has this name, once the copy is complete and checked.
 
         Returns
         -------
@@ -356,109 +373,27 @@ class Job:
         self.raise_for_status()
         return download(self, path, archive=archive, progress=progress, overwrite=overwrite)
 
-    def _introduced(self, events: Sequence[Event]) -> list[Event]:
-        """Put an event about the settings, which only the submitter knows, in front of the events of a run."""
-        state = self.state
-        if not events or not state.request.origins:
-            return list(events)
-        told = Event("message", state.submitted, {"text": f"settings: {state.request.origins}"})
-        return [told, *events]
-
     def _come_back(self) -> str:
         found = f'geozarr_nb.get_job("{self.name}")'
         return f"Come back with {found}.wait(), or end it with {found}.cancel()"
 
-    def _follow(self, stop: threading.Event, *, log: bool) -> Iterator[Event]:
-        read = self._backend.log if log else self._backend.events
-        cursor: Cursor | None = None
-        while not stop.is_set():
-            state = self.state  # read before the events, so that no event of a finished job is missed
-            is_first = cursor is None or cursor.offset == 0
-            events, cursor = read(self.name, cursor)
-            yield from self._introduced(events) if is_first else events
-            if state.is_finished or state.attempt != cursor.attempt:
-                return
-            stop.wait(self._backend.poll_interval)
-
     def _follow_lines(self, tail: int | None, stop: threading.Event) -> Iterator[str]:
         skipped = max(len(self.logs()) - tail, 0) if tail is not None else 0
-        for number, line in enumerate(_lines(self._follow(stop, log=True))):
-            if number >= skipped:
-                yield line
+        yield from islice(lines_of(followed(self._backend, self.name, stop, log=True)), skipped, None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), self._backend, self.name, self._memory.document)
 
     def __repr__(self) -> str:
         return f"Job {describe_state(self.state)}"
 
     def _repr_html_(self) -> str:
-        state = self.state
-        values = {
-            "input": state.request.shown,
-            "groups": ", ".join(state.request.groups) or "the whole product",
-            "output": state.request.output,
-            "reason": state.reason,
-            "remedy": state.failure.remedy if state.failure else "",
-            "log": state.log if state.failure else "",
-        }
-        return html.block(f"{state.name}: {status_line(state)}", html.facts(values))
+        return state_html(self.state)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         return html.bundle(self)
 
 
-class Lines(list[str]):
-    """Lines of a log, which a notebook shows as text."""
-
-    def __repr__(self) -> str:
-        return "\n".join(self)
-
-
-def describe_state(state: JobState) -> str:
-    """Return a job's name, state, output and reason in one or two lines."""
-    text = printable(f"{state.name}: {status_line(state)} -> {state.request.output}")
-    return f"{text}\n  {printable(state.reason)}" if state.reason else text
-
-
-def status_line(state: JobState) -> str:
-    """Return status, stage, progress and elapsed time in a few words."""
-    parts: list[str] = [state.status]
-    if state.status == "Running" and state.stage:
-        parts.append(state.stage)
-        if state.progress:
-            parts.append(amount(*state.progress))
-    if state.started:
-        parts.append(f"{state.elapsed:.0f} s")
-    if state.attempt > 1:
-        parts.append(f"attempt {state.attempt}")
-    return ", ".join(parts)
-
-
-def _lines(events: Iterable[Event]) -> Iterator[str]:
-    for event in events:
-        if text := describe(event):
-            yield from text.splitlines()
-
-
-def _last(lines: list[str], count: int | None) -> list[str]:
-    if count is None:
-        return lines
-    return lines[-count:] if count > 0 else []
-
-
-def _failed(job: Job) -> ConversionFailed:
-    """Return the error of a job that ended without a result, with the last lines of its log."""
-    state, failure = job.state, job.state.failure
-    given = f"{state.request.shown} -> {state.request.output}"
-    if state.request.groups:
-        given += f", groups {', '.join(state.request.groups)}"
-    if failure is not None and failure.given and failure.given not in given:
-        given += f" ({failure.given})"
-    # The last line of the log repeats the reason; the converter's own last lines show what led to it.
-    try:
-        last_lines = [line for line in job.logs() if line.startswith(CONVERTERS_LINE)][-LAST_LINES:]
-    except GeozarrError:  # for example, the cluster that has the log does not answer: the reason is known without it
-        last_lines = []
-    remedy = failure.remedy if failure else ""
-    error = ConversionFailed(job, given=given, remedy=remedy, last_lines=last_lines, log=state.log)
-    if failure is not None:
-        error.of_run(failure.code, failure.exit_code, retryable=failure.retryable)
-    return error
+def _unpickled(kind: type[Job], backend: Backend, name: str, document: dict[str, Any] | None) -> Job:
+    """Return a job of another process; the signature of an address is not sent."""
+    return kind(backend, name, stored=None if document is None else Request.from_json(document))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from geozarr_nb.backends.base import Backend, JobState, Status
 from geozarr_nb.errors import GeozarrError, InvalidRequest, JobNotFound, WaitTimeout
-from geozarr_nb.jobs.job import Job, status_line
-from geozarr_nb.ownership import check_folder, open_own, read_own
-from geozarr_runner.publishing.local import storage_errors
+from geozarr_nb.jobs.gone import Outputs
+from geozarr_nb.jobs.job import Job
+from geozarr_nb.jobs.state_text import status_line
 from geozarr_runner.text import html
 from geozarr_runner.text.printable import printable
 from geozarr_runner.trust.addresses import redact
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
     import pystac
 
 ROWS_SHOWN = 40
-_WORDS = ("label", "code", "reason", "remedy")  # stored of a refused request
 LOOK_SHARE = 9  # seconds of pause for each second that a look at all jobs took
+LONGEST_PAUSE = 10.0  # a look may have hung
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,9 @@ class Refused:
         return cls(label_of(arguments), error.code, error.message, error.remedy, arguments)
 
 
+_States = Sequence[tuple["Job | Refused", JobState | None]]
+
+
 class JobSet(Sequence[Job]):
     """A list of jobs, in the order in which they were requested; refused requests are in `refused`, not in the list.
 
@@ -92,6 +93,11 @@ class JobSet(Sequence[Job]):
         self.entries = list(entries)
         self._resubmit = resubmit
         self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Arguments of refused requests may hold passwords.
+        entries = [replace(one, arguments=None) if isinstance(one, Refused) else one for one in self.entries]
+        return partial(JobSet, name=self.name), (self._backend, entries)
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -125,7 +131,7 @@ class JobSet(Sequence[Job]):
     @property
     def counts(self) -> dict[Status, int]:
         """Number of entries in each status; a refused request counts as Failed."""
-        return dict(Counter[Status]("Failed" if state is None else state.status for _, state in self._states()))
+        return self._counted(self._states())
 
     def wait(self, timeout: float | None = None, poll_interval: float | None = None) -> JobSet:
         """Wait until all jobs have finished, with or without success.
@@ -148,18 +154,19 @@ class JobSet(Sequence[Job]):
         try:
             while True:
                 looked = time.monotonic()
-                open_ = sum(state is not None and not state.is_finished for _, state in self._states())
+                open_ = [state for _, state in self._states() if state is not None and not state.is_finished]
                 if not open_:
                     return self
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:
                     raise WaitTimeout(
-                        f"{open_} of {len(self)} jobs have not finished after {timeout:g} s, and go on",
+                        f"{len(open_)} of {len(self)} jobs have not finished after {timeout:g} s, and go on"
+                        + _why(open_),
                         given=f"timeout={timeout:g}",
                         remedy=f"come back with {come_back}.wait(), or end them with {come_back}.cancel()",
                     )
                 # A look at thousands of jobs takes a while: most of the time has to be left to the jobs themselves.
-                pause = max(interval, LOOK_SHARE * (now - looked))
+                pause = max(interval, min(LOOK_SHARE * (now - looked), LONGEST_PAUSE))
                 time.sleep(pause if deadline is None else min(pause, deadline - now))
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"The jobs go on. Come back with {come_back}.wait(), or end them with .cancel()")
@@ -168,8 +175,8 @@ class JobSet(Sequence[Job]):
     def retry_failed(self) -> JobSet:
         """Run the failed and the cancelled jobs again, each as a new attempt under its name; the others do not change.
 
-        A refused request is submitted again. For a set that was read back with `get_job_set` call `submit_many` again
-        instead, since refused requests are stored without their arguments.
+        A job that was removed and has no output is submitted again. So is a refused request, but not of a set that
+        `get_job_set` has read: call `submit_many` again.
 
         Raises
         ------
@@ -178,9 +185,9 @@ class JobSet(Sequence[Job]):
             other failed jobs run again.
         """
         refused: list[GeozarrError] = []
-        for number, entry in enumerate(self.entries):
+        for number, (entry, state) in enumerate(self._states()):
             if isinstance(entry, Job):
-                if entry.status in ("Failed", "Error"):
+                if state and state.status in ("Failed", "Error"):
                     try:
                         entry.retry()
                     except GeozarrError as error:
@@ -203,7 +210,7 @@ class JobSet(Sequence[Job]):
         InvalidRequest, ClusterError
             As for `Job.item`.
         """
-        from geozarr_nb.outputs.stac_objects import ItemCollection
+        from geozarr_nb.outputs.stac.objects import ItemCollection
 
         return ItemCollection(self._items())
 
@@ -226,7 +233,7 @@ class JobSet(Sequence[Job]):
         --------
         >>> jobs.collection().normalize_and_save("catalogue", pystac.CatalogType.SELF_CONTAINED)
         """
-        from geozarr_nb.outputs.catalogue import collection_of
+        from geozarr_nb.outputs.stac.items import collection_of
 
         items = self._items()
         return collection_of(
@@ -241,22 +248,29 @@ class JobSet(Sequence[Job]):
         """Cancel every job that has not finished; waiting jobs first, so that none of them starts meanwhile."""
         states = [(entry, state) for entry, state in self._states() if state is not None and not state.is_finished]
         states.sort(key=lambda pair: pair[1].status != "Pending")
-        self._backend.cancel(*(entry.name for entry, _ in states))
+        names = [entry.name for entry, _ in states]
+        try:
+            self._backend.cancel(*names)
+        except JobNotFound:
+            for name in names:
+                with suppress(JobNotFound):  # it was removed since
+                    self._backend.cancel(name)
         return self
 
-    def _states(self) -> list[tuple[Job | Refused, JobState | None]]:
+    def _states(self) -> _States:
         """Return each entry with its state, or with None if it was refused; the backend is asked once for all."""
         known = {state.name: state for state in self._backend.list()} if self.jobs else {}
-        missing = [entry.name for entry in self.jobs if entry.name not in known]
-        if missing:
-            raise JobNotFound("a job of this set is no more", given=", ".join(missing), remedy="submit the list again")
-        return [(entry, known[entry.name] if isinstance(entry, Job) else None) for entry in self.entries]
+        outputs = Outputs()
+        return [
+            (entry, entry._memory.of_list(known.get(entry.name), outputs) if isinstance(entry, Job) else None)
+            for entry in self.entries
+        ]
 
-    def _rows(self) -> list[tuple[str, ...]]:
+    def _rows(self, states: _States) -> list[tuple[str, ...]]:
         """Return a row for each entry that is shown; failed entries first where not all can be shown."""
         order: dict[Status, int] = {"Error": 0, "Failed": 0, "Running": 1, "Pending": 2, "Succeeded": 3}
         rows = []
-        for entry, state in self._states():
+        for entry, state in states:
             if isinstance(entry, Refused):
                 rows.append((0, (entry.label, "Failed, refused", "", entry.reason)))
             elif state is not None:
@@ -265,102 +279,31 @@ class JobSet(Sequence[Job]):
             rows.sort(key=lambda row: row[0])
         return [tuple(map(printable, row)) for _, row in rows[:ROWS_SHOWN]]
 
-    def _title(self) -> str:
-        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+    def _counted(self, states: _States) -> dict[Status, int]:
+        return dict(Counter[Status]("Failed" if state is None else state.status for _, state in states))
+
+    def _title(self, states: _States) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in self._counted(states).items())
         return printable(f"{self.name or 'jobs'}: {counts or 'none'}")
 
     def _more(self) -> str:
         return f"and {len(self.entries) - ROWS_SHOWN} more" if len(self.entries) > ROWS_SHOWN else ""
 
     def __repr__(self) -> str:
-        rows = self._rows()
+        rows = self._rows(states := self._states())
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join(filter(None, [self._title(), *(f"  {line}" for line in lines), self._more()]))
+        return "\n".join(filter(None, [self._title(states), *(f"  {line}" for line in lines), self._more()]))
 
     def _repr_html_(self) -> str:
-        return html.block(self._title(), html.table(("job", "status", "output", "reason"), self._rows()), self._more())
+        table = html.table(("job", "status", "output", "reason"), self._rows(states := self._states()))
+        return html.block(self._title(states), table, self._more())
 
 
-class SetFile:
-    """The file of a named set, with one line for each member, in a folder that only this account can use.
-
-    Raises
-    ------
-    StateUnusable
-        Another account owns the folder or can write to it.
-    """
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.path = folder / f"{name}.jsonl"
-        for one in (folder.parent, folder):
-            check_folder(one)
-
-    def start(self) -> None:
-        """Make the file empty, and make its folder if there is none.
-
-        Raises
-        ------
-        StorageFailed
-            The file cannot be written.
-        """
-        with storage_errors(self.path):
-            for folder in (self.path.parent.parent, self.path.parent):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
-
-    def add(self, number: int, entry: Job | Refused) -> None:
-        """Store the entry with its number in the set.
-
-        Raises
-        ------
-        StorageFailed
-            The file cannot be written.
-        """
-        document: dict[str, Any] = {"number": number}
-        if isinstance(entry, Job):
-            document["job"] = entry.name
-        else:
-            document |= {"label": entry.label, "code": entry.code, "reason": entry.reason, "remedy": entry.remedy}
-        line = f"{json.dumps(document)}\n".encode()
-        with storage_errors(self.path):
-            descriptor = open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            try:
-                size = os.fstat(descriptor).st_size
-                if os.write(descriptor, line) < len(line):
-                    os.ftruncate(descriptor, size)  # half a line would make the next one unreadable too
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-            finally:
-                os.close(descriptor)
-
-    def read(self, backend: Backend) -> list[Job | Refused]:
-        """Return the entries in order.
-
-        Raises
-        ------
-        JobNotFound
-            There is no such set.
-        """
-        try:
-            lines = read_own(self.path).decode(errors="replace").splitlines()
-        except FileNotFoundError as error:
-            known = sorted(path.stem for path in self.path.parent.glob("*.jsonl"))
-            raise JobNotFound(
-                "there is no set of jobs of this name",
-                given=self.path.stem,
-                remedy=f"known are: {', '.join(known[-10:])}" if known else "geozarr_nb.submit_many([...]) makes one",
-            ) from error
-        entries: dict[int, Job | Refused] = {}
-        for line in lines:
-            try:
-                document = json.loads(line)
-                number = int(document["number"])
-                label, code, reason, remedy = (str(document.get(name, "")) for name in _WORDS)
-                refused = Refused(label, code, reason, remedy)
-                entries[number] = Job(backend, str(document["job"])) if "job" in document else refused
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-                continue  # a line that a full disk cut off, or of another version
-        return [entries[number] for number in sorted(entries)]
+def _why(open_: Sequence[JobState]) -> str:
+    """Return the reason that most of the jobs wait for, to be put behind a sentence; empty if there is none."""
+    reasons = Counter(state.reason for state in open_ if state.reason)
+    return "".join(f": {reason}" for reason, _ in reasons.most_common(1))
 
 
 def label_of(arguments: Mapping[str, Any]) -> str:

@@ -12,44 +12,44 @@ claim, which needs no mount.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from math import ceil, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geozarr_nb.errors import ArchiveMissing, DownloadBroken, GeozarrError, InvalidRequest, OutputExists, StorageFull
-from geozarr_nb.outputs.open import location
+from geozarr_nb.outputs.fetching import (
+    AGAIN,
+    ROOT,
+    Told,
+    append,
+    blocks_ahead,
+    blocks_of,
+    listing,
+    size_and_time,
+    workers,
+)
+from geozarr_nb.outputs.location import location
 from geozarr_runner.events import human_bytes
 from geozarr_runner.publishing.archive import CHECKSUM_SUFFIX, SUFFIX, checksum_in, existing
-from geozarr_runner.publishing.local import Workspace, claimed, is_store, publish, storage_errors
-from geozarr_runner.stores.store import Store, in_bounds
-from geozarr_runner.text.printable import printable
+from geozarr_runner.publishing.local import Workspace, claimed, is_store, publish
+from geozarr_runner.stores.access.failures import storage_errors
+from geozarr_runner.stores.store import Store
 from geozarr_runner.text.shell import word
 from geozarr_runner.trust import folders
 from geozarr_runner.trust.addresses import local_path, redact
-from geozarr_runner.trust.keys import folds, inside, refuse, refuse_clashes
+from geozarr_runner.trust.keys import folds, inside, refuse_clashes
 from geozarr_runner.trust.tree import FolderTree
 
 if TYPE_CHECKING:
-    from geozarr_nb.outputs.open import FinishedJob
+    from geozarr_nb.outputs.location import FinishedJob
 
-# Files at once, of a folder; and of one file as many blocks as are on their way at once.
-WORKERS = 16
-BLOCK = 8 << 20
-BLOCKS_AHEAD = 4
-ROOT = "zarr.json"
 KEPT = "what has arrived is kept: the same call goes on from there"
-
-Told = Callable[[int], None]
 
 
 def download(
@@ -128,7 +128,7 @@ class _Output(_Wanted):
             )
         self._root = root
         self.name = f"output-{hashlib.sha256(root).hexdigest()[:16]}"
-        self._sizes = _listing(self._store)
+        self._sizes = listing(self._store)
         self.total = sum(self._sizes.values())
 
     def arrived(self, arriving: Path) -> int:
@@ -138,9 +138,9 @@ class _Output(_Wanted):
         refuse_clashes(self._sizes, folded=folds(arriving.parent))
 
         def one(key: str) -> None:
-            _append(inside(arriving, key), self._sizes[key], partial(_blocks, self._store, key), told)
+            append(inside(arriving, key), self._sizes[key], partial(blocks_of, self._store, key), told)
 
-        with _pool() as pool:
+        with workers() as pool:
             for _ in pool.map(one, self._sizes):
                 pass  # the first failure is raised
 
@@ -148,10 +148,10 @@ class _Output(_Wanted):
         there = dict(FolderTree(arriving, DownloadBroken).files())
         if there != self._sizes:
             wrong = sorted(name for name, _ in there.items() ^ self._sizes.items())
-            raise DownloadBroken("a file has not the size that it should have", given=wrong[0], remedy=_AGAIN)
+            raise DownloadBroken("a file has not the size that it should have", given=wrong[0], remedy=AGAIN)
         if self._store.read(ROOT) != self._root:
             raise DownloadBroken(
-                "another output took this one's place while it was fetched", given=self._store.url, remedy=_AGAIN
+                "another output took this one's place while it was fetched", given=self._store.url, remedy=AGAIN
             )
         _check_chunks(arriving)
 
@@ -169,8 +169,8 @@ class _Archive(_Wanted):
         self._store = Store(f"{url}{SUFFIX}")
         line = Store(f"{url}{SUFFIX}{CHECKSUM_SUFFIX}").read("")
         sha256 = checksum_in(line.decode(errors="replace")) if line is not None else None
-        size, packed = _size_and_time(self._store) or (0, 0.0)
-        _, made = _size_and_time(Store(f"{url}/{ROOT}")) or (0, 0.0)
+        size, packed = size_and_time(self._store) or (0, 0.0)
+        _, made = size_and_time(Store(f"{url}/{ROOT}")) or (0, 0.0)
         # One that is older is of another output, which had this name before: see `geozarr_runner.publishing.archive`.
         local = local_path(url)
         if sha256 is None or packed == 0 or packed < made or (local is not None and existing(local) is None):
@@ -188,8 +188,8 @@ class _Archive(_Wanted):
         return min(self.total, _size(arriving))
 
     def fetch(self, arriving: Path, told: Told) -> None:
-        with _pool() as pool:
-            _append(arriving, self.total, partial(_blocks_ahead, pool, self._store), told)
+        with workers() as pool:
+            append(arriving, self.total, partial(blocks_ahead, pool, self._store), told)
 
     def check(self, arriving: Path) -> None:
         with arriving.open("rb") as file:
@@ -199,7 +199,7 @@ class _Archive(_Wanted):
             raise DownloadBroken(
                 "the archive that arrived is not the one that was made: its SHA-256 is another",
                 given=f"{redact(self._store.url)}: {found} in place of {self._sha256}",
-                remedy=_AGAIN,
+                remedy=AGAIN,
             )
 
     def publish(self, arriving: Path, target: Path, *, overwrite: bool) -> None:
@@ -207,9 +207,6 @@ class _Archive(_Wanted):
             os.fsync(file.fileno())
         _refuse_existing(target, self._store.url, archive=True, overwrite=overwrite)
         arriving.replace(target)
-
-
-_AGAIN = "fetch it again"
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
@@ -306,124 +303,6 @@ def _shown(wanted: _Wanted, arriving: Path, progress: bool) -> Iterator[Told]:
         yield partial(bars.advance, task)
 
 
-@contextmanager
-def _pool() -> Iterator[ThreadPoolExecutor]:
-    """Give threads that wait for answers; what has not begun is left when the block is left by an error."""
-    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="geozarr-download")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _append(path: Path, size: int, blocks: Callable[[int, int], Iterator[bytes]], told: Told) -> None:
-    """Bring a file to its size."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(folders.append(path), "ab") as file:
-        if file.tell() > size:
-            file.truncate(0)
-        for block in blocks(file.tell(), size):
-            file.write(block)
-            told(len(block))
-
-
-def _blocks(store: Store, key: str, start: int, stop: int) -> Iterator[bytes]:
-    """Yield the bytes of a file from `start` to before `stop`."""
-    for at in range(start, stop, BLOCK):
-        yield _read(store, key, at, min(at + BLOCK, stop))
-
-
-def _blocks_ahead(pool: ThreadPoolExecutor, store: Store, start: int, stop: int) -> Iterator[bytes]:
-    """Yield the same of a store that is one file; the next blocks are on their way meanwhile."""
-    starts = iter(range(start, stop, BLOCK))
-
-    def ask(count: int) -> Iterator[Future[bytes]]:
-        return (pool.submit(_read, store, "", at, min(at + BLOCK, stop)) for at in islice(starts, count))
-
-    waiting = deque(ask(BLOCKS_AHEAD))
-    while waiting:
-        yield waiting.popleft().result()
-        waiting.extend(ask(1))
-
-
-def _read(store: Store, key: str, start: int, stop: int) -> bytes:
-    """Return a part of a file."""
-    if store.local is None:
-        ask = partial(store.filesystem._cat_file, store.path(key), start=start, end=stop)
-        content = store.run(store.retried(ask, key))
-    else:
-        try:
-            with os.fdopen(store.tree.open(key), "rb") as file:
-                file.seek(start)
-                content = file.read(stop - start)
-        except OSError as error:
-            place = store.local / key
-            raise DownloadBroken(f"it cannot be read: {error.strerror}", given=place, remedy=_AGAIN) from error
-    if len(content) != stop - start:
-        given = redact(f"{store.url}/{key}" if key else store.url)
-        raise DownloadBroken("it became shorter while it was fetched", given=given, remedy=_AGAIN)
-    return bytes(content)
-
-
-def _size_and_time(store: Store) -> tuple[int, float] | None:
-    """Return the size of a store that is one file, and when it was written; None where there is none."""
-    if store.local is not None:
-        size = store.tree.size("")
-        return None if size is None else (size, store.local.stat().st_mtime)
-
-    async def info() -> Mapping[str, Any] | None:
-        try:
-            found: Mapping[str, Any] = await store.filesystem._info(store.path(""))
-        except FileNotFoundError:
-            return None
-        return found
-
-    found = store.run(store.retried(info, ""))
-    if found is None or found["type"] != "file":
-        return None
-    return int(found["size"]), float(found.get("mtime") or math.inf)
-
-
-def _listing(store: Store) -> dict[str, int]:
-    """Return the size of every file below a store's root, by its path there."""
-    if store.local is not None:
-        return dict(FolderTree(store.local, DownloadBroken).files())
-
-    async def below(folder: str) -> list[Mapping[str, Any]]:
-        async def entries() -> list[Mapping[str, Any]]:
-            return list(await store.filesystem._ls(folder, detail=True))
-
-        return await store.retried(entries, "")
-
-    base = store.path("").rstrip("/")
-    sizes: dict[str, int] = {}
-    waiting = [base]
-    while waiting:
-        asked, waiting = waiting, []
-        entries = [entry for part in store.run(in_bounds([partial(below, each) for each in asked])) for entry in part]
-        # Some object stores have an object for a folder itself.
-        for entry in entries:
-            name = str(entry["name"])
-            if name.rstrip("/") in asked:
-                continue
-            # What does not begin so is nothing of this output, and no path here.
-            key = name.removeprefix(f"{base}/") if name.startswith(f"{base}/") else f"/{name}"
-            if entry["type"] == "directory":
-                key = key.rstrip("/")
-                waiting.append(f"{base}/{key}")
-            else:
-                sizes[key] = _size_in(entry, key)
-            refuse(key)  # before anything below it is asked for
-    return sizes
-
-
-def _size_in(entry: Mapping[str, Any], key: str) -> int:
-    size = entry.get("size")
-    if not isinstance(size, int) or size < 0:
-        raise DownloadBroken("the store does not say how large a file is", given=printable(key)[:200], remedy=_AGAIN)
-    return size
-
-
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -439,14 +318,14 @@ def _check_chunks(folder: Path) -> None:
     try:
         nodes = dict(zarr.open_group(folder, mode="r").members(max_depth=None))
     except (BaseZarrError, ValueError, KeyError, TypeError) as error:
-        raise DownloadBroken(f"it cannot be opened: {error}", given=folder, remedy=_AGAIN) from error
+        raise DownloadBroken(f"it cannot be opened: {error}", given=folder, remedy=AGAIN) from error
     for name, node in nodes.items():
         metadata = folder / name / ROOT
         if not metadata.is_file():
-            raise DownloadBroken("a group or an array of it is missing", given=metadata, remedy=_AGAIN)
+            raise DownloadBroken("a group or an array of it is missing", given=metadata, remedy=AGAIN)
         if isinstance(node, zarr.Array):
             objects = sum(entry.is_file() and entry != metadata for entry in (folder / name).rglob("*"))
             chunks = prod(ceil(size / step) for size, step in zip(node.shape, node.shards or node.chunks, strict=True))
             if objects > chunks:
                 message = f"an array has {objects} objects, and {chunks} chunks"
-                raise DownloadBroken(message, given=folder / name, remedy=_AGAIN)
+                raise DownloadBroken(message, given=folder / name, remedy=AGAIN)

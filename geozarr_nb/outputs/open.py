@@ -13,23 +13,24 @@ from __future__ import annotations
 
 import math
 import os
-import unicodedata
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
-from geozarr_nb.claims.address import SCHEME
-from geozarr_nb.claims.volume import neighbours, resolve
+from geozarr_nb.outputs.groups import (
+    CONVERT_AGAIN,
+    check_array,
+    check_names,
+    dimensions,
+    read_groups,
+    trusted_no_further,
+)
+from geozarr_nb.outputs.location import FinishedJob, location
 from geozarr_runner.errors import InvalidRequest, ProductBroken
-from geozarr_runner.events import human_bytes
-from geozarr_runner.publishing.remote_output import MANIFEST, is_address
-from geozarr_runner.stores.store import Store
 from geozarr_runner.text.shell import literal
 from geozarr_runner.trust import crs
 from geozarr_runner.trust.addresses import redact
-from geozarr_runner.trust.bounds import LARGEST_OBJECT, MOST_OBJECTS, from_json
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,32 +41,6 @@ if TYPE_CHECKING:
 CONVENTIONS = frozenset({"multiscales", "spatial", "proj"})
 NATIVE = "."
 RASTER_DIMENSIONS = 2
-METADATA = ("zarr.json", ".zmetadata", ".zgroup")
-# What others wrote says how large it is; nothing that it says is believed beyond these.
-MOST_NODES = 20_000
-MOST_ALONG_A_DIMENSION = 1_000_000
-MOST_READ_AT_ONCE = 100_000_000  # bytes of an array that is read when its group is opened
-CONVERT_AGAIN = "convert it again, with if_exists='overwrite'"
-
-
-class FinishedJob(Protocol):
-    """What is asked of a job to know where its output lies."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def status(self) -> str:
-        """Its phase."""
-
-    @property
-    def reason(self) -> str | None:
-        """Why it waits or failed."""
-
-    @property
-    def output(self) -> str:
-        """The output's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +96,11 @@ class Output:
     def __init__(self, output: str | os.PathLike[str] | FinishedJob, *, strict: bool = True) -> None:
         url = location(output)
         self.address = redact(url)
-        self._groups = _read_groups(url)
+        self._groups = read_groups(url)
         self._datasets: dict[tuple[str, bool], xr.Dataset] = {}
-        with _trusted_no_further(self.address):
+        with trusted_no_further(self.address):
             self._arrays = {path: dict(group.arrays()) for path, group in self._groups.items()}
-            _check_names(self._groups, self._arrays, self.address)
+            check_names(self._groups, self._arrays, self.address)
         self.groups = {path: tuple(arrays) for path, arrays in self._arrays.items()}
         if strict and not any(_conventions(group) for group in self._groups.values()):
             raise InvalidRequest(
@@ -160,7 +135,7 @@ class Output:
             raise ProductBroken(
                 f"a group cannot be opened: {wrong}", given=f"{self.address}{path}", remedy=CONVERT_AGAIN
             )
-        with _trusted_no_further(f"{self.address}{path}"):
+        with trusted_no_further(f"{self.address}{path}"):
             store = xr.backends.ZarrStore(
                 group,
                 mode="r",
@@ -168,10 +143,10 @@ class Output:
                 use_zarr_fill_value_as_mask=group.metadata.zarr_format == 2,
             )
             for name, array in store.arrays():
-                _check(array, name, f"{self.address}{path}")
+                check_array(array, name, f"{self.address}{path}")
                 guard(array, self.address)
                 place = f"{self.address}{path.rstrip('/')}/{name}"
-                told_to_readers(array, place, is_index=_dimensions(array) == [name])
+                told_to_readers(array, place, is_index=dimensions(array) == [name])
             return xr.open_dataset(store, engine="store", chunks={} if chunked else None, decode_coords="all")
 
     def rasters(self, path: str) -> dict[str, tuple[int, ...]]:
@@ -189,7 +164,7 @@ class Output:
 
         array = self._arrays[path][name]
         place = f"{self.address}{path.rstrip('/')}/{name}"
-        return Encoding.of_opened(array, place, is_index=_dimensions(array) == [name])
+        return Encoding.of_opened(array, place, is_index=dimensions(array) == [name])
 
     def chunk_bytes(self, path: str, name: str) -> int:
         """Return how large one chunk of an array is, once it is decoded."""
@@ -293,35 +268,6 @@ def levels(output: str | os.PathLike[str] | FinishedJob) -> dict[str, tuple[Leve
     return dict(Output(output).pyramids)
 
 
-def location(output: str | os.PathLike[str] | FinishedJob) -> str:
-    """Return the address behind a path, an address or a job.
-
-    Raises
-    ------
-    InvalidRequest
-        The job has not succeeded, so there is nothing to open.
-    """
-    if isinstance(output, str | os.PathLike):
-        if not os.fspath(output):
-            raise InvalidRequest("the output's path is empty", given='""', remedy="give the path of a converted store")
-        return _reachable(os.fspath(output))
-    if output.status == "Succeeded":
-        return _reachable(str(output.output))
-    going_on = output.status in ("Pending", "Running")
-    raise InvalidRequest(
-        f"the job is {output.status}, so there is no output to open" + (f": {output.reason}" if output.reason else ""),
-        given=output.name,
-        remedy=f'wait for it: gz.get_job("{output.name}").wait()'
-        if going_on
-        else f'read why: print(gz.get_job("{output.name}").logs()); then gz.get_job("{output.name}").retry()',
-    )
-
-
-def _reachable(address: str) -> str:
-    """Return where to open something of a cluster's claim: a path where that is mounted here."""
-    return resolve(address) if address.startswith(SCHEME) else address
-
-
 def _places(source: Output, level: int | str) -> dict[str, str]:
     """Return each group of the tree with the group that its arrays come from."""
     number = _number(source, level)
@@ -364,141 +310,6 @@ def _number(source: Output, level: int | str) -> int:
             else "this output has no overviews: leave the level out",
         )
     return number
-
-
-def _read_groups(url: str) -> dict[str, zarr.Group]:
-    """Return every group by its absolute path, parents before children."""
-    import zarr
-
-    store = Store(url)
-    found = {name: content for name in METADATA[:2] if (content := store.read(name)) is not None}
-    if not found and store.read(METADATA[2]) is None:
-        raise _absent(url, store)
-    with _trusted_no_further(redact(url)):
-        _count_nodes(next(iter(found.values()), b"{}"), redact(url))
-        try:
-            root = zarr.open_group(store.for_zarr(), mode="r")
-            members = {f"/{path}": node for path, node in root.members(max_depth=None)}
-        except zarr.errors.ContainsArrayError as error:
-            raise InvalidRequest(
-                "this is a single array, not a store with groups",
-                given=redact(url),
-                remedy="give the store that it is in",
-            ) from error
-    if not members and store.local is None:
-        raise ProductBroken(
-            "the store has no consolidated metadata, and its server does not list what is there",
-            given=redact(url),
-            remedy="have it consolidated by whoever can write to it: zarr.consolidate_metadata(store)",
-        )
-    groups = {path: node for path, node in sorted(members.items()) if isinstance(node, zarr.Group)}
-    return {"/": root, **groups}
-
-
-def _count_nodes(metadata: bytes, address: str) -> None:
-    """Refuse a store with more groups and arrays than anybody would open at once."""
-    document = from_json(metadata)
-    if not isinstance(document, dict):
-        raise ValueError("it is no JSON object")
-    listed = document.get("consolidated_metadata") if "zarr_format" in document else document
-    nodes = listed.get("metadata") if isinstance(listed, dict) else None
-    if isinstance(nodes, dict) and len(nodes) > MOST_NODES * (1 if "zarr_format" in document else 2):
-        raise ProductBroken(
-            f"it lists {len(nodes)} groups and arrays, and {MOST_NODES} are the most that is opened",
-            given=address,
-            remedy="open the groups that you want with xarray.open_dataset(address, engine='zarr', group=...)",
-        )
-
-
-def _check_names(
-    groups: Mapping[str, zarr.Group], arrays: Mapping[str, Mapping[str, zarr.Array[Any]]], address: str
-) -> None:
-    """Refuse names that end a line, or are more than names: all that show an output would have to expect them."""
-    for path, group in groups.items():
-        names = {*path.split("/"), *group.attrs.keys(), *arrays[path]}
-        for array in arrays[path].values():
-            names.update(array.attrs.keys(), map(str, _dimensions(array)))
-        for name in names:
-            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-                raise ProductBroken(
-                    f"something in the group {path} has a name with control characters: {name!r}",
-                    given=address,
-                    remedy=CONVERT_AGAIN,
-                )
-
-
-def _dimensions(array: zarr.Array[Any]) -> list[Any]:
-    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    return list(named) if isinstance(named, list | tuple) else []
-
-
-def _check(array: zarr.Array[Any], name: str, place: str) -> None:
-    """Refuse an array whose metadata promise more than can be opened."""
-    from geozarr_runner.product.encoding import flaw
-
-    objects = [math.ceil(size / max(chunk, 1)) for size, chunk in zip(array.shape, array.chunks, strict=True)]
-    width = 100 if array.dtype.hasobject else max(array.dtype.itemsize, 1)
-    chunk = math.prod(array.chunks) * width
-    # An index is read when its group is opened, and of times the first and the last.
-    index = len(array.shape) == 1 and _dimensions(array) == [name]
-    read = array.nbytes if index else 0
-    if index or "since" in str(array.attrs.get("units", "")):
-        read = max(read, chunk)
-    if (wrong := crs.flaw(array.attrs)) is not None:
-        wrong = f"{wrong}, which .rio.crs would open"
-    elif (found := flaw(array.attrs, array.metadata.zarr_format, array.dtype)) is not None:
-        wrong = found
-    elif math.prod(objects) > MOST_OBJECTS or max(objects, default=0) > MOST_ALONG_A_DIMENSION:
-        wrong = f"it says that it has {' x '.join(map(str, objects))} chunks"
-    elif chunk > LARGEST_OBJECT:
-        wrong = f"it says that each of its chunks has {human_bytes(chunk)}"
-    elif read > MOST_READ_AT_ONCE:
-        wrong = f"it is read when it is opened, and says that it has {human_bytes(read)}"
-    if wrong is not None:
-        raise ProductBroken(f"an array cannot be opened: {wrong}", given=f"{place}/{name}", remedy=CONVERT_AGAIN)
-
-
-@contextmanager
-def _trusted_no_further(place: str) -> Iterator[None]:
-    """Say `ProductBroken` of whatever comes of a store that is not what it seems."""
-    from geozarr_runner.product.guard import within
-
-    with within(place, "the store's metadata cannot be read", CONVERT_AGAIN):
-        yield
-
-
-def _absent(url: str, store: Store) -> InvalidRequest:
-    if url.startswith(SCHEME):
-        return _absent_on_claim(url)
-    if store.local is None:
-        remedy = "check the address: it must be the store itself"
-        if is_address(url) and Store(f"{url.rstrip('/')}{MANIFEST}").read("") is not None:
-            remedy = "it is being written, or was interrupted: run the conversion again once none is at work on it"
-        return InvalidRequest("there is no Zarr store here", given=redact(url), remedy=remedy)
-    name, parent = store.local.name, store.local.parent
-    if (parent / f".{name}.partial").exists():
-        remedy = "it is being written, or was interrupted: look at gz.list_jobs() and run the conversion again"
-    elif store.local.exists():
-        remedy = "it is no Zarr store: give the folder that has a zarr.json in it"
-    elif parent.is_dir() and (near := sorted(entry.name for entry in parent.glob("*.zarr"))[:5]):
-        remedy = f"in that folder there are: {', '.join(near)}"
-    else:
-        remedy = f"check the path, or make it: gz.convert(product, {literal(url)})"
-    return InvalidRequest("there is no converted product here", given=url, remedy=remedy)
-
-
-def _absent_on_claim(address: str) -> InvalidRequest:
-    names = neighbours(address)
-    name = address.rstrip("/").rpartition("/")[2]
-    if f".{name}.partial" in names:
-        remedy = 'it is being written, or was interrupted: look at geozarr_nb.list_jobs(backend="argo")'
-    elif name in names:
-        remedy = "it is no Zarr store: give the folder that has a zarr.json in it"
-    elif near := [each for each in names if each.endswith(".zarr")][:5]:
-        remedy = f"in that folder there are: {', '.join(near)}"
-    else:
-        remedy = f'check the path, or make it: gz.convert(product, {literal(address)}, backend="argo")'
-    return InvalidRequest("there is no converted product here", given=address, remedy=remedy)
 
 
 def _conventions(group: zarr.Group) -> frozenset[str]:

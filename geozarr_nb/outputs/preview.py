@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geozarr_nb.outputs.bands import Bands, Channel, choose_level, find_bands
-from geozarr_nb.outputs.open import CONVERT_AGAIN, Output
+from geozarr_nb.outputs.groups import CONVERT_AGAIN
+from geozarr_nb.outputs.open import Output
 from geozarr_runner.errors import InvalidRequest, ProductBroken, StorageFailed
 from geozarr_runner.events import human_bytes
-from geozarr_runner.stores.store import storage_failure
+from geozarr_runner.stores.access.failures import storage_failure
 from geozarr_runner.text.printable import printable
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from geozarr_nb.outputs.open import FinishedJob
+    from geozarr_nb.outputs.location import FinishedJob
 
 ENOUGH_PIXELS = 480
 MOST_PIXELS = 150_000_000  # of one band: those of a Sentinel-2 tile at 10 m, and some

@@ -23,7 +23,7 @@ from geozarr_nb.errors import InvalidRequest
 if TYPE_CHECKING:
     import os
 
-    from geozarr_nb.api import Source
+    from geozarr_nb.api.products import Source
     from geozarr_nb.widgets.app import App
     from geozarr_nb.widgets.jobs.monitor import Monitor
     from geozarr_nb.widgets.request.choice import Choice

@@ -12,7 +12,7 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from geozarr_nb import api
+from geozarr_nb.api import jobs
 from geozarr_nb.errors import GeozarrError
 from geozarr_nb.jobs.job import Job
 from geozarr_nb.outputs import open as open_module
@@ -202,7 +202,7 @@ class Viewer(Panel):
             else:
                 self.source = answer
 
-        self._worker.start(lambda: api.get_job(name, backend), done)
+        self._worker.start(lambda: jobs.get_job(name, backend), done)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Return whether everything was read and drawn within so many seconds."""

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from geozarr_nb.backends.argo.workflow import Attempt, Pod
+from geozarr_nb.backends.argo.attempt import Attempt, Pod
 from geozarr_nb.backends.base import Failure
 from geozarr_nb.cluster import diagnostics
-from geozarr_nb.cluster.cause import Cause
+from geozarr_nb.cluster.cause import Cause, make
 from geozarr_nb.cluster.client import Api, Object
 from geozarr_nb.cluster.controllers import controllers, unwatched
+from geozarr_nb.cluster.forbidden import forbidden
 from geozarr_nb.cluster.kinds import DEPLOYMENTS, EVENTS, NODES
 from geozarr_nb.cluster.objects import quantity
 from geozarr_nb.errors import ClusterError
@@ -24,7 +26,11 @@ from geozarr_runner.errors import ExitCode
 # A controller begins a new workflow sooner than this.
 SECONDS_TO_BE_TAKEN_UP = 3.0
 SECONDS_UNTIL_LOOKED_AT_AGAIN = 1.0
+SECONDS_NODES_ARE_KNOWN = 10.0  # by a job that runs: a cluster takes 40 s to call a node silent
+SHARE_OF_A_HUNG_LOOK = 2  # a look that failed is not repeated for as long as it took
 AGAIN = "run it again: job.retry()"
+# What a runner says of a flag of the workflow template, and of an option of the request, that a later version has.
+_UNKNOWN_TO_THE_IMAGE = ("geozarr-runner convert has no option ", "--options has no argument ")
 _EXIT_CODES = {
     "out-of-memory": ExitCode.CONVERTER_FAILED,
     "converter-killed": ExitCode.CONVERTER_FAILED,
@@ -35,14 +41,25 @@ _EXIT_CODES = {
     "template-missing": ExitCode.CLUSTER_FAILED,
     "claim-missing": ExitCode.CLUSTER_FAILED,
     "not-started": ExitCode.CLUSTER_FAILED,
+    "namespace-ending": ExitCode.CLUSTER_FAILED,
+    "quota": ExitCode.CLUSTER_FAILED,
+    "limit-range": ExitCode.CLUSTER_FAILED,
+    "policy": ExitCode.CLUSTER_FAILED,
 }
 
 
 class Reasons:
-    """Finds the reasons of jobs in a cluster; each answer is used again for a moment."""
+    """Finds the reasons of jobs in a cluster; each answer is used again for a moment.
 
-    def __init__(self, api: Api) -> None:
+    Parameters
+    ----------
+    free_quota
+        Called when a job waits for a quota, to end what this process itself has of it.
+    """
+
+    def __init__(self, api: Api, free_quota: Callable[[], None] = lambda: None) -> None:
         self._api = api
+        self._free_quota = free_quota
         self._seen: dict[str, tuple[float, Any]] = {}
 
     def pending(self, attempt: Attempt, *, closely: bool = True) -> str:
@@ -55,6 +72,11 @@ class Reasons:
         """
         if attempt.is_shut_down:
             return "it is being ended"
+        if attempt.lacks_pod:
+            return (
+                "its pod is gone, and the workflow controller has not noted it: a new one starts then, or the job ends "
+                "(geozarr-nb doctor --backend argo)"
+            )
         if attempt.is_held:
             return "it was just submitted, and its product's address follows"
         if attempt.is_suspended:
@@ -66,7 +88,18 @@ class Reasons:
         if cause is not None:
             return f"{cause.message} ({cause.remedy})"
         said = attempt.message or (attempt.pods[-1].message if attempt.pods else "")
-        return said or "it is about to start"
+        refused = forbidden(said, self._api.namespace)
+        if refused is not None and refused.code == "quota":
+            self._free_quota()
+        return f"{refused.message} ({refused.remedy})" if refused else said or "it is about to start"
+
+    def running(self, attempt: Attempt) -> str:
+        """Return why nothing new is known of an attempt that runs; empty where that is not for its node."""
+        name = attempt.pods[-1].name
+        pod = next((pod for pod in attempt.seen if pod["metadata"]["name"] == name), None)
+        nodes = self._nodes(SECONDS_NODES_ARE_KNOWN) if pod else None
+        cause = diagnostics.silent_node(pod, nodes) if pod and nodes else None
+        return f"{cause.message} ({cause.remedy})" if cause else ""
 
     def held(self, attempt: Attempt) -> Failure:
         """Return the failure of an attempt that never began since its product's address was not sent."""
@@ -104,6 +137,17 @@ class Reasons:
             retryable=not cause.lasting,
         )
 
+    def refused(self, attempt: Attempt, failure: Failure) -> Failure:
+        """Return the failure of a run that refused its command line, where its image is older than what made that."""
+        if not failure.message.startswith(_UNKNOWN_TO_THE_IMAGE):
+            return failure
+        image = attempt.parameters.get("image", "")
+        return replace(
+            failure,
+            message=f"the image {image} is older than what submitted the job: {failure.message}",
+            remedy=f"{make('build load-k3d', IMAGE=image)}, or give another one with image=...; then {AGAIN}",
+        )
+
     def killed(self, attempt: Attempt, failure: Failure) -> Failure:
         """Return the failure of a run whose converter was killed, with the memory that would be enough."""
         seen = self._ended(attempt)
@@ -119,10 +163,10 @@ class Reasons:
         )
 
     def _not_taken_up(self, attempt: Attempt) -> str:
-        if seconds_since(attempt.submitted) < SECONDS_TO_BE_TAKEN_UP:
+        if seconds_since(attempt.submitted, self._api) < SECONDS_TO_BE_TAKEN_UP:
             return "it was just submitted"
         namespace = self._api.namespace
-        deployments = self._look("deployments", lambda: self._api.list(DEPLOYMENTS, everywhere=True)[0])
+        deployments = self._look("deployments", lambda: self._api.list(DEPLOYMENTS, everywhere=True, patience=0)[0])
         if deployments is None:
             return (
                 f"no workflow controller has taken it up: as it seems none watches namespace {namespace} (make doctor)"
@@ -142,11 +186,14 @@ class Reasons:
         events: Sequence[Object] = ()
         if closely:
             found = self._look(
-                f"events of {name}", lambda: self._api.list(EVENTS, fields=f"involvedObject.name={name}")[0]
+                f"events of {name}", lambda: self._api.list(EVENTS, fields=f"involvedObject.name={name}", patience=0)[0]
             )
             events = sorted(found or (), key=lambda event: str(event.get("lastTimestamp") or ""))
-        nodes = self._look("nodes", lambda: self._api.list(NODES)[0])
-        return diagnostics.waiting_reason(pod, events, nodes or ())
+        return diagnostics.waiting_reason(pod, events, self._nodes() or ())
+
+    def _nodes(self, seconds: float = SECONDS_UNTIL_LOOKED_AT_AGAIN) -> Sequence[Object] | None:
+        """Return the nodes; None to a person who may not see them."""
+        return self._look("nodes", lambda: self._api.list(NODES, patience=0)[0], seconds)
 
     def _ended(self, attempt: Attempt) -> Cause:
         pod = attempt.pods[-1] if attempt.pods else None
@@ -157,35 +204,44 @@ class Reasons:
             if cause.code == "out-of-memory":
                 return diagnostics.out_of_memory(diagnostics.memory_limit(thing), attempt.memory_needed)
             return cause
+        if cause := forbidden(pod.message or attempt.message, self._api.namespace):
+            return cause
         # The pod is gone, but the status of the Workflow has the controller's message about it.
         return _of_message(attempt, pod)
 
     def _never_began(self, attempt: Attempt) -> Cause:
         if "workflowtemplates" in attempt.message and "not found" in attempt.message:
-            reference = attempt.thing.get("spec", {}).get("workflowTemplateRef") or {}
-            return diagnostics.missing_template(str(reference.get("name", "")), self._api.namespace)
+            return diagnostics.missing_template(attempt.template, self._api.namespace)
+        if cause := forbidden(attempt.message, self._api.namespace):
+            return cause
         message = attempt.message or "its pod was never made"
         return Cause("not-started", message, "look at it: geozarr-nb doctor --backend argo", lasting=True)
 
-    def _look[T](self, what: str, call: Callable[[], T]) -> T | None:
-        """Return the answer of a call to the cluster; None if the call fails."""
+    def _look[T](self, what: str, call: Callable[[], T], seconds: float = SECONDS_UNTIL_LOOKED_AT_AGAIN) -> T | None:
+        """Return the answer of a call to the cluster; None if it fails, and then it is not made again at once.
+
+        Parameters
+        ----------
+        seconds
+            How long the answer is used.
+        """
         now = time.monotonic()
-        known = self._seen.get(what)
-        if known is not None and now - known[0] < SECONDS_UNTIL_LOOKED_AT_AGAIN:
-            found: T | None = known[1]
+        self._seen = {key: seen for key, seen in self._seen.items() if now < seen[0]}
+        if what in self._seen:
+            found: T | None = self._seen[what][1]
             return found
         try:
             found = call()
         except ClusterError:
             found = None
-        self._seen = {key: seen for key, seen in self._seen.items() if now - seen[0] < SECONDS_UNTIL_LOOKED_AT_AGAIN}
-        self._seen[what] = (now, found)
+            seconds += SHARE_OF_A_HUNG_LOOK * (time.monotonic() - now)
+        self._seen[what] = (now + seconds, found)
         return found
 
 
-def seconds_since(moment: datetime) -> float:
-    """Return the seconds since a moment, by this machine's clock."""
-    return (datetime.now(UTC) - moment).total_seconds()
+def seconds_since(moment: datetime, api: Api) -> float:
+    """Return the seconds since a moment, by the API server's clock."""
+    return (datetime.now(UTC) - moment).total_seconds() + api.ahead
 
 
 def _of_message(attempt: Attempt, pod: Pod) -> Cause:

@@ -7,16 +7,21 @@ twice, and none is lost when a pod is deleted in the middle of a run.
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from geozarr_nb.backends.argo.workflow import Attempt, Pod
+from geozarr_nb.backends.argo.attempt import Attempt, Pod
 from geozarr_nb.cluster.client import Api
-from geozarr_nb.errors import ClusterObjectMissing, ClusterRefused
+from geozarr_nb.cluster.refusals import LoggedOut
+from geozarr_nb.errors import ClusterDenied, ClusterError, ClusterObjectMissing, ClusterRefused
 from geozarr_runner.events import Event, parse, parse_all
 
+SECONDS_UNTIL_ASKED_AGAIN = 10.0  # who may not read a log now may a little later
+LAST_EVENTS = 5  # where a run's result is looked for: warnings may follow it
 ReadFile = Callable[[str], bytes | None]
 _STAMPED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d) (.*)", re.DOTALL)
 
@@ -28,6 +33,11 @@ class RunLog:
     ----------
     read_file
         Returns the content of the file at an address; None if there is none.
+
+    Attributes
+    ----------
+    denial
+        Why this person may not read them; None if nothing was refused.
     """
 
     def __init__(self, api: Api, read_file: ReadFile) -> None:
@@ -35,9 +45,11 @@ class RunLog:
         self._read_file = read_file
         self._lock = Lock()
         self._runs: dict[str, _Run] = {}
+        self._denied_until = -math.inf
+        self.denial: ClusterDenied | None = None
 
     def refresh(self, attempt: Attempt) -> None:
-        """Read the events since the last call.
+        """Read the events since the last call; nothing where this person may not read them, see `denial`.
 
         Raises
         ------
@@ -45,18 +57,42 @@ class RunLog:
             Neither the pod's log nor the file can be read.
         """
         with self._lock:
-            for pod in attempt.pods:
-                if not pod.has_begun:
-                    continue
-                run = self._runs.setdefault(pod.name, _Run())
-                if not run.is_whole:
-                    self._read(run, pod, attempt)
+            if time.monotonic() < self._denied_until:
+                return
+            try:
+                self._read_on(attempt)
+                self.denial = None
+            except LoggedOut:
+                raise
+            except ClusterDenied as denial:
+                self.denial = denial
+                self._denied_until = time.monotonic() + SECONDS_UNTIL_ASKED_AGAIN
+
+    def _read_on(self, attempt: Attempt) -> None:
+        for pod in attempt.pods:
+            if not pod.has_begun:
+                continue
+            run = self._run_of(pod)
+            if not run.is_whole:
+                self._read(run, pod, attempt)
 
     @property
     def events(self) -> Sequence[Event]:
         """All events that were read so far."""
         with self._lock:
             return [event for run in self._runs.values() for event in run.events]
+
+    def _run_of(self, pod: Pod) -> _Run:
+        """Return the run of a pod; a pod that is made again under its name has another uid, and is another run."""
+        run = self._runs.get(pod.name)
+        if run is not None and pod.uid and run.uid and run.uid != pod.uid:
+            earlier = f"{pod.name} {run.uid}"
+            self._runs = {earlier if name == pod.name else name: one for name, one in self._runs.items()}
+            run = None
+        if run is None:
+            run = self._runs[pod.name] = _Run()
+        run.uid = run.uid or pod.uid
+        return run
 
     def _read(self, run: _Run, pod: Pod, attempt: Attempt) -> None:
         if not run.is_pod_gone:
@@ -70,12 +106,17 @@ class RunLog:
                     run.is_pod_gone = True
             else:
                 if pod.has_ended:
-                    # The kubelet returns only the end of a long log.
-                    run.is_pod_gone = not run.has_beginning
-                    run.is_whole = run.has_beginning
+                    # The kubelet returns only the end of a long log, and nothing of a file that it has just begun.
+                    run.is_whole = run.has_beginning and run.has_end
+                    run.is_pod_gone = not run.is_whole
         if run.is_pod_gone:
-            content = self._read_file(f"{attempt.request.output}.log.jsonl")
-            found = _of_run(content or b"", f"{attempt.uid}/{pod.name}")
+            try:
+                content = self._read_file(f"{attempt.request.output}.log.jsonl")
+            except ClusterError:
+                if not (run.events and run.has_beginning):
+                    raise
+                content = None  # the pod's own log has to do
+            found = _of_run(content or b"", f"{attempt.uid}/{pod.name}", run.events)
             if len(found) > len(run.events):
                 run.events = found
             run.is_whole = pod.has_ended
@@ -87,6 +128,8 @@ class _Run:
 
     Attributes
     ----------
+    uid
+        The uid of the pod; empty if it was not seen.
     since
         The second of the last line. The API server returns lines from a second on, and not from a line on.
     in_second
@@ -94,6 +137,7 @@ class _Run:
     """
 
     events: list[Event] = field(default_factory=list)
+    uid: str = ""
     since: str = ""
     in_second: int = 0
     is_pod_gone: bool = False
@@ -103,6 +147,11 @@ class _Run:
     def has_beginning(self) -> bool:
         """True unless the first lines of the log are missing."""
         return not self.events or self.events[0].type == "run"
+
+    @property
+    def has_end(self) -> bool:
+        """True if the last lines of the log are there: a run ends with its result or its error."""
+        return any(event.type in ("result", "error") for event in self.events[-LAST_EVENTS:])
 
     def take(self, log: bytes) -> None:
         """Add the lines of a log that was read from `since` on."""
@@ -118,16 +167,23 @@ class _Run:
                 self.events.append(event)
 
 
-def _of_run(content: bytes, run: str) -> list[Event]:
-    """Return the events of one run from a file with many runs."""
-    found: list[Event] = []
+def _of_run(content: bytes, run: str, known: Sequence[Event]) -> list[Event]:
+    """Return the events of one run from a file with many runs.
+
+    A pod that is made again under its name begins another run of the same id. The run is the one that begins as what is
+    known of it; otherwise the last one.
+    """
+    runs: list[list[Event]] = []
     is_ours = False
     for event in parse_all(content.decode("utf-8", errors="replace").split("\n")):
         if event.type == "run":
             is_ours = event.get("id") == run
+            runs += [[]] if is_ours else []
         if is_ours:
-            found.append(event)
-    return found
+            runs[-1].append(event)
+    if known and known[0].type == "run":
+        return next((found for found in runs if found[0] == known[0]), [])
+    return runs[-1] if runs else []
 
 
 def without_log(events: Iterable[Event], *, verbose: bool) -> list[Event]:

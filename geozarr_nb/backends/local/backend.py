@@ -12,54 +12,35 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import UTC, datetime
-from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from geozarr_nb.backends.base import Cursor, Failure, JobState, changes
+from geozarr_nb.backends.job_names import alike
 from geozarr_nb.backends.local import worker
+from geozarr_nb.backends.local.dispatch import Dispatch
 from geozarr_nb.backends.local.environ import kept
 from geozarr_nb.backends.local.outcome import outcome
 from geozarr_nb.backends.local.processes import end_run
-from geozarr_nb.backends.local.state_folder import (
-    NAME,
-    JobFolder,
-    StateFolder,
-    Ticket,
-    is_there,
-    parse_time,
-    read_json,
-    understood,
-    write_json,
-    written,
-)
-from geozarr_nb.backends.run_state import RunState, read_events
-from geozarr_nb.errors import (
-    GeozarrError,
-    InvalidRequest,
-    JobNotFound,
-    OutputBusy,
-    StateUnusable,
-    StorageFailed,
-)
+from geozarr_nb.backends.local.state_file import is_there, write_json, written
+from geozarr_nb.backends.local.state_folder import NAME, JobFolder, StateFolder
+from geozarr_nb.backends.local.stored_attempts import Stamp, StoredAttempts, exit_in, exit_of, looked_at, stamp_of
+from geozarr_nb.backends.run_state import read_events
+from geozarr_nb.errors import GeozarrError, InvalidRequest, JobNotFound, OutputBusy, StateUnusable, StorageFailed
 from geozarr_nb.request import Request, check
 from geozarr_nb.settings import Settings
 from geozarr_runner.converter.command import VARIABLE, find_converter
 from geozarr_runner.events import Event
 from geozarr_runner.product.model import Product
-from geozarr_runner.publishing.local import storage_errors
-from geozarr_runner.publishing.object_store import discard_leftovers
 from geozarr_runner.publishing.remote_output import output_place
 from geozarr_runner.trust.addresses import secrets
 
 RUNNER = worker.RUNNER
 _logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_REVIVALS = 1.0
-_Stamp = tuple[int, int]
 
 
 class LocalBackend:
@@ -102,14 +83,15 @@ class LocalBackend:
         self._command = tuple(command)
         self._environment = tuple(environment)
         self._converter = converter
-        self._mutex = threading.RLock()
-        self._dispatch_depth = 0
-        # Caches, so that frequent looks at many jobs cost little. A new attempt has a new stamp.
-        self._submissions: dict[str, _Submission] = {}
-        self._digests: dict[str, tuple[_Stamp, int, RunState]] = {}
-        self._finished: dict[str, tuple[_Stamp, JobState]] = {}
-        self._leftovers: set[tuple[str, str]] = set()
+        self._dispatch = Dispatch(self._folders)
+        self._attempts = StoredAttempts(self._folders)
+        self._finished: dict[str, tuple[Stamp, JobState]] = {}
         self._revived = 0.0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made = partial(type(self), max_jobs=self._max_jobs, poll_interval=self.poll_interval, command=self._command)
+        made = partial(made, environment=self._environment, converter=self._converter)
+        return made, (self._folders.root,)
 
     @classmethod
     def of(cls, settings: Settings) -> LocalBackend:
@@ -140,9 +122,9 @@ class LocalBackend:
 
     def submit(self, request: Request) -> str:
         """See `Backend.submit`."""
-        with self._storing():
+        with self._dispatch.storing():
             self._folders.create()
-        with self._dispatching():
+        with self._dispatch.held():
             if self._has(request.name):
                 state = self._state(request.name)
                 if not state.is_finished:
@@ -156,14 +138,14 @@ class LocalBackend:
 
     def get(self, name: str) -> JobState:
         """See `Backend.get`."""
-        with self._reading():
+        with self._dispatch.reading():
             waits = self._folders.job(self._existing(name)).is_pending
-            return self._look(name, self._places() if waits else None)
+            return self._look(name, self._folders.places() if waits else None)
 
     def list(self) -> Sequence[JobState]:
         """See `Backend.list`."""
-        with self._reading():
-            places = self._places()
+        with self._dispatch.reading():
+            places = self._folders.places()
             states = []
             for name in self._folders.names():
                 with suppress(JobNotFound):  # a person removes folders while this looks at them
@@ -185,23 +167,23 @@ class LocalBackend:
 
     def _cancel(self, name: str) -> None:
         job = self._folders.job(name)
-        with self._reading():
+        with self._dispatch.reading():
             state = self._state(self._existing(name))
             if state.is_finished:
                 return
-            with self._storing():
+            with self._dispatch.storing():
                 if job.is_pending:
                     write_json(job.exit, worker.ended(None, cancelled=True))
                     job.private.unlink(missing_ok=True)
                     return
                 write_json(job.cancel, {"time": worker.now()})
         end_run(job)
-        with self._reading():
-            self._leave_over(self._state(name).request)
+        with self._dispatch.reading():
+            self._dispatch.leave_over(self._state(name).request)
 
     def retry(self, name: str, request: Request | None = None) -> None:
         """See `Backend.retry`."""
-        with self._reading():
+        with self._dispatch.reading():
             state = self._state(self._existing(name))
             if state.is_finished:
                 request = request or state.request
@@ -224,7 +206,7 @@ class LocalBackend:
                 given=request.shown,
                 remedy="submit it again with the full address",
             )
-        with self._storing():
+        with self._dispatch.storing():
             slot = self._folders.take_slot(self._max_jobs)
             try:
                 self._write(request, attempt)
@@ -257,7 +239,7 @@ class LocalBackend:
             if name == request.name or is_there(job.exit) or not is_there(job.ticket):
                 continue
             try:
-                is_writer = self._submission(name).request.output == request.output
+                is_writer = self._attempts.submission(name).request.output == request.output
                 is_writer = is_writer and not self._state(name).is_finished
             except GeozarrError:
                 continue  # its output is unknown here, but the runs themselves lock their output
@@ -282,10 +264,10 @@ class LocalBackend:
         if time.monotonic() - self._revived < SECONDS_BETWEEN_REVIVALS:
             return
         self._revived = time.monotonic()
-        with self._dispatching():
+        with self._dispatch.held():
             if self._folders.next_pending() is None:
                 return
-            with self._storing():
+            with self._dispatch.storing():
                 slot = self._folders.take_slot(self._max_jobs)
             try:
                 self._start_worker(slot)
@@ -305,15 +287,15 @@ class LocalBackend:
     def _state(self, name: str, places: Mapping[str, int] | None = None) -> JobState:
         """Return a job's state; the reason of a waiting job needs `places`, the queue of all waiting jobs."""
         job = self._folders.job(name)
-        stamp = _stamp_of(job)
+        stamp = stamp_of(job)
         remembered = self._finished.get(name)
         if remembered is not None and remembered[0] == stamp:
             return remembered[1]
-        submission = self._submission(name)
-        exit_, claim = _exit_of(job), job.read_claim()
+        submission = self._attempts.submission(name)
+        exit_, claim = exit_of(job), job.read_claim()
         if exit_ is None and claim is not None and not job.is_held:
             exit_ = self._settle(job)
-        digest = self._digest(job, stamp)
+        digest = self._attempts.run_state(job, stamp)
         common: dict[str, Any] = {
             "name": name,
             "backend": self.name,
@@ -341,71 +323,40 @@ class LocalBackend:
             **common,
         )
         if exit_["code"] is None or exit_["code"] < 0:
-            self._leave_over(submission.request)
+            self._dispatch.leave_over(submission.request)
         if is_there(job.exit):
             self._finished[name] = (stamp, state)
-            self._digests.pop(name, None)
+            self._attempts.forget_run(name)
         return state
-
-    def _submission(self, name: str) -> _Submission:
-        job = self._folders.job(name)
-        stamp = _stamp_of(job)
-        known = self._submissions.get(name)
-        if known is None or known.stamp != stamp:
-            job.check()
-            ticket, request = _needed(job.read_ticket(), job.ticket), _needed(read_json(job.request), job.request)
-            with understood(job.request):
-                known = _Submission(stamp, ticket, Request.from_json(request))
-            self._submissions[name] = known
-        return known
-
-    def _digest(self, job: JobFolder, stamp: _Stamp) -> RunState:
-        known, offset, digest = self._digests.get(job.name, (stamp, 0, RunState()))
-        if known != stamp:
-            offset, digest = 0, RunState()
-        events, offset = read_events(job.events, offset)
-        digest.feed(events)
-        self._digests[job.name] = (stamp, offset, digest)
-        return digest
 
     def _settle(self, job: JobFolder) -> dict[str, Any]:
         """Store the end of a job whose worker and run were killed, so that every process sees the same state."""
-        with self._dispatching():
-            if (known := _exit_of(job)) is not None:
+        with self._dispatch.held():
+            if (known := exit_of(job)) is not None:
                 return known
             lost = worker.ended(None, lost=True)
             # A full disk may have ended the job; then a later look stores its end.
-            with suppress(StorageFailed), self._storing():
+            with suppress(StorageFailed), self._dispatch.storing():
                 job.private.unlink(missing_ok=True)
                 write_json(job.exit, lost)
-        return _exit_in(lost, job.exit)
+        return exit_in(lost, job.exit)
 
     def _read(self, name: str, file: str, cursor: Cursor | None) -> tuple[Sequence[Event], Cursor]:
         job = self._folders.job(name)
-        with self._reading():
-            attempt = self._submission(self._existing(name)).ticket.attempt
+        with self._dispatch.reading():
+            attempt = self._attempts.submission(self._existing(name)).ticket.attempt
             if cursor is None:
                 cursor = Cursor(attempt, 0)
             folder = job.path if cursor.attempt == attempt else job.attempt_folder(cursor.attempt)
             events, offset = read_events(folder / file, cursor.offset)
         return events, Cursor(cursor.attempt, offset)
 
-    def _places(self) -> Mapping[str, int]:
-        """Return for each waiting job the number of jobs that wait before it."""
-        waiting = ((self._folders.order(name), name) for name in self._folders.names())
-        places = sorted((order, name) for order, name in waiting if order is not None)
-        return {name: place for place, (_, name) in enumerate(places)}
-
     def _why_pending(self, before: int) -> str:
-        if not before and self._count_running() < self._max_jobs:
+        if not before and self._folders.count_running() < self._max_jobs:
             return "it is about to start"
         bound = "one job runs" if self._max_jobs == 1 else f"{self._max_jobs} jobs run"
         place = f"{before} wait before it" if before else "it is next"
         return f"{bound} at a time on this machine (GEOZARR_MAX_JOBS), {place}"
-
-    def _count_running(self) -> int:
-        jobs = (self._folders.job(name) for name in self._folders.names())
-        return sum(is_there(job.claim) and not is_there(job.exit) for job in jobs)
 
     def _has(self, name: str) -> bool:
         if not NAME.fullmatch(name):
@@ -416,67 +367,12 @@ class LocalBackend:
     def _existing(self, name: str) -> str:
         if self._has(name):
             return name
-        near = get_close_matches(name, self._folders.names(), n=3, cutoff=0.5)
+        near = alike(name, self._folders.names())
         raise JobNotFound(
             "there is no job of this name on this machine",
             given=name,
             remedy=f"{' or '.join(near)} may be meant" if near else "geozarr_nb.list_jobs() shows all of them",
         )
-
-    # Locks and errors
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Hold the dispatch lock while files are read, so that no new attempt replaces them."""
-        # Without a state folder there is nothing to lock, and reading must not make the folder.
-        with self._storing(), self._dispatching() if self._folders.root.is_dir() else nullcontext():
-            yield
-
-    @contextmanager
-    def _storing(self) -> Iterator[None]:
-        """Turn an `OSError` about the state folder into a `StorageFailed`."""
-        try:
-            with storage_errors(self._folders.root):
-                yield
-        except StorageFailed as error:
-            if "GEOZARR_STATE_DIR" not in error.remedy:
-                error.remedy = f"{error.remedy}: set GEOZARR_STATE_DIR"
-            raise
-
-    def _leave_over(self, request: Request) -> None:
-        """Remember to remove a run's leftovers when the dispatch lock is free again."""
-        self._leftovers.add((request.output, str(request.options["scratch"])))
-
-    @contextmanager
-    def _dispatching(self) -> Iterator[None]:
-        """Hold the dispatch lock against other processes and threads; blocks can be nested."""
-        with self._mutex:
-            if self._dispatch_depth:
-                yield
-                return
-            with ExitStack() as held:
-                with self._storing():
-                    held.enter_context(self._folders.dispatching())
-                self._dispatch_depth = 1
-                try:
-                    yield
-                finally:
-                    self._dispatch_depth = 0
-            leftovers, self._leftovers = self._leftovers, set()
-        # Leftovers can be gigabytes, so they are removed after the lock is free.
-        for output, scratch in leftovers:
-            # The next run for the same output removes leftovers that cannot be removed now.
-            with suppress(OSError, GeozarrError):
-                discard_leftovers(output_place(output), Path(scratch) if scratch else None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Submission:
-    """The stored request and ticket of an attempt."""
-
-    stamp: _Stamp
-    ticket: Ticket
-    request: Request
 
 
 @lru_cache(maxsize=8)
@@ -490,7 +386,7 @@ def _opened(
 
 def _odd(job: JobFolder, error: GeozarrError) -> JobState:
     """Return the state of a job whose folder cannot be used."""
-    found = job.path.lstat() if job.is_closed else _looked_at(job, follow=False)
+    found = job.path.lstat() if job.is_closed else looked_at(job, follow=False)
     return JobState(
         name=job.name,
         backend=LocalBackend.name,
@@ -500,48 +396,3 @@ def _odd(job: JobFolder, error: GeozarrError) -> JobState:
         reason=error.message,
         failure=Failure(error.code, error.message, str(error.given or ""), error.remedy, int(error.exit_code)),
     )
-
-
-def _stamp_of(job: JobFolder) -> _Stamp:
-    """Return a stamp that differs between the tickets of two attempts."""
-    found = _looked_at(job)
-    return found.st_ino, found.st_mtime_ns
-
-
-def _looked_at(job: JobFolder, *, follow: bool = True) -> os.stat_result:
-    try:
-        return job.ticket.stat(follow_symlinks=follow)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise JobNotFound(
-            "the job's folder was removed meanwhile", given=job.name, remedy="geozarr_nb.list_jobs() shows all jobs"
-        ) from error
-    except PermissionError:
-        job.check()
-        raise
-
-
-def _exit_of(job: JobFolder) -> dict[str, Any] | None:
-    """Return how and when a job ended; None if it has not."""
-    document = read_json(job.exit)
-    return None if document is None else _exit_in(document, job.exit)
-
-
-def _exit_in(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    with understood(path):
-        code = document["code"]
-        words = [str(word) for word in document.get("last_words", ())]
-        return {
-            **document,
-            "code": None if code is None else int(code),
-            "finished": parse_time(document["finished"]),
-            "last_words": words,
-            "problem": str(document.get("problem") or ""),
-        }
-
-
-def _needed[T](found: T | None, path: Path) -> T:
-    if found is None:
-        raise JobNotFound(
-            "the job's folder is incomplete", given=str(path), remedy="remove the folder, and submit again"
-        )
-    return found

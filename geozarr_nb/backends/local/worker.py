@@ -27,7 +27,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
-from geozarr_nb.backends.local.state_folder import JobFolder, StateFolder, Ticket, read_json, understood, write_json
+from geozarr_nb.backends.local.state_file import read_json, understood, write_json
+from geozarr_nb.backends.local.state_folder import JobFolder, StateFolder, Ticket
 from geozarr_nb.errors import GeozarrError
 from geozarr_nb.ownership import open_own, others_may_write, read_own
 from geozarr_nb.request import Request

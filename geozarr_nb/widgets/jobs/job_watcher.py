@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
-from geozarr_nb import api
+from geozarr_nb.api import jobs
 from geozarr_nb.backends.base import JobState
 from geozarr_nb.errors import GeozarrError
 from geozarr_nb.settings import Settings
@@ -94,11 +94,11 @@ class JobWatcher:
         if self._trouble:
             # A watch says nothing as long as there are no jobs: that it would is seen by asking for them. What was
             # deleted meanwhile a new watch never knew.
-            there = {job.name for job in api.list_jobs(self._backend).jobs}
+            there = {job.name for job in jobs.list_jobs(self._backend).jobs}
             for state in [state for name, state in self._known.items() if name not in there]:
                 self._take(replace(state, is_gone=True))
             self._trouble, self._pause = "", SHORTEST_PAUSE
-        for state in api.watch_jobs(self._stop, self._backend):
+        for state in jobs.watch_jobs(self._stop, self._backend):
             self._take(state)
 
     def _take(self, state: JobState) -> None:
@@ -162,7 +162,7 @@ class Tail:
 
     def _run(self, name: str, backend: str | None, stop: threading.Event) -> None:
         def read() -> None:
-            for line in api.get_job(name, backend).logs(follow=True, tail=LINES, stop=stop):
+            for line in jobs.get_job(name, backend).logs(follow=True, tail=LINES, stop=stop):
                 self._add(line, stop)
 
         error = attempt(read)

@@ -10,10 +10,11 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from geozarr_nb import api
+from geozarr_nb.api import jobs
 from geozarr_nb.backends.base import JobState
 from geozarr_nb.errors import GeozarrError
-from geozarr_nb.jobs.job import Job, describe_state
+from geozarr_nb.jobs.job import Job
+from geozarr_nb.jobs.state_text import describe_state
 from geozarr_nb.settings import Settings
 from geozarr_nb.widgets.blocks.background import SEEN, Worker, sentence
 from geozarr_nb.widgets.blocks.pages import Pages
@@ -226,7 +227,7 @@ class Monitor(Panel):
             self.message = f"{name}: {sentence(answer)}" if failed else f"{name} {done_text}"
 
         self.message = f"{name}: {verb} ..."
-        self._worker.start(lambda: work(api.get_job(name, backend)), done)
+        self._worker.start(lambda: work(jobs.get_job(name, backend)), done)
 
     # What is shown
 

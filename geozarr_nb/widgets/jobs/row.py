@@ -10,8 +10,8 @@ import traitlets
 
 from geozarr_nb.backends.base import JobState
 from geozarr_nb.errors import GeozarrError
-from geozarr_nb.jobs.job import describe_state
 from geozarr_nb.jobs.rate import Rate
+from geozarr_nb.jobs.state_text import describe_state
 from geozarr_nb.widgets.blocks.background import SEEN, sentence
 from geozarr_nb.widgets.blocks.panel import FAINT, Panel, change, facts, lines
 from geozarr_nb.widgets.jobs.job_watcher import JobWatcher, Subscriber

@@ -10,7 +10,7 @@ from typing import Any
 
 import traitlets
 
-from geozarr_nb import api
+from geozarr_nb.api import products
 from geozarr_nb.errors import GeozarrError, InvalidRequest
 from geozarr_nb.settings import Settings
 from geozarr_nb.widgets.blocks.background import SEEN, Worker, sentence
@@ -157,8 +157,8 @@ class Choice(traitlets.HasTraits):
         source = self.source
 
         def work() -> tuple[Product, tuple[str, ...]]:
-            product = api.inspect(source)
-            return product, api.validate(product, ()).available
+            product = products.inspect(source)
+            return product, products.validate(product, ()).available
 
         self._reader.drop()
         self.product, self.error, self.available = None, None, ()
@@ -184,11 +184,11 @@ class Choice(traitlets.HasTraits):
         key = ("", "", ()) if product is None else (product.identity, product.url, tuple(wanted))
 
         def work() -> tuple[GroupReport, Estimate | GeozarrError | None]:
-            report = api.validate(product, wanted)
+            report = products.validate(product, wanted)
             if wanted and not report.found:
                 return report, None
             try:
-                return report, self._costs.get(key) or api.estimate(product, wanted)
+                return report, self._costs.get(key) or products.estimate(product, wanted)
             except GeozarrError as error:
                 return report, error
 

@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from geozarr_nb import api
+from geozarr_nb.api import submission
 from geozarr_nb.backends import backend_type, names
 from geozarr_nb.errors import GeozarrError
 from geozarr_nb.jobs.job import Job
@@ -242,7 +242,7 @@ class Form(Panel):
             if {"product": product, **arguments} != {"product": self.choice.product, **self.arguments}:
                 self._check(None)  # something was changed meanwhile
 
-        self._submitter.start(lambda: api.submit(product, **arguments), done)
+        self._submitter.start(lambda: submission.submit(product, **arguments), done)
 
     def close(self) -> None:
         """Take the widget away, the fields of the place that is not chosen included."""
@@ -299,7 +299,7 @@ class Form(Panel):
 
         def check() -> Request:
             self._settings.with_arguments(pvc_name=claim)
-            return api.check(product, **arguments, look=not in_pods)
+            return submission.check(product, **arguments, look=not in_pods)
 
         def done(answer: Request | GeozarrError) -> None:
             if isinstance(answer, GeozarrError):

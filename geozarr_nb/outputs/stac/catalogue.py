@@ -1,102 +1,26 @@
-"""STAC: what a catalogue lists, as products to convert, and what was converted, as a catalogue."""
+"""What a STAC catalogue lists, as products to convert."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductNotFound
-from geozarr_nb.outputs.open import location
-from geozarr_nb.outputs.pages import first_page, matched, next_page, says_how_many
+from geozarr_nb.errors import InvalidRequest, ProductBroken, ProductNotFound
+from geozarr_nb.outputs.stac.documents import parsed, read_as_stac, read_document
+from geozarr_nb.outputs.stac.pages import first_page, matched, next_page, says_how_many
 from geozarr_runner.inspection.misplaced import api_refused, is_api, refuse_address, refuse_document, refuse_page
-from geozarr_runner.product.footprint import around
-from geozarr_runner.publishing.stac_item import address_of
-from geozarr_runner.stores.store import Store
 from geozarr_runner.text.printable import printable
 from geozarr_runner.trust.addresses import local_path, named, redact, said_place
-from geozarr_runner.trust.bounds import from_json
 
 if TYPE_CHECKING:
     import pystac
 
 MAX_ITEMS, MAX_CATALOGUES = 10_000, 1_000
 SECONDS_BETWEEN_WORDS = 5.0
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # what pystac makes of odd documents
-LICENCE = "other"  # the results' is that of the products, which they do not say
-
-
-def read_item(output: str, source: str = "") -> pystac.Item:
-    """Return the STAC item of an output that is there, with absolute hrefs.
-
-    Parameters
-    ----------
-    output
-        A path, an address, or `pvc://claim/path`.
-    source
-        The address of what it was made from, where that has another name here than where the job ran.
-
-    Raises
-    ------
-    InvalidRequest
-        There is none.
-    ProductUnreachable, ProductDenied, ProductBroken, ClusterError
-        It cannot be read.
-    """
-    import pystac
-
-    from geozarr_nb.outputs.stac_objects import Item
-
-    address = address_of(location(output))
-    raw = _read(address)
-    if raw is None:
-        raise InvalidRequest(
-            "the output has no STAC item beside it",
-            given=redact(address),
-            remedy='convert it again, with if_exists="overwrite"; or bring back the file, if somebody removed it',
-        )
-    with _read_as_stac(address):
-        item = Item.of(_parsed(raw, address), address)
-        item.make_asset_hrefs_absolute()
-        if source and [link.href for link in item.get_links(pystac.RelType.DERIVED_FROM)] != [source]:
-            item.clear_links(pystac.RelType.DERIVED_FROM)
-            item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, source))
-        return item.dressed()
-
-
-def collection_of(items: Sequence[pystac.Item], identifier: str, description: str) -> pystac.Collection:
-    """Return a collection of items; of several with the same id, each but the first gets a number.
-
-    Raises
-    ------
-    InvalidRequest
-        There are no items.
-    """
-    import pystac
-
-    from geozarr_nb.outputs.stac_objects import Collection
-
-    if not items:
-        raise InvalidRequest(
-            "none of these jobs has succeeded, and a collection of nothing covers no place and no time",
-            given=identifier,
-            remedy="wait for them: jobs.wait(); then see jobs.failed",
-        )
-    seen: dict[str, int] = {}
-    for item in items:
-        number = seen[item.id] = seen.get(item.id, 0) + 1
-        if number > 1:
-            item.id = f"{item.id}-{number}"
-    extent = pystac.Extent.from_items(items)
-    box = around(item.bbox for item in items if item.bbox is not None)  # pystac knows of no antimeridian
-    extent.spatial = pystac.SpatialExtent([list(box or (-180.0, -90.0, 180.0, 90.0))])
-    collection = Collection(identifier, description, extent, license=LICENCE)
-    collection.add_items(items)
-    return collection
 
 
 def expand(requests: Any, *, max_items: int = MAX_ITEMS, max_catalogues: int = MAX_CATALOGUES) -> Any:
@@ -148,11 +72,11 @@ def _expanded(requests: Any, walk: _Walk) -> Any:
         if _is_store(address):
             return requests
         try:
-            raw = _read(address, is_json=True)
+            raw = read_document(address, is_json=True)
         except ProductBroken:
             refuse_page(address)
             raise
-        return requests if raw is None else walk.listed(_parsed(raw, address), address, requests)
+        return requests if raw is None else walk.listed(parsed(raw, address), address, requests)
     return walk.listed(requests, None, requests) if isinstance(requests, Mapping) else requests
 
 
@@ -177,7 +101,7 @@ class _Walk:
             asked = address if address and local_path(address) is None and not says_how_many(address) else None
             return self._pages(document, address, given, None if asked is None else _reading(asked))
         if kind in ("Catalog", "Collection"):
-            with _read_as_stac(given):
+            with read_as_stac(given):
                 catalogue = _catalogue_of(document, address)
             return self.items_of(catalogue, address or "")
         return otherwise
@@ -188,10 +112,10 @@ class _Walk:
         """Return the items of a list that a STAC API gives, page by page; of one page where nothing is to be read."""
         found: list[pystac.Item] = []
         seen = {address}
-        with _read_as_stac(given):
+        with read_as_stac(given):
             self._limit(matched(page) if read else 0, self._max_items, "items", "MAX_ITEMS", given)
         while True:
-            with _read_as_stac(address or given):
+            with read_as_stac(address or given):
                 if page.get("type") != "FeatureCollection":
                     raise ValueError("it is linked to as a page of items, and is none")
                 features = page.get("features", ())
@@ -211,7 +135,7 @@ class _Walk:
                 )
             seen.add(following)
             self._count_catalogue(given)
-            address, page = following, _parsed(read(following), following)
+            address, page = following, parsed(read(following), following)
 
     def items_of(self, catalogue: pystac.Catalog, asked: str = "") -> list[pystac.Item]:
         """Return the items of a catalogue and of its children, each catalogue's own before those of its children.
@@ -222,7 +146,7 @@ class _Walk:
 
         given = catalogue.get_self_href() or catalogue.id
         if type(catalogue) not in (pystac.Catalog, pystac.Collection):  # a service's, which has its own way
-            with _read_as_stac(given):
+            with read_as_stac(given):
                 items = list(islice(catalogue.get_items(recursive=True), self._max_items + 1))
             self._count_items(len(items), given)
             return items
@@ -241,10 +165,10 @@ class _Walk:
             self._count_catalogue(given)
             if isinstance(current, str):
                 address = current
-                with _read_as_stac(address):
-                    current = _catalogue_of(_parsed(read(address), address), address)
+                with read_as_stac(address):
+                    current = _catalogue_of(parsed(read(address), address), address)
             children: list[pystac.Catalog | str] = []
-            with _read_as_stac(current.get_self_href() or current.id):
+            with read_as_stac(current.get_self_href() or current.id):
                 for rel, target in _links_of(current):
                     key = target if isinstance(target, str) else target.get_self_href() or id(target)
                     if key not in seen:
@@ -255,18 +179,18 @@ class _Walk:
             self._count_items(len(found) - self._items, given)
             if page is not None and page not in seen:
                 seen.add(page)
-                found += self._pages(_parsed(read(page), page), page, given, read)
+                found += self._pages(parsed(read(page), page), page, given, read)
             waiting += reversed(children)
         return [self._item(target, read) for target in found]
 
     def _item(self, target: pystac.Item | str, read: Callable[[str], bytes]) -> pystac.Item:
-        from geozarr_nb.outputs.stac_objects import Item
+        from geozarr_nb.outputs.stac.objects import Item
 
         self._tell()
         if not isinstance(target, str):
             return target
-        with _read_as_stac(target):
-            document = _parsed(read(target), target)
+        with read_as_stac(target):
+            document = parsed(read(target), target)
             if document.get("type", "Feature") != "Feature":
                 raise ValueError("it is linked to as an item, and is none")
             return Item.of(document, target)
@@ -362,7 +286,7 @@ def _reading(asked: str) -> Callable[[str], bytes]:
     """Return what reads what is linked to, with the credentials that are meant for the host that a person gave."""
 
     def read(href: str) -> bytes:
-        raw = _read(href, asked, is_json=True)
+        raw = read_document(href, asked, is_json=True)
         if raw is None:
             raise ProductNotFound(
                 "a link of the catalogue leads to nothing",
@@ -372,41 +296,6 @@ def _reading(asked: str) -> Callable[[str], bytes]:
         return raw
 
     return read
-
-
-@contextmanager
-def _read_as_stac(address: str) -> Iterator[None]:
-    """Turn what pystac says of a document into ours."""
-    import pystac
-
-    try:
-        yield
-    except GeozarrError:
-        raise
-    except (pystac.STACError, pystac.STACTypeError, *UNREADABLE) as error:
-        if isinstance(error.__cause__, GeozarrError):
-            raise error.__cause__ from None
-        raise InvalidRequest(
-            f"this is no STAC that can be read: {' '.join(str(error).split()) or type(error).__name__}",
-            given=redact(address),
-            remedy="see what is wrong with it: stac-validator, or pystac.read_file(...).validate_all()",
-        ) from error
-
-
-def _read(address: str, asked: str | None = None, *, is_json: bool = False) -> bytes | None:
-    path = local_path(address)
-    store, key = (Store(address, asked=asked), "") if path is None else (Store(path.parent), path.name)
-    return store.read(key, is_json=is_json)
-
-
-def _parsed(raw: bytes, address: str) -> dict[str, Any]:
-    try:
-        document = from_json(raw)
-    except ValueError as error:
-        raise ProductBroken(
-            f"this is no JSON: {error}", given=redact(address), remedy="give the address of a STAC catalogue"
-        ) from error
-    return document if isinstance(document, dict) else {}
 
 
 def _is_store(address: str) -> bool:

@@ -1,0 +1,1 @@
+"""The public calls on products and jobs."""
