@@ -2,7 +2,10 @@
 # make test   all tests; it installs what they need, and uses a browser and a cluster where there are
 # make test-fast  those that need no conversion, browser, cluster or documentation: a minute
 # make test-newest  those of the SDK with the newest xarray, zarr and all else, without the converter, in .venv-newest
+# make converter VERSION=0.11.1  what another release of the converter changes: options, layout, small conversions
 # make nightly    what takes hours: faults of a cluster, many random documents, benchmarks of full size
+# make e2e        the cluster's tests on a cluster that is made for them, with Docker and k3d or kind (ON=kind; KEEP=1)
+# make chaos      breaks the cluster that KUBECONFIG names, part by part, while jobs run on it
 # make lint   ruff, mypy --strict, import direction
 # make bench  our run against the bare converter, side by side
 # make setup  only the environment (.venv)
@@ -55,7 +58,7 @@ K3D_VERSION ?= v5.7.5
 # An address or a file.
 ARGO_MANIFEST ?= https://github.com/argoproj/argo-workflows/releases/download/$(ARGO_VERSION)/install.yaml
 
-.PHONY: help setup jupyter notebooks docs demo test test-fast test-newest nightly lint bench lock clean
+.PHONY: help setup jupyter notebooks docs demo test test-fast test-newest converter nightly chaos e2e lint bench lock clean
 .PHONY: wheels chart check-version check-wheels release-notes publish push-chart supply licences sbom audit
 .PHONY: k3d build load-k3d argo-install template pvc submit status logs pod events doctor cluster-gc
 help:
@@ -139,8 +142,25 @@ test-newest: export GEOZARR_TEST_FAST := 1
 test-newest: export GEOZARR_FUZZ_EXAMPLES := 30
 test-newest:
 	@python=$$(scripts/find-python) && "$$python" -m venv --clear $(NEWEST)
-	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable ./runner --editable ".[notebook,cluster,dev,verify]"
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv # pip tries a hundred versions of botocore
+	$(NEWEST)/bin/python -m uv pip install --quiet --python $(NEWEST)/bin/python --upgrade --editable ./runner --editable ".[notebook,cluster,completion,dev,verify]"
 	$(NEWEST)/bin/python -m pytest -q -m "$(FAST)" -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_OPTIONS)
+
+# The release gets an environment of its own. Minutes: it converts a dozen small products.
+CONVERTER ?= .venv-converter
+converter: setup
+	@[ -n "$(VERSION)" ] || { echo "name the release: make converter VERSION=0.11.1" >&2; exit 2; }
+	@$(BIN)/python scripts/compare_converter.py $(VERSION) $(CONVERTER)
+
+# A cluster for tests alone: GEOZARR_CLUSTER_KILL and GEOZARR_CLUSTER_UP say how its components are ended and started.
+chaos: setup
+	$(BIN)/python -m pytest -s -m cluster tests/cluster/test_chaos.py $(PYTEST_OPTIONS)
+
+e2e: export PYTHON := $(BIN)/python
+e2e: export IMAGE := $(IMAGE)
+e2e: export PYTEST_OPTIONS := $(PYTEST_OPTIONS)
+e2e: setup
+	@scripts/e2e $(ON)
 
 nightly: jupyter supply
 	GEOZARR_FUZZ_EXAMPLES=10000 scripts/tests $(BIN)/python "not nightly" "-n $(TEST_PROCESSES)" tests/hostile/test_fuzz_metadata.py
@@ -157,19 +177,27 @@ bench: setup
 	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(DEMO) dist docs/_build docs/tutorials .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) $(CONVERTER) $(DEMO) dist docs/_build docs/tutorials .pytest_cache .mypy_cache .ruff_cache
 
 # Pins with hashes for everything, resolved for the oldest supported Python. Needs uv. The image's are the same
 # versions: those of the runner with the converter, and of what builds the runner's wheel.
 PIN := uv pip compile --quiet --upgrade --universal --python-version 3.12 --generate-hashes --no-annotate --no-header
+define RUNNER_FOLLOWS
+# What the image holds. The bounds are those that eopf-geozarr and its own dependencies give, not the versions of the
+# uv.lock in its repository: that lock is for its tests, is older than its releases, and has numcodecs 0.16.5, while
+# 0.17.1 is the first one that decodes no pickle. What the newer ones change is found by `make test` and
+# `make converter VERSION=...`.
+endef
+lock: export RUNNER_FOLLOWS := $(RUNNER_FOLLOWS)
 lock:
-	$(PIN) --extra convert --extra local --extra notebook --extra cluster --extra dev \
+	$(PIN) --extra convert --extra local --extra notebook --extra cluster --extra completion --extra dev \
 		runner/pyproject.toml pyproject.toml --no-emit-package geozarr-runner -o requirements/dev.txt
 	$(PIN) --constraints requirements/dev.txt --extra notebook --extra jupyter --extra docs \
 		pyproject.toml --no-emit-package geozarr-runner -o requirements/jupyter.txt
 	$(PIN) --constraints requirements/dev.txt --constraints requirements/jupyter.txt --extra supply \
 		pyproject.toml --no-emit-package geozarr-runner --no-emit-package pip -o requirements/supply.txt
 	$(PIN) --constraints requirements/dev.txt --extra convert runner/pyproject.toml -o requirements/runner.txt
+	printf '%s\n' "$$RUNNER_FOLLOWS" | cat - requirements/runner.txt >requirements/runner.txt.new && mv requirements/runner.txt.new requirements/runner.txt
 	echo hatchling | $(PIN) --constraints requirements/dev.txt - -o requirements/build.txt
 
 wheels: setup

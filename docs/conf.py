@@ -36,8 +36,8 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!geozarr_(nb|runner)\b).*")]
 # Ours, and on no page: what callers neither make nor need to know, and a name for three strings.
 nitpick_ignore = [
     ("py:class", "geozarr_nb.backends.base.Backend"),
-    ("py:class", "geozarr_nb.jobs.job.Lines"),
-    ("py:class", "geozarr_nb.outputs.open.FinishedJob"),
+    ("py:class", "geozarr_nb.jobs.log_lines.Lines"),
+    ("py:class", "geozarr_nb.outputs.location.FinishedJob"),
     ("py:class", "geozarr_nb.samples.products.SampleKind"),
     ("py:class", "geozarr_runner.stores.store.Store"),
 ]

@@ -202,7 +202,7 @@ def packages() -> list[Package]:
     """Return the pins that hold where the image runs."""
     found = []
     for block in re.split(r"^(?=\S)", PINS.read_text(), flags=re.MULTILINE):
-        if not block.strip():
+        if not block.strip() or block.startswith("#"):
             continue
         pin = Requirement(block.partition("\\")[0].partition("--hash")[0].strip())
         if pin.marker is None or pin.marker.evaluate(PLACE):

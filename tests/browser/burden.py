@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from geozarr_nb import api
+from geozarr_nb.api import jobs as calls
 from geozarr_nb.backends.base import JobState, Progress
 from geozarr_runner.spec.request import Request
 
@@ -37,4 +37,4 @@ def watch(jobs: int) -> Callable[..., Iterator[JobState]]:
 
 def begin(jobs: int) -> None:
     """Have monitors of this kernel see so many jobs."""
-    api.watch_jobs = watch(jobs)
+    calls.watch_jobs = watch(jobs)

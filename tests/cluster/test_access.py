@@ -12,7 +12,7 @@ import yaml
 
 import geozarr_nb as gz
 from benchmarks.server import ProductServer
-from geozarr_nb.backends.argo import backend
+from geozarr_nb.backends.argo import attempts
 from geozarr_nb.backends.argo.backend import ArgoBackend
 from geozarr_nb.cluster.client import Api
 from geozarr_nb.doctor import doctor
@@ -121,7 +121,7 @@ def test_the_submitters_role_is_enough_for_signed_addresses(
     [owner] = secret["metadata"]["ownerReferences"]
     assert owner["uid"] == flow["metadata"]["uid"]
     rights = doctor(backend="argo")
-    assert [one.verdict for one in rights.findings if one.name.startswith("right to")] == ["ok"] * 4
+    assert [one.verdict for one in rights.findings if one.name.startswith("right to")] == ["ok"] * 5
     gz.submit(address, "rights/again.zarr", groups=[GROUP], if_exists="overwrite").cancel().retry()
     again = gz.submit(address, "rights/again.zarr", groups=[GROUP], if_exists="overwrite").wait(timeout=90)
     assert (again.status, again.state.attempt) == ("Succeeded", 2)
@@ -159,7 +159,7 @@ def test_whoever_submits_the_same_goes_on_where_another_process_died(
     until(lambda: phase(seen, ended) == "Failed")
 
     late = die("late")
-    monkeypatch.setattr(backend, "SECONDS_TO_SEND_THE_ADDRESS", 0.0)
+    monkeypatch.setattr(attempts, "SECONDS_TO_SEND_THE_ADDRESS", 0.0)
     assert late.wait(timeout=30).status == "Error"
     assert "submit it again" in str(late.state.failure)
 

@@ -28,7 +28,7 @@ from geozarr_nb.claims.address import Address
 from geozarr_nb.claims.reader import reader_of
 from geozarr_nb.errors import ArchiveMissing
 from geozarr_nb.jobs.job import Job
-from geozarr_nb.outputs import download as module
+from geozarr_nb.outputs import fetching
 from geozarr_nb.settings import Settings
 from tests.cluster.support import ClusterPlace, Namespace, fresh_namespace, node_address, nodes_of
 from tests.contract.support import until
@@ -209,12 +209,12 @@ def test_a_repository_that_refuses_leaves_it_on_the_volume(place: ClusterPlace, 
 SLOWLY = """
 import sys, time
 import geozarr_nb as gz
-from geozarr_nb.outputs import download
-read = download._read
+from geozarr_nb.outputs import fetching
+read = fetching._read
 def slow(store, key, start, stop):
     time.sleep(0.05)
     return read(store, key, start, stop)
-download._read, download.BLOCK, download.WORKERS, download.BLOCKS_AHEAD = slow, 20_000, 2, 1
+fetching._read, fetching.BLOCK, fetching.WORKERS, fetching.BLOCKS_AHEAD = slow, 20_000, 2, 1
 gz.get_job(sys.argv[1]).download(sys.argv[2], progress=False)
 """
 
@@ -270,9 +270,9 @@ def test_a_reader_that_is_lost_on_the_way_is_replaced(
     files = reader_of(place.claim, Settings.load())
     files.entry("")
     first = files.pod
-    monkeypatch.setattr(module, "BLOCK", 50_000)
-    monkeypatch.setattr(module, "WORKERS", 2)
-    read, lost = module._read, threading.Event()
+    monkeypatch.setattr(fetching, "BLOCK", 50_000)
+    monkeypatch.setattr(fetching, "WORKERS", 2)
+    read, lost = fetching._read, threading.Event()
     count = 0
 
     def then_lost(store: Any, key: str, start: int, stop: int) -> bytes:
@@ -283,7 +283,7 @@ def test_a_reader_that_is_lost_on_the_way_is_replaced(
             place.namespace.kubectl("delete", "pod", first, "--grace-period=0", "--force")
         return read(store, key, start, stop)
 
-    monkeypatch.setattr(module, "_read", then_lost)
+    monkeypatch.setattr(fetching, "_read", then_lost)
     packed.download(tmp_path / name, progress=False)
     assert lost.is_set()
     assert files.pod not in ("", first)

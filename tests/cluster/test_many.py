@@ -101,7 +101,7 @@ def test_connections_are_made_by_many_threads_at_once(place: ClusterPlace) -> No
     api = connect(Settings.load())
 
     def ask(number: int) -> str:
-        api._client.rest_client.pool_manager.clear()  # so that each call makes a connection
+        api._connection.client.rest_client.pool_manager.clear()  # so that each call makes a connection
         return str(api.get(TEMPLATES, "geozarr-convert")["metadata"]["name"])
 
     with ThreadPoolExecutor(8) as pool:

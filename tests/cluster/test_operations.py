@@ -61,6 +61,21 @@ def test_a_job_runs_within_a_quota_and_one_that_does_not_fit_says_of_what(
     namespace.kubectl("delete", "-f", "-", given=manifest("ResourceQuota"))
 
 
+def test_the_reader_pod_gives_way_to_a_job_that_waits_for_its_quota(place: ClusterPlace, namespace: Namespace) -> None:
+    """A submission looks at its output through a pod, which stays for the next read."""
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "one"}, "spec": {"hard": {"pods": "1"}}}
+    namespace.kubectl("delete", "pods", "--all", "--grace-period=1")
+    namespace.apply(quota)
+    try:
+        job = place.submit("a", if_exists="skip")
+        assert namespace.objects("pods", "-l", "app.kubernetes.io/name=geozarr-reader"), (
+            "it is there, and has the quota"
+        )
+        assert job.wait(timeout=120).status == "Succeeded"
+    finally:
+        namespace.kubectl("delete", "resourcequota", "one")
+
+
 def test_what_is_old_is_swept_and_nothing_else(place: ClusterPlace, namespace: Namespace) -> None:
     assert place.submit("new").wait(timeout=90).status == "Succeeded"
     assert isinstance(place.volume, FolderVolume), "the test changes times of files"

@@ -311,7 +311,7 @@ def test_somebody_without_rights(
     entry.cure(own.name, ACCOUNT="jo")
     with acting_as(own, "jo", tmp_path, monkeypatch):
         rights = [each for each in gz.doctor(backend="argo").findings if each.name.startswith("right to")]
-        assert [each.verdict for each in rights] == ["ok"] * 4
+        assert [each.verdict for each in rights] == ["ok"] * 5
         begins(place.submit("a"))
 
 

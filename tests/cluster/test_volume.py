@@ -170,7 +170,7 @@ def test_no_spelling_of_a_path_leads_out(files: Reader, settings: Settings, path
     assert files._current is not None
     api = connect(settings)
     proxied = f"/api/v1/namespaces/{api.namespace}/pods/{files.pod}:{PORT}/proxy/files/{path}"
-    answer = api._open("GET", proxied, headers={TOKEN_HEADER: files._current.token})
+    answer = api._connection.open("GET", proxied, headers={TOKEN_HEADER: files._current.token})
     assert answer.status in (400, 403, 404)
     assert b"root:" not in answer.read()
     answer.release_conn()

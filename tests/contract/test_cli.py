@@ -314,7 +314,8 @@ def test_without_json_errors_leave_standard_output_alone(shell: Shell) -> None:
     [[], ["fly"], ["convert", "s2.zarr", "a.zarr", "--if-exists", "maybe"], ["submit", "--validate-groups", "perhaps"]],
 )
 def test_usage_errors_are_bad_requests(desk: Shell, arguments: list[str]) -> None:
-    assert "usage: geozarr-nb" in desk.run(*arguments, code=ExitCode.BAD_REQUEST).stderr
+    assert desk.run(*arguments, code=ExitCode.BAD_REQUEST).stderr.startswith("error [invalid-request]: geozarr-nb")
+    assert desk.json(*arguments, code=ExitCode.BAD_REQUEST)["error"]["code"] == "invalid-request"
 
 
 def test_conversion_that_fails(shell: Shell, sample: Path) -> None:

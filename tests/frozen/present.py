@@ -27,6 +27,7 @@ import geozarr_nb.cli
 import geozarr_runner.cli
 from geozarr_nb import errors
 from geozarr_nb.backends.argo import workflow
+from geozarr_nb.backends.argo.attempt import Attempt
 from geozarr_nb.backends.argo.workflow import output_address
 from geozarr_nb.request import request_for
 from geozarr_nb.settings import Settings
@@ -138,6 +139,7 @@ def runner_request(argv: Sequence[str], stdin: str, monkeypatch: pytest.MonkeyPa
             **more,
         }
         assert not found.pop("converter"), "0.1.0 had only its own converter"
+        found.pop("owner")  # what 0.1.0 was not asked to know
         raise Reached("run", {name: _plain(value) for name, value in found.items()})
 
     monkeypatch.setattr(import_module("geozarr_runner.run"), "run", run)
@@ -259,7 +261,7 @@ def submitted(given: Mapping[str, Any], settings: Mapping[str, Any], attempt: in
 
 def read_workflow(thing: Document) -> Document:
     """Return what is read of a Workflow."""
-    attempt = workflow.Attempt.of(thing)
+    attempt = Attempt.of(thing)
     names = ("name", "job", "number", "phase", "is_suspended", "is_held", "memory_needed")
     pods = [[pod.name, pod.phase, pod.exit_code, pod.outcome and pod.outcome.type] for pod in attempt.pods]
     read = {name: getattr(attempt, name) for name in names} | {"pods": pods, "request": stored(attempt.request)}

@@ -19,15 +19,16 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable, StorageFailed
-from geozarr_nb.outputs.catalogue import expand
+from geozarr_nb.outputs.stac.catalogue import expand
 from geozarr_nb.settings import Settings
 from geozarr_runner.inspection.reader import open_product
 from geozarr_runner.product.model import Array
 from geozarr_runner.publishing.bucket import ObjectStore
 from geozarr_runner.staging import download
 from geozarr_runner.staging.view import _most
-from geozarr_runner.stores import store
-from geozarr_runner.stores.store import Store, in_bounds
+from geozarr_runner.stores.access import retries
+from geozarr_runner.stores.access.concurrency import in_bounds
+from geozarr_runner.stores.store import Store
 from geozarr_runner.trust import bounds
 from runner.tests.support import consolidated_v2, grid_v2, write_store
 from tests.hostile.support import MEGABYTE, bounded
@@ -46,7 +47,7 @@ def server() -> Iterator[WebServer]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_patience", lambda _: 0)
+    monkeypatch.setattr(retries, "_patience", lambda _: 0)
 
 
 def bomb(megabytes: int) -> bytes:
@@ -345,12 +346,12 @@ def _serve_parts(server: WebServer, content: bytes) -> None:
      ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("Thu, 99 Foo 1970 00:00:00 GMT", None), ("Fri, 31 Dec 9999 23:59:59 -9999", None)],  # noqa: E501
 )  # fmt: skip
 def test_a_server_says_how_long_to_wait(asked: str, seconds: float | None) -> None:
-    found = store._seconds(asked)
-    assert found == seconds or (seconds == store.LONGEST_PATIENCE and found is not None and found > seconds)
+    found = retries._seconds(asked)
+    assert found == seconds or (seconds == retries.LONGEST_PATIENCE and found is not None and found > seconds)
 
 
 def test_a_server_says_until_when_to_wait() -> None:
-    found = store._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True))
+    found = retries._seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True))
     assert found is not None
     assert 20 < found <= 30
 
@@ -358,7 +359,7 @@ def test_a_server_says_until_when_to_wait() -> None:
 def test_a_wait_that_is_no_number_is_an_answer_of_ours(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     from tenacity import wait_none
 
-    monkeypatch.setattr(store, "wait_exponential_jitter", lambda **_: wait_none())
+    monkeypatch.setattr(retries, "wait_exponential_jitter", lambda **_: wait_none())
     server.replies["/x"] = (503, {"Retry-After": "²"}, b"")
     with pytest.raises(ProductUnreachable, match="503"):
         Store(server.url).read("x")
@@ -368,8 +369,8 @@ def test_what_is_nested_without_end_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: WebServer
 ) -> None:
     from geozarr_runner.events import parse
-    from geozarr_runner.publishing.local import provenance_in
     from geozarr_runner.publishing.lock import record_of
+    from geozarr_runner.publishing.root_document import provenance_in
 
     for name in ("p.zarr/.zmetadata", "q.zarr/zarr.json", "i.json"):
         server.replies[f"/{name}"] = DEEP

@@ -70,7 +70,9 @@ def other() -> Iterator[WebServer]:
 
 
 def product(**more: Reply) -> dict[str, Reply]:
-    return {f"/p.zarr/{key}": document for key, document in GRID.items()} | {"/p.zarr/a/data/0.0": CHUNK, **more}
+    axes = {"y": range(8, 0, -1), "x": range(1, 9)}
+    stored = {f"a/{name}/0": b"".join(value.to_bytes(2, "little") for value in axis) for name, axis in axes.items()}
+    return {f"/p.zarr/{key}": reply for key, reply in (GRID | stored | {"a/data/0.0": CHUNK}).items()} | more
 
 
 def an_item(href: str, identifier: str = "i") -> dict[str, Any]:
@@ -186,7 +188,7 @@ def test_a_catalogue_leads_them_nowhere_but_to_where_it_is_from(
     catalogue = {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "description": "d", "links": links}
     own.replies |= {"/c.json": json.dumps(catalogue).encode(), "/i.json": json.dumps(an_item("./p.zarr")).encode()}
     other.replies |= product(**{"/i.json": json.dumps(an_item("./p.zarr", "j")).encode()})
-    from geozarr_nb.outputs.catalogue import expand
+    from geozarr_nb.outputs.stac.catalogue import expand
 
     items = list(expand(f"{own.url}/c.json"))
     assert {item.id for item in items} == {"i", "j"}

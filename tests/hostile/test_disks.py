@@ -18,7 +18,8 @@ import geozarr_nb as gz
 from geozarr_nb import ownership
 from geozarr_nb.backends.local import processes, worker
 from geozarr_nb.backends.local.backend import LocalBackend
-from geozarr_nb.backends.local.state_folder import StateFolder, write_json
+from geozarr_nb.backends.local.state_file import write_json
+from geozarr_nb.backends.local.state_folder import StateFolder
 from geozarr_nb.errors import StorageDenied, StorageFailed, StorageFull
 from geozarr_runner.spec.request import Request
 

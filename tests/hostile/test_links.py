@@ -36,17 +36,9 @@ from geozarr_runner.planning import estimate
 from geozarr_runner.planning.preflight import Plan, preflight
 from geozarr_runner.product.sampler import StoredPixels
 from geozarr_runner.publishing import archive, object_store
-from geozarr_runner.publishing.local import (
-    claimed,
-    discard_leftovers,
-    output_path,
-    provenance,
-    provenance_in,
-    retired,
-    workspace,
-    write_consolidated,
-)
+from geozarr_runner.publishing.local import claimed, discard_leftovers, output_path, retired, workspace
 from geozarr_runner.publishing.remote_output import RemoteOutput
+from geozarr_runner.publishing.root_document import provenance, provenance_in, write_consolidated
 from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import stage
 from geozarr_runner.stores.store import Store
@@ -636,7 +628,7 @@ def test_what_was_fetched_before_has_no_links(made: Path, home: Path, shared: Pa
 def test_an_item_is_written_where_nobody_can_have_been(made: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Path(f"{made}.stac.json")
     place.with_name(f".{place.name}.{os.getpid()}").symlink_to(home / ".bashrc")
-    monkeypatch.setattr(run.local, "provenance", lambda output: {})
+    monkeypatch.setattr(run.root_document, "provenance", lambda output: {})
     monkeypatch.setattr(run.stac_item, "write", lambda path, *_, **__: path.write_text("{}"))
     run._complete(SimpleNamespace(output=made, product=SimpleNamespace(kind="Zarr")), Reporter(io.StringIO()))  # type: ignore[arg-type]
     assert place.read_text() == "{}"

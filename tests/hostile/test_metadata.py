@@ -23,7 +23,7 @@ from geozarr_runner.spec.request import Request
 from geozarr_runner.staging.view import make_view
 from geozarr_runner.stores.store import Store
 from geozarr_runner.trust.bounds import MOST_OBJECTS
-from runner.tests.support import array_v2, consolidated_v2, grid_v2, write_store, write_terrain
+from runner.tests.support import array_v2, consolidated_v2, grid_v2, with_axes, write_store, write_terrain
 from tests.hostile.support import bounded
 
 ROOT = Path(__file__).parents[2]
@@ -68,8 +68,8 @@ def store_v2(root: Path, documents: Mapping[str, Any]) -> Path:
     return write_store(root, {".zmetadata": consolidated_v2(dict(documents))[".zmetadata"]})
 
 
-def changed_v2(group: str = "a", **changes: Any) -> dict[str, Document]:
-    documents = grid_v2(group)
+def changed_v2(group: str = "a", size: int = 8, **changes: Any) -> dict[str, Document]:
+    documents = grid_v2(group, size)
     documents[f"{group}/data/.zarray"] |= changes
     return documents
 
@@ -148,7 +148,7 @@ def test_nothing_lies_in_an_array(tmp_path: Path) -> None:
 @pytest.mark.parametrize("odd", [{"dimension_separator": "/../../../x."}, {}])
 def test_staging_writes_nothing_outside_whoever_asks(odd: Document, tmp_path: Path) -> None:
     """The last barrier, behind that of reading: an array that did not come from `open_product`."""
-    source = store_v2(tmp_path / "deep" / "source" / "p.zarr", grid_v2("a"))
+    source = with_axes(store_v2(tmp_path / "deep" / "source" / "p.zarr", grid_v2("a")), "a")
     path = "/a/data" if odd else "/../../stolen"
     metadata = array_v2((8, 8), ("y", "x"), "data")["data/.zarray"] | odd
     array = Array(path, (8, 8), (4, 4), "<u2", ("y", "x"), {}, metadata)
@@ -246,7 +246,7 @@ def test_codecs_that_run_code_are_never_looked_up(
         store = write_store(
             tmp_path / "p.zarr", {"zarr.json": root} | {f"{path}/zarr.json": node for path, node in nodes.items()}
         )
-    product = open_product(store)
+    product = open_product(with_axes(store, "a", "b"))
     assert "cannot be converted: /a: data: it is stored with the codec" in repr(product)
     assert name in report(product, "/a").unfit["/a"]
     assert report(product).available == ("/b",)
@@ -384,11 +384,11 @@ def test_objects_of_a_sparse_array_are_counted_where_they_lie(zarr_format: int, 
     edge = 300
     assert edge**2 > FEW
     if zarr_format == 2:
-        store = store_v2(tmp_path / "p.zarr", changed_v2(shape=[edge, edge], chunks=[1, 1]))
+        store = store_v2(tmp_path / "p.zarr", changed_v2("a", edge, shape=[edge, edge], chunks=[1, 1]))
         keys = ["0.0", "7.299", "299.299"]
     else:
         grid = {"name": "regular", "configuration": {"chunk_shape": [1, 1]}}
-        store = store_v3(tmp_path / "p.zarr", grid_v3("a", shape=[edge, edge], chunk_grid=grid))
+        store = store_v3(tmp_path / "p.zarr", grid_v3("a", edge, shape=[edge, edge], chunk_grid=grid))
         keys = ["c/0/0", "c/7/299", "c/299/299"]
     write_store(store, {f"a/data/{key}": b"123" for key in [*keys, "300.0", "c/0/300", "notes.txt", "c/0/1.part"]})
     cost = estimate(open_product(store), "/a")
@@ -396,8 +396,10 @@ def test_objects_of_a_sparse_array_are_counted_where_they_lie(zarr_format: int, 
 
 
 def test_many_arrays_together_are_refused_with_their_number(tmp_path: Path) -> None:
-    each = changed_v2("a", shape=[2500, 2500], chunks=[1, 1]) | changed_v2("b", shape=[2500, 2500], chunks=[1, 1])
-    product = open_product(store_v2(tmp_path / "p.zarr", each))
+    each = {}
+    for group in ("a", "b"):
+        each |= changed_v2(group, 2500, shape=[2500, 2500], chunks=[1, 1])
+    product = open_product(with_axes(store_v2(tmp_path / "p.zarr", each), "a", "b", size=2500))
     assert all(2 * array.objects > MOST_OBJECTS for group in product.groups.values() for array in group.variables)
     for refused in (lambda: estimate(product, "/a,/b"), lambda: plan_of(product, tmp_path / "out.zarr", "/a", "/b")):
         with pytest.raises(InvalidRequest, match="12,500,004 objects"):
@@ -426,9 +428,11 @@ def test_chunks_of_nothing_are_broken(shape: list[int], chunks: list[int], tmp_p
             open_product(store)
 
 
-@pytest.mark.parametrize("chunks", [[1, 8], [0, 8], [100, 8]])
+@pytest.mark.parametrize("chunks", [[1, 8, 8], [0, 8, 8], [100, 8, 8]])
 def test_an_empty_array_is_none(chunks: list[int], tmp_path: Path) -> None:
-    product = open_product(store_v2(tmp_path / "p.zarr", changed_v2(shape=[0, 8], chunks=chunks)))
+    documents = grid_v2("a") | array_v2([0, 8, 8], ["band", "y", "x"], "a/data", chunks=chunks)
+    documents["a/data/.zattrs"]["proj:epsg"] = 32632
+    product = open_product(store_v2(tmp_path / "p.zarr", documents))
     [array] = product.groups["/a"].variables
     assert (array.objects, list(array.object_keys()), array.nbytes) == (0, [], 0)
     assert repr(product)
@@ -475,7 +479,8 @@ def test_attributes_of_any_type_are_shown_or_left_out(odd: Any, tmp_path: Path) 
         {"stac_discovery": {"properties": {"product:type": odd, "datetime": odd}, "bbox": [odd] * 4}},
     ):
         metadata = {".zgroup": {"zarr_format": 2}, **documents, ".zattrs": said}
-        product = open_product(write_store(tmp_path / "p.zarr", {".zmetadata": {"metadata": metadata}}))
+        store = write_store(tmp_path / "p.zarr", {".zmetadata": {"metadata": metadata}})
+        product = open_product(with_axes(store, "a"))
         assert product.kind == "Zarr"
         assert repr(product)
         assert product._repr_html_()

@@ -75,5 +75,7 @@ def test_a_job_of_an_earlier_version_is_in_nobodys_way(tmp_path: Path) -> None:
     state.create()
     backend = LocalBackend(state.root)
     output = str(tmp_path / ".x.partial" / "out.zarr")
-    backend._leave_over(Request(source="/p.zarr", shown="/p.zarr", product="a", output=output, identity="1" * 64))
+    backend._dispatch.leave_over(
+        Request(source="/p.zarr", shown="/p.zarr", product="a", output=output, identity="1" * 64)
+    )
     assert backend.list() == []

@@ -144,7 +144,7 @@ SPOILT: dict[str, Callable[[Document], object]] = {
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let thousands be too many, so that they are made in no time."""
-    monkeypatch.setattr("geozarr_nb.outputs.open.MOST_NODES", MOST_NODES)
+    monkeypatch.setattr("geozarr_nb.outputs.groups.MOST_NODES", MOST_NODES)
 
 
 def assert_ours(call: Callable[[Path], object], output: Path) -> None:

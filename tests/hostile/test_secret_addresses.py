@@ -17,7 +17,7 @@ import geozarr_nb as gz
 from benchmarks.server import ProductServer
 from geozarr_nb.request import request_for
 from geozarr_runner.inspection.reader import open_product
-from geozarr_runner.stores.store import error_text
+from geozarr_runner.stores.access.failures import error_text
 from geozarr_runner.trust.addresses import redact, redact_text, secrets
 
 GROUP = "/measurements/reflectance/r60m"

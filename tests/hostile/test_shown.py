@@ -20,7 +20,7 @@ from geozarr_nb import errors
 from geozarr_nb.backends.base import Failure, JobState, Progress
 from geozarr_nb.cli import main
 from geozarr_nb.jobs.display import Board, LineDisplay, TerminalDisplay
-from geozarr_nb.jobs.job import describe_state
+from geozarr_nb.jobs.state_text import describe_state
 from geozarr_runner.events import CLEAR_LINE, Event, Reporter, describe, parse
 from geozarr_runner.outcome import write_last_words
 from geozarr_runner.spec.request import Request

@@ -18,8 +18,8 @@ from geozarr_nb.backends.base import Failure, JobState, Progress
 from geozarr_nb.doctor.findings import Diagnosis, Finding
 from geozarr_nb.jobs.display import Board
 from geozarr_nb.jobs.jobset import JobSet, Refused
-from geozarr_nb.outputs.catalogue import collection_of, read_item
-from geozarr_nb.outputs.stac_objects import Item, ItemCollection
+from geozarr_nb.outputs.stac.items import collection_of, read_item
+from geozarr_nb.outputs.stac.objects import Item, ItemCollection
 from geozarr_nb.widgets.blocks import panel
 from geozarr_nb.widgets.jobs.row import row
 from geozarr_runner.events import parse

@@ -29,7 +29,7 @@ from geozarr_nb.backends.local.environ import kept
 from geozarr_nb.backends.local.state_folder import JobFolder, StateFolder, Ticket
 from geozarr_nb.errors import GeozarrError, InvalidRequest, JobNotFound, LaterVersion, StateUnusable
 from geozarr_nb.jobs.job import Job
-from geozarr_nb.jobs.jobset import SetFile
+from geozarr_nb.jobs.set_file import SetFile
 from geozarr_runner.spec.request import Request
 
 # Says with which arguments and environment it was started, and ends well.

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from geozarr_nb.backends.argo import backend as argo
+from geozarr_nb.backends.argo import attempts, output_files
+from geozarr_nb.backends.argo.attempt import NO_JOB
 from geozarr_nb.backends.argo.backend import ArgoBackend
-from geozarr_nb.backends.argo.workflow import LABELS, MEMORY, NO_JOB, REQUEST
+from geozarr_nb.backends.argo.workflow import LABELS, MEMORY, REQUEST
 from geozarr_nb.claims.volume import Mount
 from geozarr_nb.cluster.kinds import WORKFLOWS
 from geozarr_nb.errors import GeozarrError
@@ -76,7 +77,7 @@ def cluster() -> Iterator[MemoryCluster]:
 @pytest.fixture
 def backend(cluster: MemoryCluster) -> Iterator[ArgoBackend]:
     yield ArgoBackend(cluster, Settings())  # type: ignore[arg-type]
-    argo._watch.cache_clear()
+    attempts._watch.cache_clear()
 
 
 def workflow(name: str, more: dict[str, Any]) -> dict[str, Any]:
@@ -111,10 +112,10 @@ def test_a_log_of_any_size_is_read_at_its_end(
         file.truncate(10_000_000)
         file.seek(0, os.SEEK_END)
         file.write(b"the end")
-    monkeypatch.setattr(argo, "LARGEST_DOCUMENT", 1000)
-    monkeypatch.setattr(argo, "files_of", lambda *_: Mount(tmp_path))
-    said = backend._read_log("pvc://claim/a.zarr.log.jsonl")
+    monkeypatch.setattr(output_files, "LARGEST_DOCUMENT", 1000)
+    monkeypatch.setattr(output_files, "files_of", lambda *_: Mount(tmp_path))
+    said = backend._files.read_log("pvc://claim/a.zarr.log.jsonl")
     assert said is not None
     assert (len(said), said[-7:]) == (1000, b"the end")
     (tmp_path / "a.zarr.log.jsonl").write_bytes(b"short")
-    assert backend._read_log("pvc://claim/a.zarr.log.jsonl") == b"short"
+    assert backend._files.read_log("pvc://claim/a.zarr.log.jsonl") == b"short"

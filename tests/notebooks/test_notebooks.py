@@ -38,8 +38,13 @@ def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
 def run(path: Path, scratch: Path, settings: dict[str, str]) -> None:
     """Run each cell, and compare what it says with what is committed."""
     (scratch / "tmp").mkdir()
+    # What is waited for is told after some seconds: whether it is depends on the machine.
+    quiet = scratch / "ipython" / "profile_default" / "startup" / "quiet.py"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text("import logging\nlogging.getLogger('geozarr_nb').setLevel(logging.ERROR)\n")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("GEOZARR_", "PYTEST_"))}
     environ |= {"TMPDIR": str(scratch / "tmp"), "GEOZARR_STATE_DIR": str(scratch / "state"), **settings}
+    environ["IPYTHONDIR"] = str(scratch / "ipython")
     options = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", SANITISE]
     limits = [f"--nbval-cell-timeout={SECONDS_A_CELL}", "-p", "no:cacheprovider", "-p", "no:timeout", "-q"]
     command = [sys.executable, "-m", "pytest", *options, *limits, "--rootdir", path.parent, "-c", os.devnull]

@@ -106,6 +106,20 @@ def says(document: Object, status: int = 200) -> Reply:
     return reply
 
 
+def sends(content: bytes, status: int = 200) -> Reply:
+    """Answer with some bytes, as whatever stands between may do; a redirection leads back to the same address."""
+
+    def reply(handler: _Handler) -> None:
+        handler.send_response(status)
+        if 300 <= status < 400:
+            handler.send_header("Location", handler.path)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return reply
+
+
 def refuses(status: int, message: str, reason: str = "") -> Reply:
     """Answer as an API server refuses."""
     return says({"kind": "Status", "status": "Failure", "message": message, "reason": reason, "code": status}, status)

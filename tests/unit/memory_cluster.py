@@ -10,7 +10,7 @@ from typing import Any
 
 from geozarr_nb.cluster import manifests
 from geozarr_nb.cluster.client import Object
-from geozarr_nb.cluster.kinds import CLAIMS, PODS, SECRETS, TEMPLATES, WORKFLOWS, Kind
+from geozarr_nb.cluster.kinds import CLAIMS, NAMESPACES, PODS, SECRETS, TEMPLATES, WORKFLOWS, Kind
 from geozarr_nb.errors import ClusterDenied, ClusterObjectExists, ClusterObjectMissing
 
 
@@ -20,6 +20,7 @@ class MemoryCluster:
     namespace = "argo"
     context = "here"
     server = "https://memory"
+    ahead = 0.0
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -27,6 +28,7 @@ class MemoryCluster:
         self.denied: set[str] = set()
         self.objects: dict[Kind, dict[str, Object]] = {kind: {} for kind in (WORKFLOWS, SECRETS, PODS)}
         self.objects[TEMPLATES] = {"geozarr-convert": manifests.template()}
+        self.objects[NAMESPACES] = {self.namespace: {"metadata": {"name": self.namespace}}}
         self.objects[CLAIMS] = {"geozarr-pvc": {"metadata": {"name": "geozarr-pvc"}}}
         self._changes: dict[Kind, queue.Queue[Object | None]] = {WORKFLOWS: queue.Queue(), PODS: queue.Queue()}
         self.has_controller = True
@@ -39,8 +41,9 @@ class MemoryCluster:
         return deepcopy(self._there(kind, name))
 
     def find(self, kind: Kind, name: str) -> Object | None:
-        found = self.objects[kind].get(name)
-        return deepcopy(found)
+        if kind not in self.objects:
+            raise ClusterDenied(f"you may not get {kind.plural}", remedy="")
+        return deepcopy(self.objects[kind].get(name))
 
     def list(self, kind: Kind, **selectors: Any) -> tuple[list[Object], str]:
         if kind not in self.objects:

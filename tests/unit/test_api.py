@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from geozarr_nb.cluster import client as seam
+from geozarr_nb.cluster import retries
 from geozarr_nb.cluster.client import Api, Expired
 from geozarr_nb.cluster.kinds import PODS, WORKFLOWS
+from geozarr_nb.cluster.refusals import silence
 from geozarr_nb.cluster.watch import Watch
 from geozarr_nb.errors import (
     ClusterDenied,
@@ -96,6 +98,21 @@ def test_a_call_is_made_again_while_the_server_restarts(api: Api, server: ApiSer
     assert len(server.asked) == 4
 
 
+def test_a_server_that_keeps_silent_is_told_once(
+    api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.on(
+        "GET", refuses(503, "starting"), says(thing("w", 1)), *[refuses(503, "starting")] * 5, says(thing("x", 2))
+    )
+    api.get(WORKFLOWS, "w")
+    assert caplog.messages == []
+    monkeypatch.setattr(retries, "SECONDS_OF_SILENCE", 0.2)
+    api.get(WORKFLOWS, "x")
+    [told] = caplog.messages
+    assert server.url in told
+    assert "asked again for up to" in told
+
+
 def test_an_address_where_nobody_is_is_given_up_soon(
     server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +128,23 @@ def test_an_address_where_nobody_is_is_given_up_soon(
             api.list(PODS)
     assert closed.url in str(caught.value.given)
     assert "kubectl config use-context" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("context", "words"),
+    [
+        ("k3d-mine", "start the cluster (k3d cluster start mine)"),
+        ("kind-kind", "start the cluster (docker start kind-control-plane)"),
+        ("minikube", "start the cluster (minikube start --profile minikube)"),
+        ("docker-desktop", "start Docker Desktop"),
+        ("arn:aws:eks:eu-west-1:1:cluster/eo", "your network leads there"),
+        ("", "your network leads there"),
+    ],
+)
+def test_a_silent_cluster_is_started_by_what_made_it(context: str, words: str) -> None:
+    remedy = silence(OSError("refused"), "https://host", context).remedy
+    assert words in remedy
+    assert ("k3d" in remedy) is context.startswith("k3d-")
 
 
 KUBECONFIGS = {

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from geozarr_nb.backends.argo import attempts, ending
 from geozarr_nb.backends.argo import backend as argo
 from geozarr_nb.backends.argo.backend import ArgoBackend
 from geozarr_nb.backends.argo.reasons import Reasons
@@ -34,7 +35,7 @@ def cluster() -> Iterator[MemoryCluster]:
 @pytest.fixture
 def backend(cluster: MemoryCluster) -> Iterator[ArgoBackend]:
     yield ArgoBackend(cluster, Settings())  # type: ignore[arg-type]
-    argo._watch.cache_clear()
+    attempts._watch.cache_clear()
 
 
 def request(number: int = 0, source: str = SIGNED) -> Request:
@@ -72,7 +73,7 @@ def left_behind(cluster: MemoryCluster, backend: ArgoBackend, at: str = "create 
     cluster.faults.clear()
     cluster.asked.clear()
     name = request().name
-    until(lambda: backend._workflows.get(name) is not None)
+    until(lambda: backend._attempts.workflows.get(name) is not None)
     return name
 
 
@@ -183,7 +184,7 @@ def test_so_does_who_did_not_see_it_yet(
 ) -> None:
     name = left_behind(cluster, backend)
     with monkeypatch.context() as patch:
-        patch.setattr(backend, "_latest", dict)
+        patch.setattr(backend._attempts, "latest", dict)
         assert backend.submit(request()) == name
     assert cluster.asked == STEPS
     assert not cluster.objects[WORKFLOWS][name]["spec"].get("suspend")
@@ -229,7 +230,7 @@ def test_several_are_told_to_end_before_one_is_waited_for(cluster: MemoryCluster
 def test_a_pod_that_the_controller_was_about_to_make_is_waited_for(
     cluster: MemoryCluster, backend: ArgoBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(argo, "SECONDS_FOR_THE_CONTROLLER", 0.5)
+    monkeypatch.setattr(ending, "SECONDS_FOR_THE_CONTROLLER", 0.5)
     cluster.has_controller = False
     name = backend.submit(request())
     pod = {
@@ -245,7 +246,7 @@ def test_a_pod_that_the_controller_was_about_to_make_is_waited_for(
 def test_what_waits_for_its_address_can_be_cancelled(
     cluster: MemoryCluster, backend: ArgoBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(argo, "SECONDS_FOR_THE_CONTROLLER", 0.5)
+    monkeypatch.setattr(ending, "SECONDS_FOR_THE_CONTROLLER", 0.5)
     cluster.has_controller = False
     name = left_behind(cluster, backend)
     backend.cancel(name)
@@ -274,7 +275,14 @@ def sizes(thing: object) -> dict[str, int]:
 
 
 def remembered(backend: ArgoBackend) -> int:
-    parts = (backend, backend._workflows, backend._pods, backend._reasons)
+    parts = (
+        backend,
+        backend._attempts,
+        backend._readiness,
+        backend._attempts.workflows,
+        backend._attempts._pods,
+        backend._reasons,
+    )
     return sum(size for part in parts for name, size in sizes(part).items() if name not in ("_labels", "_version"))
 
 
@@ -282,7 +290,7 @@ def test_what_is_deleted_is_forgotten(
     cluster: MemoryCluster, backend: ArgoBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is kept of a job goes with its Workflow; what is kept of requests and claims is bounded."""
-    monkeypatch.setattr(argo, "LOGS_KEPT", 10**6)
+    monkeypatch.setattr(attempts, "LOGS_KEPT", 10**6)
     monkeypatch.setattr(argo, "ESTIMATES_KEPT", 5)
     assert not backend.list()
     empty = remembered(backend)
@@ -304,13 +312,12 @@ def test_what_is_told_after_it_was_deleted_does_not_come_back(cluster: MemoryClu
     late = cluster.get(WORKFLOWS, name)
     cluster.delete(WORKFLOWS, name)
     until(lambda: not backend.list())
-    backend._workflows.put(late)
+    backend._attempts.workflows.put(late)
     assert not backend.list()
 
 
-def test_reasons_are_kept_for_a_moment(cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reasons_are_kept_for_a_moment(cluster: MemoryCluster) -> None:
     reasons = Reasons(cluster)  # type: ignore[arg-type]
-    monkeypatch.setattr("geozarr_nb.backends.argo.reasons.SECONDS_UNTIL_LOOKED_AT_AGAIN", 0.0)
     for number in range(100):
-        reasons._look(f"events of {number}", list)
+        reasons._look(f"events of {number}", list, seconds=0.0)
     assert len(reasons._seen) <= 1

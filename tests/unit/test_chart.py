@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from geozarr_nb.claims.reader_pod import pod_manifest
+from geozarr_nb.cluster import manifests
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "geozarr"
@@ -202,6 +203,36 @@ def test_jobs_at_once() -> None:
     locks = objects["WorkflowTemplate", "geozarr-convert"]["spec"]["templates"][0]["synchronization"]
     assert locks["semaphores"] == [{"configMapKeyRef": {"name": "geozarr-parallelism", "key": "jobs"}}]
     assert locks["mutexes"], "an output is still written by one job at a time"
+
+
+EVERY_VALUE = {
+    "parallelism": 3,
+    "claim.name": "mine",
+    "job.image": "registry/name:1",
+    "job.imagePullPolicy": "Always",
+    "job.imagePullSecrets": ["key"],
+    "job.cpu": "1",
+    "job.memory": "2Gi",
+    "job.memoryLimit": "3Gi",
+    "job.timeLimit": 60,
+    "job.credentials": "keys",
+    "job.serviceAccount": "mine",
+    "job.token": False,
+    "job.nodeSelector": {"disk": "ssd"},
+    "job.tolerations": [{"operator": "Exists"}],
+    "job.affinity": {"nodeAffinity": {}},
+    "job.keptSeconds": 60,
+}
+
+
+def test_no_value_makes_another_version_of_the_template() -> None:
+    """The doctor would have it replaced, and what the value has set be lost."""
+    job = yaml.safe_load((CHART / "values.yaml").read_text())["job"]
+    assert {f"job.{name}" for name in job} <= EVERY_VALUE.keys(), "each of them is given"
+    made = rendered(EVERY_VALUE)["WorkflowTemplate", "geozarr-convert"]
+    assert manifests.differences(manifests.template(), made), "they do change it"
+    made["metadata"]["annotations"] = {"meta.helm.sh/release-name": "mine"}  # as helm does when it installs
+    assert manifests.differences(manifests.template(), made) == []
 
 
 def test_a_claim_of_ones_own() -> None:

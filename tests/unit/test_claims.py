@@ -27,10 +27,10 @@ import xarray as xr
 import zarr
 
 import geozarr_nb as gz
-from geozarr_nb.claims import reader, volume
+from geozarr_nb.claims import pod_start, reader, volume
 from geozarr_nb.claims.address import Address, Entry, Files
 from geozarr_nb.claims.filesystem import ClaimFileSystem
-from geozarr_nb.claims.reader import Reader, reader_of
+from geozarr_nb.claims.reader import Reader, reader_of, release_idle
 from geozarr_nb.claims.reader_pod import pod_manifest
 from geozarr_nb.claims.volume import Mount, mounts_in, resolve
 from geozarr_nb.cluster.client import ApiResponse, Object
@@ -46,7 +46,7 @@ from geozarr_nb.errors import (
     ProductDenied,
     StorageDenied,
 )
-from geozarr_nb.outputs import download as download_module
+from geozarr_nb.outputs import fetching
 from geozarr_nb.outputs.download import download
 from geozarr_nb.outputs.open import levels
 from geozarr_nb.settings import Settings
@@ -173,7 +173,9 @@ def cluster(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.chdir(tmp_path)
     for name in ("GEOZARR_MOUNTS", "GEOZARR_IMAGE", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {"GRACE": 0.1, "LONG_GRACE": 0.3, "PAUSE": 0.02, "SHORT_PAUSE": 0.02, "PATIENCE": 2.0}.items():
+    for name, value in {"GRACE": 0.1, "LONG_GRACE": 0.3, "PAUSE": 0.02, "SHORT_PAUSE": 0.02}.items():
+        monkeypatch.setattr(pod_start, name, value)
+    for name, value in {"PAUSE": 0.02, "PATIENCE": 2.0}.items():
         monkeypatch.setattr(reader, name, value)
     fake = Cluster(root, f"https://{tmp_path.name}")
     monkeypatch.setattr(reader, "connect", lambda settings: fake)
@@ -598,6 +600,21 @@ def test_closing_deletes_the_pod(files: Reader, cluster: Cluster) -> None:
     assert files.read("a/c") == CONTENT, "and a later read starts another"
 
 
+def test_a_pod_that_a_quota_lacks_is_deleted_unless_it_is_read_from(files: Reader, cluster: Cluster) -> None:
+    files.entries("")
+    name = files.pod
+    with files._lock:
+        files._reading += 1
+    release_idle(files._api)
+    assert files.pod == name
+    with files._lock:
+        files._reading -= 1
+    release_idle(files._api)
+    until(lambda: cluster.deleted == [name])
+    files.entries("")
+    assert files.pod not in ("", name)
+
+
 def test_what_killed_processes_left_is_cleared_away(files: Reader, cluster: Cluster) -> None:
     labels = {"app.kubernetes.io/name": "geozarr-reader"}
     for name, phase in {"geozarr-reader-old": "Succeeded", "geozarr-reader-others": "Running"}.items():
@@ -610,7 +627,7 @@ def test_what_killed_processes_left_is_cleared_away(files: Reader, cluster: Clus
 
 def test_the_image_is_the_settings_or_the_templates(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     def image() -> str:
-        Reader(cluster, CLAIM, image=Settings.load().image, template="geozarr-convert")._start()  # type: ignore[arg-type]
+        Reader(cluster, CLAIM, image=Settings.load().image, template="geozarr-convert")._started()  # type: ignore[arg-type]
         return str(cluster.created[-1]["spec"]["containers"][0]["image"])
 
     assert image() == "eopf-geozarr:dev"
@@ -706,6 +723,20 @@ def test_a_pod_that_does_not_start_is_explained_and_deleted(
     until(lambda: cluster.deleted == [name])
 
 
+def test_what_a_read_waits_for_is_told_once(files: Reader, cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    cluster.becomes = unschedulable("0/1 nodes are available: 1 Insufficient memory.")
+    with pytest.raises(ClaimUnreadable):
+        files.read("a/c")
+    [told] = caplog.messages
+    assert told.startswith(f"waiting for the pod that reads pvc://{CLAIM}: ")
+    assert "enough memory" in told
+
+
+def test_a_pod_that_starts_soon_is_no_news(files: Reader, caplog: pytest.LogCaptureFixture) -> None:
+    files.entries("")
+    assert caplog.messages == []
+
+
 def test_a_claim_in_use_on_another_node_is_named(files: Reader, cluster: Cluster) -> None:
     cluster.objects[CLAIMS][CLAIM] = {**BOUND, "spec": {"accessModes": ["ReadWriteOnce"]}}
     cluster.objects[PODS]["job"] = user("job", "node7")
@@ -793,9 +824,9 @@ def content(path: Path) -> dict[str, bytes]:
 def test_an_output_is_fetched_however_its_claim_is_read(
     name: str, how: str, job: Any, root: Path, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download_module, "BLOCK", 1000)
+    monkeypatch.setattr(fetching, "BLOCK", 1000)
     target = tmp_path / name
-    read = download_module._read
+    read = fetching._read
     count = 0
 
     def disturbed(*arguments: Any) -> bytes:
@@ -808,7 +839,7 @@ def test_an_output_is_fetched_however_its_claim_is_read(
             cluster.refusals["get pods/proxy"] = unreachable
         return read(*arguments)
 
-    monkeypatch.setattr(download_module, "_read", disturbed)
+    monkeypatch.setattr(fetching, "_read", disturbed)
     if how == "mount":
         monkeypatch.setenv("GEOZARR_MOUNTS", f"{CLAIM}={root}")
     if how.startswith("a cluster"):

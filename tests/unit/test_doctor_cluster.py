@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from copy import deepcopy
 from threading import Barrier
 from typing import Any
 
 import pytest
 
-from geozarr_nb.cluster import manifests
+from geozarr_nb.cluster import kinds, manifests
 from geozarr_nb.cluster.client import Object
 from geozarr_nb.cluster.kinds import Kind
-from geozarr_nb.doctor import Diagnosis, Finding, cluster, doctor
+from geozarr_nb.cluster.refusals import logged_out
+from geozarr_nb.doctor import Diagnosis, Finding, cluster, doctor, rights
 from geozarr_nb.errors import ClusterDenied, ClusterError, ClusterUnreachable
 from tests.unit.test_diagnostics import deployment, node
 
@@ -379,10 +381,29 @@ RULES = [
 ]
 
 
+def test_who_is_not_known_is_told_to_log_in(there: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody may ask for the version of many clusters, so that the doctor goes on."""
+    there.denied |= {kind.plural for kind in vars(kinds).values() if isinstance(kind, Kind)}
+    monkeypatch.setattr(there, "_refusal", lambda what: logged_out("the cluster does not know who is asking", "host"))
+    findings = doctor(backend="argo").findings
+    asked = [finding for finding in findings if "does not know who" in finding.found]
+    assert {"namespace", "nodes", "template", "claim", "executor", "your rights"} <= {each.name for each in asked}
+    assert {finding.verdict for finding in asked} == {"problem"}
+    assert all("log in again" in finding.remedy for finding in asked)
+    assert "nodes.yaml" not in str(findings)
+
+
+def test_a_claim_that_is_being_deleted(there: Cluster) -> None:
+    ending = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    change("persistentvolumeclaims", lambda claim: claim["metadata"].update(ending))(there)
+    assert found("claim").verdict == "problem"
+    assert "is being deleted" in found("claim").found
+
+
 def test_the_callers_rights_are_read_from_rules(there: Cluster) -> None:
     there.rules = [*RULES]
-    rights = [found(name, doctor(backend="argo")) for name in cluster.NEEDED]
-    assert [finding.verdict for finding in rights] == ["ok"] * 4
+    findings = [found(name, doctor(backend="argo")) for name in rights.NEEDED]
+    assert [finding.verdict for finding in findings] == ["ok"] * 5
 
 
 @pytest.mark.parametrize(
@@ -403,6 +424,41 @@ def test_a_right_that_is_missing(there: Cluster, rule: int, name: str, verdict: 
         "kubectl -n argo create rolebinding geozarr-submitter-hub-jo --role=geozarr-submitter --serviceaccount=hub:jo"
     )
     assert role in finding.remedy
+
+
+def test_who_may_make_no_secrets_submits_what_needs_none(there: Cluster) -> None:
+    there.rules = [rule | {"resources": [each for each in rule["resources"] if each != "secrets"]} for rule in RULES]
+    assert found("right to submit").verdict == "ok"
+    assert found("right to signed addresses").verdict == "warning"
+    assert "other products need none" in found("right to signed addresses").why
+
+
+OF_THE_CHART = {"nodeSelector": {"disk": "ssd"}, "serviceAccountName": "mine", "affinity": {"nodeAffinity": {}}}
+
+
+@pytest.mark.parametrize("release", ["", "geozarr"])
+def test_what_a_helm_release_has_set_is_no_other_version(there: Cluster, release: str) -> None:
+    [template] = there.objects["workflowtemplates"] = [deepcopy(manifests.template())]
+    if release:
+        template["metadata"]["annotations"] = {"meta.helm.sh/release-name": release}
+    spec = template["spec"]
+    spec |= OF_THE_CHART
+    spec["ttlStrategy"]["secondsAfterCompletion"] = 60
+    spec["arguments"]["parameters"][0]["value"] = "another"
+    key = {"configMapKeyRef": {"name": "geozarr-parallelism", "key": "jobs"}}
+    spec["templates"][0]["synchronization"]["semaphores"] = [key]
+    spec["templates"][0]["container"]["imagePullPolicy"] = "Always"
+    finding = found("template")
+    if release:
+        assert (finding.verdict, finding.remedy) == ("ok", "")
+        assert "Helm release geozarr" in finding.found
+    else:
+        assert (finding.verdict, finding.remedy) == ("warning", "make template")
+    spec["templates"][0]["container"]["args"][0] = "--of-another-version"
+    finding = found("template")
+    assert finding.verdict == "warning"
+    helm = "helm upgrade geozarr charts/geozarr --namespace argo --reuse-values"
+    assert finding.remedy == (helm if release else "make template")
 
 
 def test_rights_for_named_objects_only_do_not_count(there: Cluster) -> None:

@@ -36,6 +36,7 @@ from geozarr_nb.errors import (
 )
 from geozarr_nb.jobs.job import Job
 from geozarr_nb.outputs import download as module
+from geozarr_nb.outputs import fetching
 from geozarr_nb.outputs.download import download
 from geozarr_runner.events import human_bytes
 from geozarr_runner.publishing.archive import CHECKSUM_SUFFIX, SUFFIX
@@ -158,7 +159,7 @@ def test_from_an_object_store(made: Path, tmp_path: Path, monkeypatch: pytest.Mo
         store.put(str(made), "bucket/a/made.zarr", recursive=True)
         for suffix in (SUFFIX, SUFFIX + CHECKSUM_SUFFIX):
             store.put(f"{made}{suffix}", f"bucket/a/made.zarr{suffix}")
-        monkeypatch.setattr(module, "BLOCK", 100_000)
+        monkeypatch.setattr(fetching, "BLOCK", 100_000)
         job: Any = SimpleNamespace(name="j", status="Succeeded", output="s3://bucket/a/made.zarr", reason="")
         target = download(job, target_of(kind, tmp_path), progress=False)
     assert same(kind, target, made)
@@ -219,8 +220,8 @@ def broken_after(count: int, distant: Distant) -> Callable[[str], None]:
 def test_it_goes_on_where_it_broke_off(
     distant: Distant, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(module, "WORKERS", 2)
-    monkeypatch.setattr(module, "BLOCK", 50_000)
+    monkeypatch.setattr(fetching, "WORKERS", 2)
+    monkeypatch.setattr(fetching, "BLOCK", 50_000)
     target = target_of(kind, tmp_path)
     distant.fault = broken_after(5, distant)
     with pytest.raises(GeozarrError):
@@ -233,20 +234,20 @@ def test_it_goes_on_where_it_broke_off(
     assert names(tmp_path) == [target.name]
     first, second = set(distant.read[:before]), set(distant.read[before:])
     # What was on its way when it broke off may come again; nothing that was written does.
-    assert len(first & second) <= (2 if kind == "folder" else module.BLOCKS_AHEAD)
+    assert len(first & second) <= (2 if kind == "folder" else fetching.BLOCKS_AHEAD)
     size = sum(map(len, files(made).values())) if kind == "folder" else target.stat().st_size
-    assert distant.bytes_of("") <= size + module.BLOCKS_AHEAD * module.BLOCK
+    assert distant.bytes_of("") <= size + fetching.BLOCKS_AHEAD * fetching.BLOCK
 
 
 SLOWLY = """
 import itertools, sys, time
 import geozarr_nb as gz
-from geozarr_nb.outputs import download
-read, number = download._read, itertools.count()
+from geozarr_nb.outputs import fetching
+read, number = fetching._read, itertools.count()
 def slow(store, key, start, stop):
     time.sleep(0.01 if next(number) < 8 else 2)  # some come soon, and the rest not before this is ended
     return read(store, key, start, stop)
-download._read, download.BLOCK, download.WORKERS = slow, 30_000, 2
+fetching._read, fetching.BLOCK, fetching.WORKERS = slow, 30_000, 2
 print("begins", flush=True)
 gz.get_job(sys.argv[1]).download(sys.argv[2], progress=False)
 """
@@ -271,14 +272,14 @@ def test_a_process_that_is_ended_leaves_what_it_had(
     assert number == signal.SIGKILL or module.KEPT in said
     assert not target.exists()
     kept = sum(path.stat().st_size for path in parts.rglob("*") if path.is_file())
-    read = module._read
+    read = fetching._read
     again: list[int] = []
 
     def counted(store: Any, key: str, start: int, stop: int) -> bytes:
         again.append(stop - start)
         return read(store, key, start, stop)
 
-    monkeypatch.setattr(module, "_read", counted)
+    monkeypatch.setattr(fetching, "_read", counted)
     converted.download(target, progress=False)
     assert same(kind, target, made)
     size = sum(map(len, files(made).values())) if kind == "folder" else target.stat().st_size
@@ -297,7 +298,7 @@ def until[T](condition: Callable[[], T]) -> T:
 def test_parts_of_another_output_are_never_mixed_in(
     distant: Distant, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WORKERS", 1)
+    monkeypatch.setattr(fetching, "WORKERS", 1)
     distant.fault = broken_after(5, distant)
     with pytest.raises(GeozarrError):
         download(distant.job, tmp_path / "got.zarr", progress=False)
@@ -513,7 +514,7 @@ def test_a_file_that_becomes_shorter_is_told(
 ) -> None:
     copy = Path(shutil.copytree(made, tmp_path / "copy.zarr"))
     job: Any = SimpleNamespace(name="j", status="Succeeded", output=str(copy), reason="")
-    listing = module._listing
+    listing = module.listing
 
     def then_cut(store: Any) -> dict[str, int]:
         found = listing(store)
@@ -521,7 +522,7 @@ def test_a_file_that_becomes_shorter_is_told(
         os.truncate(copy / largest, found[largest] - 1)
         return found
 
-    monkeypatch.setattr(module, "_listing", then_cut)
+    monkeypatch.setattr(module, "listing", then_cut)
     with pytest.raises(DownloadBroken, match="shorter"):
         download(job, tmp_path / "got.zarr", progress=False)
 
@@ -532,7 +533,7 @@ def test_a_silent_store_is_told_with_what_is_kept(
     def fault(path: str) -> None:
         raise TimeoutError("no answer")
 
-    monkeypatch.setattr("geozarr_runner.stores.store.ATTEMPTS", 1)
+    monkeypatch.setattr("geozarr_runner.stores.access.retries.ATTEMPTS", 1)
     distant.fault = lambda path: fault(path) if "/c/" in path else None
     with pytest.raises(ProductUnreachable) as caught:
         download(distant.job, tmp_path / "got.zarr", progress=False)

@@ -65,7 +65,7 @@ def test_what_is_tested_is_what_runs(name: str) -> None:
 @pytest.mark.parametrize("name", ["runner", "build"])
 def test_every_pin_has_a_hash(name: str) -> None:
     blocks = re.split(r"^(?=\S)", (ROOT / "requirements" / f"{name}.txt").read_text(), flags=re.MULTILINE)
-    pinned = [block for block in blocks if block.strip()]
+    pinned = [block for block in blocks if block.strip() and not block.startswith("#")]
     assert len(pinned) == len(pins(name))
     assert [block.split()[0] for block in pinned if "--hash=sha256:" not in block] == []
 

@@ -16,7 +16,8 @@ import geozarr_nb as gz
 from benchmarks.server import ProductServer
 from geozarr_nb.errors import GeozarrError
 from geozarr_nb.jobs.jobset import JobSet
-from geozarr_nb.outputs.catalogue import collection_of, expand, read_item
+from geozarr_nb.outputs.stac.catalogue import expand
+from geozarr_nb.outputs.stac.items import collection_of, read_item
 from geozarr_runner.spec.request import Request
 
 GROUP = "/measurements/reflectance/r60m"

@@ -207,6 +207,26 @@ def test_the_claim_may_have_another_name(tools: Tools) -> None:
     assert "name: geozarr-pvc" in tools.make("pvc").stdout
 
 
+@pytest.mark.parametrize(
+    ("there", "code", "words"),
+    [
+        ("Bound 100Gi ", 0, "the claim geozarr-pvc is there (Bound 100Gi): it stays as it is"),
+        ("Bound 100Gi 2026-01-01T00:00:00Z", 2, "the claim geozarr-pvc is being deleted"),
+    ],
+)
+def test_a_claim_that_is_there_stays(tools: Tools, there: str, code: int, words: str) -> None:
+    tools.put("kubectl", f"""case "$*" in *"get pvc"*) printf '{there}';; *apply*) exit 1;; esac""")
+    done = tools.make("pvc")
+    assert done.returncode == code
+    assert words in done.stdout + done.stderr
+
+
+def test_the_template_of_a_helm_release_is_not_written_over(tools: Tools) -> None:
+    """Its limit of jobs at once would be gone."""
+    tools.put("kubectl", """case "$*" in *"get workflowtemplate"*) printf mine;; *apply*) exit 1;; esac""")
+    assert "helm upgrade mine charts/geozarr --namespace argo --reuse-values" in remedy(tools.make("template"))
+
+
 def test_manifests_are_applied_to_the_namespace(tools: Tools) -> None:
     tools.put("kubectl", 'case "$*" in *apply*) cat;; esac')
     applied = tools.make("template", "NAMESPACE=team").stdout

@@ -78,9 +78,27 @@ def test_a_release_is_tested_first_and_comes_last() -> None:
 
 
 def test_the_image_is_built_for_both_processors_with_where_it_comes_from_and_what_is_in_it() -> None:
-    [build] = [step["run"] for path in WORKFLOWS for step in steps(path) if "--push" in step.get("run", "")]
+    builds = [step["run"] for path in WORKFLOWS for step in steps(path) if "--push" in step.get("run", "")]
+    assert len(builds) == 2
     for option in ("--platform=linux/amd64,linux/arm64", "--provenance=mode=max", "--sbom=true"):
-        assert option in build
+        assert all(option in build for build in builds)
+
+
+def test_each_commit_on_main_has_its_image_and_none_is_called_the_latest() -> None:
+    path = ROOT / ".github" / "workflows" / "release.yml"
+    document = yaml.safe_load(path.read_text())
+    assert document[True]["push"]["branches"] == ["main"]  # YAML reads `on` so
+    assert "latest" not in path.read_text().replace("ubuntu-latest", "")
+    pushing = {step["if"]: step["run"] for step in steps(path) if "--push" in step.get("run", "")}
+    assert set(pushing) == {"github.ref_type == 'branch'", "github.ref_type == 'tag'"}
+    assert re.findall(r"eopf-geozarr:[\w$-]+", pushing["github.ref_type == 'branch'"]) == [
+        "eopf-geozarr:sha-$GITHUB_SHA",
+        "eopf-geozarr:main",
+    ]
+    of_a_tag = [step for step in document["jobs"]["image"]["steps"] if "GITHUB_REF_NAME" in step.get("run", "")]
+    assert of_a_tag
+    assert all(step["if"] == "github.ref_type == 'tag'" for step in of_a_tag)
+    assert document["jobs"]["release"]["if"] == "github.ref_type == 'tag'"
 
 
 def test_updates_respect_what_the_converter_cannot_do() -> None:

@@ -18,6 +18,7 @@ import pytest
 import xarray as xr
 import zarr
 
+from benchmarks.server import ProductServer
 from geozarr_nb.outputs import open as result
 from geozarr_runner.errors import GeozarrError, InvalidRequest, ProductBroken, ProductUnreachable
 
@@ -143,6 +144,15 @@ def test_opens_over_http(outputs: Outputs, address: str) -> None:
     np.testing.assert_array_equal(remote[path]["b01"].values, local[path]["b01"].values)
 
 
+@pytest.mark.parametrize("signature", ["sig=s3cr3t%2Fx&v=1", "sig=abc/"])
+def test_opens_a_signed_address(outputs: Outputs, signature: str) -> None:
+    with ProductServer(outputs.chosen.parent, signature=signature) as server:
+        tree = result.open(f"{server.url}/{outputs.chosen.name}?{signature}")
+        expected = result.open(outputs.chosen)
+        xr.testing.assert_identical(tree[R10M]["b04"].load(), expected[R10M]["b04"].load())
+        assert server.counts.denied == 0
+
+
 def test_opens_any_address_that_fsspec_knows(outputs: Outputs) -> None:
     import fsspec
 
@@ -205,6 +215,15 @@ def test_a_product_is_no_output_unless_any_zarr_will_do(outputs: Outputs) -> Non
         result.open(outputs.product)
     tree = result.open(outputs.product, strict=False)
     assert tree["measurements/reflectance/r10m/b04"].dtype.kind == "f", "packed values are decoded"
+
+
+def test_a_store_that_xarray_cannot_open_is_not_only_told_to_be_converted_again(tmp_path: Path) -> None:
+    root = zarr.create_group(str(tmp_path / "p.zarr"))
+    root.create_array("g/red", shape=(4, 4), dtype="u2")  # its dimensions have no names
+    zarr.consolidate_metadata(str(tmp_path / "p.zarr"))
+    with pytest.raises(ProductBroken) as caught:
+        result.open(tmp_path / "p.zarr", strict=False)
+    assert "tell whoever publishes it" in caught.value.remedy
 
 
 @pytest.mark.parametrize("level", [4, -1, "r20m", 1.5, None])

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from geozarr_nb.backends.argo.attempt import Attempt
 from geozarr_nb.backends.argo.run_log import RunLog
-from geozarr_nb.backends.argo.workflow import Attempt
 from geozarr_nb.errors import ClusterObjectMissing
 from geozarr_runner.spec.request import Request
 
@@ -153,3 +153,51 @@ def test_without_a_file_what_was_read_stays() -> None:
     cluster.lines = None
     log.refresh(attempt("1", ended=True))
     assert texts(log) == ["run", "1"]
+
+
+def made_again(uid: str, *, ended: bool = False) -> Attempt:
+    """Return an attempt whose one pod has this uid; Argo makes a pod that vanished early again under its name."""
+    state = {"terminated": {"exitCode": 0}} if ended else {"running": {"startedAt": START.isoformat()}}
+    status = {"containerStatuses": [{"name": "main", "state": state}]}
+    pod = {"metadata": {"name": "job-t-1", "uid": uid, "creationTimestamp": START.isoformat()}, "status": status}
+    return Attempt(attempt("1").thing, [pod], sees_pods=True)
+
+
+def test_two_pods_of_one_name_are_two_runs() -> None:
+    cluster = Cluster()
+    log = RunLog(cluster, cluster.read)  # type: ignore[arg-type]
+    cluster.write(begins("job-t-1"), event(1), event(2), after=5)
+    log.refresh(made_again("one"))
+    cluster.lines = []
+    cluster.write(begins("job-t-1"), event(3), after=2)  # by the clock of another node
+    log.refresh(made_again("two"))
+    cluster.write(event(4), after=3)
+    log.refresh(made_again("two"))
+    assert texts(log) == ["run", "1", "2", "run", "3", "4"]
+
+
+def test_of_two_runs_of_one_name_in_the_file_the_last_one_counts() -> None:
+    cluster = Cluster()
+    log = RunLog(cluster, cluster.read)  # type: ignore[arg-type]
+    cluster.lines = None
+    cluster.file = "\n".join([begins("job-t-1"), event(1), begins("job-t-1"), event(2), ""]).encode()
+    log.refresh(attempt("1", ended=True))
+    assert texts(log) == ["run", "2"]
+
+
+def test_a_log_without_an_end_is_read_in_the_file() -> None:
+    """The kubelet had just begun another file: what it returns is nothing, or ends too soon."""
+    result = event(3, type="result", path="/x", bytes_written=1, seconds=1.0, archive=None)
+    whole = "\n".join([begins("job-t-1"), event(1), result, ""]).encode()
+    for before in ([], [begins("job-t-1"), event(1)]):
+        cluster = Cluster()
+        log = RunLog(cluster, cluster.read)  # type: ignore[arg-type]
+        cluster.write(*before)
+        cluster.file = whole
+        log.refresh(attempt("1", ended=True))
+        assert [each.type for each in log.events] == ["run", "message", "result"]
+    cluster = Cluster()
+    log = RunLog(cluster, lambda _: (_ for _ in ()).throw(AssertionError))  # type: ignore[arg-type]
+    cluster.write(begins("job-t-1"), result)
+    log.refresh(attempt("1", ended=True))
+    assert [each.type for each in log.events] == ["run", "result"], "nothing is missing: the file is not asked for"

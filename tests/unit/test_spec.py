@@ -86,7 +86,9 @@ def test_a_kernel_completes_an_option(kernel: Any) -> None:
 
 MISTAKES = """
 import geozarr_nb as gz
-from geozarr_nb.api import convert, estimate, submit, submit_many
+from geozarr_nb.api.job_sets import submit_many
+from geozarr_nb.api.products import estimate
+from geozarr_nb.api.submission import convert, submit
 convert("p", "o", packed=True, groups=["a"], if_exists="skip", memory="8Gi")
 submit_many(["p"], packed=True)
 convert("p", "o", pakced=True)
@@ -104,7 +106,7 @@ def test_a_type_checker_refuses_a_misspelt_option(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     lines = MISTAKES.splitlines()
     wrong = [lines[int(line.split(":")[1]) - 1] for line in ended.stdout.splitlines() if ": error:" in line]
-    assert wrong == lines[5:], ended.stdout
+    assert wrong == lines[7:], ended.stdout
 
 
 def test_what_is_misspelt_says_what_was_meant() -> None:
@@ -150,7 +152,7 @@ def test_both_command_lines_take_it(name: str, value: Any, where: str) -> None:
         return
     option = OPTIONS[name]
     words += [option.spelled] if option.is_truth else [option.spelled, str(value)]
-    parser = _parser() if where == "runner" else build_parser(COMMANDS, "1")
+    parser = _parser() if where == "runner" else build_parser(COMMANDS)
     assert getattr(parser.parse_args(words), name) == value
     assert not hasattr(parser.parse_args(words[:3]), name), "what is not given is not told"
 

@@ -15,9 +15,9 @@ import pytest
 
 import geozarr_nb as gz
 from geozarr_nb.errors import InvalidRequest
-from geozarr_nb.outputs import pages
-from geozarr_nb.outputs.catalogue import expand
-from geozarr_nb.outputs.pages import says_how_many
+from geozarr_nb.outputs.stac import pages
+from geozarr_nb.outputs.stac.catalogue import expand
+from geozarr_nb.outputs.stac.pages import says_how_many
 
 
 class Api:

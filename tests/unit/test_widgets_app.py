@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb import api
+from geozarr_nb.api import jobs
 from geozarr_nb.widgets import App, Monitor
 from tests.contract.support import until
 from tests.unit.widgets_support import R60M, SECONDS, button, inside, shown
@@ -67,7 +67,7 @@ def test_the_monitor_follows_the_form_to_another_backend(monkeypatch: pytest.Mon
         seen.append(backend)
         raise gz.InvalidRequest("no cluster is here")
 
-    monkeypatch.setattr(api, "watch_jobs", watch_jobs)
+    monkeypatch.setattr(jobs, "watch_jobs", watch_jobs)
     app = gz.ui()
     until(lambda: seen == ["local"])
     app.form.backend = "argo"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb import api
+from geozarr_nb.api import submission
 from geozarr_nb.backends import names
 from geozarr_nb.backends.argo.workflow import manifest
 from geozarr_nb.widgets import Form
@@ -50,7 +50,7 @@ class Submitted:
 @pytest.fixture
 def submitted(monkeypatch: pytest.MonkeyPatch) -> Submitted:
     fake = Submitted()
-    monkeypatch.setattr(api, "submit", fake)
+    monkeypatch.setattr(submission, "submit", fake)
     return fake
 
 
@@ -135,7 +135,7 @@ def test_only_the_last_of_many_keystrokes_is_checked(sample: Path, monkeypatch: 
         checked.append(options["output"])
         return check(*arguments, **options)
 
-    monkeypatch.setattr(api, "check", spy)
+    monkeypatch.setattr(submission, "check", spy)
     for end in range(1, len("a-longer-name.zarr") + 1):
         form.output = "a-longer-name.zarr"[:end]
     assert form.wait(SECONDS)
@@ -167,7 +167,7 @@ def test_a_double_click_submits_once(sample: Path, submitted: Submitted) -> None
 def test_what_was_refused_can_be_asked_for_again(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Submitted(gz.InvalidRequest("the disk is away", remedy="bring it back"))
     fake.may_answer.set()
-    monkeypatch.setattr(api, "submit", fake)
+    monkeypatch.setattr(submission, "submit", fake)
     form = form_of(str(sample), "out.zarr", groups=[R60M])
     form.submit()
     assert form.wait(SECONDS)
@@ -193,7 +193,7 @@ def test_a_cluster_has_fields_of_its_own(sample: Path, monkeypatch: pytest.Monke
         looked.append(look)
         raise gz.InvalidRequest(f"checked {options}")
 
-    monkeypatch.setattr(api, "check", check)
+    monkeypatch.setattr(submission, "check", check)
     form = form_of(str(sample), "out/r60m.zarr", groups=[R60M])
     assert field_labels(form).isdisjoint({"Claim", "Image", "Memory", "Cores", "Time limit"})
     form.backend = "argo"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb import api
+from geozarr_nb.api import jobs
 from geozarr_nb.backends.base import Failure, JobState, Progress
 from geozarr_nb.widgets import Monitor
 from geozarr_nb.widgets.jobs.job_watcher import SECONDS_BETWEEN_BEATS, JobWatcher
@@ -51,7 +51,7 @@ class Watched:
 def watched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watched]:
     monkeypatch.setenv("GEOZARR_STATE_DIR", str(tmp_path / "state"))
     fake = Watched()
-    monkeypatch.setattr(api, "watch_jobs", fake)
+    monkeypatch.setattr(jobs, "watch_jobs", fake)
     yield fake
     until(lambda: fake.watchers == 0)
 
@@ -314,7 +314,7 @@ def test_a_refused_action_is_told(
     def get_job(name: str, backend: str | None = None) -> gz.Job:
         raise gz.JobNotFound("it is gone", given=name)
 
-    monkeypatch.setattr(api, "get_job", get_job)
+    monkeypatch.setattr(jobs, "get_job", get_job)
     watched.next_states = lambda: [state_of(0)]
     monitor = made()
     until(lambda: len(monitor.shown) == 1)
@@ -336,7 +336,7 @@ def test_a_double_click_runs_a_job_again_once(
         assert may_answer.wait(SECONDS)
 
     monkeypatch.setattr(gz.Job, "retry", retry)
-    monkeypatch.setattr(api, "get_job", lambda name, backend=None: gz.Job.__new__(gz.Job))
+    monkeypatch.setattr(jobs, "get_job", lambda name, backend=None: gz.Job.__new__(gz.Job))
     watched.next_states = lambda: [state_of(0, status="Failed", finished=START)]
     monitor = made()
     until(lambda: len(monitor.shown) == 1)

@@ -11,7 +11,7 @@ import ipywidgets
 import pytest
 
 import geozarr_nb as gz
-from geozarr_nb import api
+from geozarr_nb.api import products
 from geozarr_nb.widgets import Choice, Picker
 from geozarr_nb.widgets.blocks.background import SEEN, Worker
 from geozarr_nb.widgets.request.choice import describe_cost
@@ -146,7 +146,7 @@ def test_what_is_asked_of_a_slow_store_does_not_hold_anything_up(sample: Path, m
             assert released.wait(SECONDS)
         return inspect(source)
 
-    monkeypatch.setattr(api, "inspect", slow)
+    monkeypatch.setattr(products, "inspect", slow)
     choice = Choice("slow.zarr", [R60M])
     choice.source = str(sample)
     until(lambda: choice.product is not None)  # while the store that was asked first is still silent

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from geozarr_nb.backends.argo import workflow as module
-from geozarr_nb.backends.argo.workflow import Attempt, input_secret, manifest, output_address, secret, workflow_name
+from geozarr_nb.backends.argo.attempt import Attempt
+from geozarr_nb.backends.argo.workflow import input_secret, manifest, output_address, secret, workflow_name
 from geozarr_nb.cluster import manifests
 from geozarr_nb.errors import InvalidRequest
 from geozarr_nb.settings import Settings
