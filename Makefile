@@ -1,6 +1,6 @@
 # make demo   environment, sample product, conversion, verified result, preview
 # make test   all tests; it installs what they need, and uses a browser and a cluster where there are
-# make test-fast  those that need no conversion, browser, cluster or documentation: a minute
+# make test-fast  those that need no conversion, browser, cluster or documentation, and are quick: a minute
 # make test-newest  those of the SDK with the newest xarray, zarr and all else, without the converter, in .venv-newest
 # make converter VERSION=0.11.1  what another release of the converter changes: options, layout, small conversions
 # make nightly    what takes hours: faults of a cluster, many random documents, benchmarks of full size
@@ -130,7 +130,7 @@ test: jupyter supply
 	scripts/tests $(BIN)/python "not alone and not nightly" "-n $(TEST_PROCESSES) --dist loadscope" $(PYTEST_OPTIONS)
 	@[ -z "$${GEOZARR_TEST_CLUSTER:-}" ] || scripts/tests $(BIN)/python "alone and not nightly" "" $(PYTEST_OPTIONS) || [ $$? = 5 ] # 5: the options leave none
 
-FAST := not converter and not browser and not tutorial and not cluster and not docs and not supply and not nightly
+FAST := not slow and not converter and not browser and not tutorial and not cluster and not docs and not supply and not nightly
 test-fast: export GEOZARR_TEST_FAST := 1
 test-fast: export GEOZARR_FUZZ_EXAMPLES := 30
 test-fast: setup
@@ -164,7 +164,8 @@ e2e: setup
 
 nightly: jupyter supply
 	GEOZARR_FUZZ_EXAMPLES=10000 scripts/tests $(BIN)/python "not nightly" "-n $(TEST_PROCESSES)" tests/hostile/test_fuzz_metadata.py
-	@[ -z "$${GEOZARR_TEST_CLUSTER:-}" ] || scripts/tests $(BIN)/python nightly "" $(PYTEST_OPTIONS)
+	scripts/tests $(BIN)/python "nightly and not cluster" "-n $(TEST_PROCESSES) --dist loadscope" $(PYTEST_OPTIONS)
+	@[ -z "$${GEOZARR_TEST_CLUSTER:-}" ] || scripts/tests $(BIN)/python "nightly and cluster" "" $(PYTEST_OPTIONS)
 	$(BIN)/python benchmarks/run.py --all --size 10980
 
 lint: setup

@@ -15,15 +15,37 @@ from tests.products import changed
 ROOT = Path(__file__).parent
 # Where every test has the mark, and fixtures that give it to whoever asks for them.
 MARKS = {
+    "runner/tests/test_absence.py": "slow",
+    "runner/tests/test_archive.py": "slow",
     "runner/tests/test_chunks.py": "converter",
+    "runner/tests/test_control_points.py": "slow",
+    "runner/tests/test_download.py": "slow",
+    "runner/tests/test_encoding.py": "slow",
+    "runner/tests/test_product.py": "slow",
+    "runner/tests/test_serve.py": "slow",
+    "runner/tests/test_upload.py": "slow",
     "tests/contract/": "converter",
     "tests/frozen/test_run.py": "converter",
+    "tests/hostile/": "slow",
+    "tests/unit/test_api.py": "slow",
+    "tests/unit/test_claims.py": "slow",
     "tests/unit/test_contributing.py": "docs",
     "tests/unit/test_docs.py": "docs",
+    "tests/unit/test_encoding.py": "slow",
     "tests/unit/test_image.py": "supply",
+    "tests/unit/test_last_run.py": "slow",
+    "tests/unit/test_login.py": "slow",
+    "tests/unit/test_odd_answers.py": "slow",
+    "tests/unit/test_odd_workflows.py": "slow",
     "tests/unit/test_release.py": "supply",
+    "tests/unit/test_s3.py": "slow",
+    "tests/unit/test_sample.py": "slow",
     "tests/unit/test_supply.py": "supply",
     "tests/unit/test_wheel.py": "supply",
+    "tests/unit/test_widgets_form.py": "slow",
+    "tests/unit/test_widgets_monitor.py": "slow",
+    "tests/unit/test_widgets_notebook.py": "slow",
+    "tests/unit/test_widgets_picker.py": "slow",
 }
 CONVERTING = {"good", "outputs"}
 # Tests that start a run of the runner, or of the converter, by themselves; `guard` finds those that are not in it.

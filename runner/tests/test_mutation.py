@@ -187,7 +187,15 @@ def _id(kind: Kind) -> str:
     return f"{kind.name}{'-packed' if kind.is_packed else ''}"
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=_id)
+# One of each kind, format and way of storing; the others are the night's.
+OFTEN = {"s2-l2a-v2", "s2-l2a-v3-packed", "s1-grd-v3", "s3-efr-v2", "grid-v3"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(kind, marks=() if _id(kind) in OFTEN else pytest.mark.nightly) for kind in KINDS],
+    ids=_id,
+)
 def made(request: pytest.FixtureRequest, products: Path, shared: Path, replaying: dict[str, str]) -> Made:
     kind: Kind = request.param
     product = _product(kind.name, products)

@@ -104,8 +104,8 @@ def test_messages_are_bounded_however_many_jobs_run(
 
     monkeypatch.setattr(JobWatcher, "_tell", count)
     monitor = made()
-    made()  # another one in another cell
-    until(lambda: len(monitor.states) == JOBS and len(monitor.shown) == ROWS)
+    other = made()  # in another cell
+    until(lambda: all(len(one.states) == JOBS and len(one.shown) == ROWS for one in (monitor, other)))
     assert watched.watchers == 1, "one watch serves every monitor"
     messages.clear()
     begun, seen = told, done
