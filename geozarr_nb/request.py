@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from geozarr_nb.errors import InvalidRequest, StorageDenied, StorageFailed
+from geozarr_nb.errors import InvalidRequest, StorageFailed
 from geozarr_nb.settings import Settings
 from geozarr_runner.spec.options import OPTIONS, Arguments, Folder, Groups, Options
 from geozarr_runner.spec.request import Request, normalise
@@ -106,6 +106,8 @@ def check(request: Request, product: Product, *, path: Folder | None = None) -> 
     from geozarr_runner.events import Reporter
     from geozarr_runner.planning.preflight import preflight
     from geozarr_runner.publishing.archive import existing
+    from geozarr_runner.stores.access.failures import storage_errors
+    from geozarr_runner.trust import folders
 
     output = os.fspath(path or request.output)
     plan = preflight(request.at(output), Reporter(StringIO()), product=product)
@@ -116,12 +118,9 @@ def check(request: Request, product: Product, *, path: Folder | None = None) -> 
         raise StorageFailed(
             f"no folder can be made below {parent}: it is a file", given=output, remedy="choose another output"
         )
-    if not plan.done and not os.access(parent, os.W_OK | os.X_OK):
-        raise StorageDenied(
-            f"no permission to write in {parent}",
-            given=output,
-            remedy="choose a folder that you may write to, or have the permission given",
-        )
+    if not plan.done:
+        with storage_errors(parent):
+            folders.check_writable(parent)
     return plan.done and (not request.options["archive"] or existing(plan.output) is not None)
 
 

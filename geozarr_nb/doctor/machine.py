@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -25,6 +26,7 @@ from geozarr_runner.planning.resources import free_memory
 from geozarr_runner.publishing.object_store import root_document, scratch_folder
 from geozarr_runner.publishing.remote_output import RemoteOutput, output_place
 from geozarr_runner.text.shell import literal
+from geozarr_runner.trust import folders
 from geozarr_runner.trust.addresses import expanded, local_path, redact
 
 if TYPE_CHECKING:
@@ -267,10 +269,11 @@ def _folder(name: str, folder: Path, needed: int, why: str, lacking: Verdict = "
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not existing.is_dir():
             return Finding(name, "problem", f"{existing} is a file", why, f"move it away, or {another}")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            return Finding(
-                name, "problem", f"{existing} cannot be written", why, f"chmod u+wx {existing}, or {another}"
-            )
+        try:
+            folders.check_writable(existing)
+        except OSError as error:
+            remedy = another if error.errno == errno.EROFS else f"chmod u+wx {existing}, or {another}"
+            return Finding(name, "problem", f"{existing} cannot be written: {error.strerror}", why, remedy)
         free = shutil.disk_usage(existing).free
     except StateUnusable as error:
         return Finding(name, "problem", f"{folder}: {error.message}", why, error.remedy)

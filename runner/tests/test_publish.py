@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 
 from benchmarks.server import ProductServer
-from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageFailed
+from geozarr_runner.errors import InvalidRequest, OutputBusy, OutputExists, StorageDenied, StorageFailed
 from geozarr_runner.events import Reporter
 from geozarr_runner.planning.preflight import preflight
 from geozarr_runner.publishing import local as module
 from geozarr_runner.publishing.local import (
     Workspace,
+    check_replaceable,
     discard_leftovers,
     is_store,
     output_path,
@@ -34,6 +36,7 @@ from geozarr_runner.publishing.root_document import (
     remove_groups,
 )
 from geozarr_runner.spec.request import Request
+from geozarr_runner.stores.access.failures import storage_errors
 from runner.tests.support import write_store
 
 ROOT = {"zarr_format": 3, "node_type": "group", "attributes": {}}
@@ -318,3 +321,19 @@ def test_preflight_sees_the_old_output_again(output: Path, terrain: Path) -> Non
         preflight(Request.of(terrain, output), Reporter(io.StringIO()))
     assert 'if_exists="overwrite"' in caught.value.remedy
     assert names(output.parent) == {"out.zarr"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_an_old_output_on_a_read_only_volume_is_not_blamed_on_the_account(tmp_path: Path) -> None:
+    output = tmp_path / "volume" / "out.zarr"
+    output.mkdir(parents=True)
+    mount = ("mount", "--bind", str(output.parent), str(output.parent))
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this container may not mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(output.parent)], check=True)
+        with pytest.raises(StorageDenied, match="mounted read-only") as caught, storage_errors(output):
+            check_replaceable(output)
+        assert "another file system" in caught.value.remedy
+    finally:
+        subprocess.run(["umount", str(output.parent)], check=True)

@@ -13,7 +13,6 @@ import pytest
 
 from tests.cluster.support import IMAGE, ClusterPlace, FolderVolume, Namespace, fresh_namespace
 from tests.contract.support import until
-from tests.places import place_on_cluster
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 DAY = 24 * 3600
@@ -38,14 +37,6 @@ def manifest(kind: str, **replaced: str) -> str:
 def namespace() -> Iterator[Namespace]:
     """A namespace of its own: a quota would be felt by others."""
     with fresh_namespace() as made:
-        yield made
-
-
-@pytest.fixture
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ClusterPlace]:
-    with place_on_cluster(request, tmp_path, namespace, monkeypatch) as made:
         yield made
 
 

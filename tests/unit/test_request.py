@@ -217,7 +217,7 @@ def test_a_folder_without_permission_is_refused(
     request = make()
     allowed = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and allowed(path, mode))  # root may do all
-    with pytest.raises(StorageDenied, match="no permission"):
+    with pytest.raises(StorageDenied, match="permission denied"):
         check(request, product)
 
 

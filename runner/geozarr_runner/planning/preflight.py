@@ -156,10 +156,9 @@ def preflight(
     for option in passed_on(options):
         if option.converter in call.lacks:
             reporter.warning("no-effect", f"{option.name} has no effect: the converter has it not for this product")
-    is_own = owner != "" and (_record_of(output) or {}).get(root_document.OWNER) == owner
-    done = is_own or _look_at_output(output, product, found.found, request)
+    done = _look_at_output(output, product, found.found, request, owner)
     if options["archive"]:
-        archive.check_name(output, if_exists="skip" if is_own else options["if_exists"])
+        archive.check_name(output, if_exists="skip" if done else options["if_exists"])
     if not done:
         scratch = (
             object_store.scratch_folder(request.scratch_folder)
@@ -199,19 +198,13 @@ def _output(name: str, within: Path | None) -> Output:
     return local.inside(output, within)
 
 
-def _record_of(output: Output) -> Mapping[str, Any] | None:
-    """Return how the output that is there was made; None where there is none, or none of a run."""
-    if isinstance(output, RemoteOutput):
-        root = object_store.root_document(output)
-        return None if root is None else root_document.provenance_in(root)
-    return root_document.provenance(output) if local.is_store(output) else None
-
-
-def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], request: Request) -> bool:
+def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], request: Request, owner: str) -> bool:
     """Return whether the output is there and done; raise where it is in the way."""
     if isinstance(output, RemoteOutput):
         root = object_store.root_document(output)
-        return root is not None and is_done(output, root_document.provenance_in(root), product, groups, request)
+        if root is None:
+            return False
+        return is_done(output, root_document.provenance_in(root), product, groups, request, owner=owner)
     if not os.path.lexists(output) and os.path.lexists(local.retired(output)):
         local.discard_leftovers(output)  # a run was killed between its two renames: the old output comes back
     if not os.path.lexists(output):
@@ -222,10 +215,11 @@ def _look_at_output(output: Output, product: Product, groups: tuple[str, ...], r
             given=output,
             remedy="choose another output",
         )
-    if request.options["if_exists"] == "overwrite":
+    done = is_done(output, root_document.provenance(output), product, groups, request, owner=owner)
+    if not done:
         with storage_errors(output):
             local.check_replaceable(output)
-    return is_done(output, root_document.provenance(output), product, groups, request)
+    return done
 
 
 def is_done(
@@ -234,6 +228,8 @@ def is_done(
     product: Product,
     groups: Sequence[str],
     request: Request,
+    *,
+    owner: str = "",
 ) -> bool:
     """Return whether an output that is there is what a request asks for; False where it is to be replaced.
 
@@ -241,12 +237,16 @@ def is_done(
     ----------
     record
         How it was made, as `publish.provenance` has it.
+    owner
+        Who has this run made, if anybody: what an earlier run of the same owner has written is done.
 
     Raises
     ------
     OutputExists
         It is in the way.
     """
+    if owner and record and record.get(root_document.OWNER) == owner:
+        return True
     if request.options["if_exists"] == "overwrite":
         return False
     if request.options["if_exists"] == "error":

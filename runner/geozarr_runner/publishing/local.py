@@ -229,7 +229,10 @@ def check_replaceable(output: Path) -> None:
     ------
     StorageDenied
         It may not.
+    OSError
+        Nothing may be written in its folder.
     """
+    folders.check_writable(output.parent)
     if output.is_symlink():  # only the link is removed
         return
     above, found = output.parent.stat(), output.stat()

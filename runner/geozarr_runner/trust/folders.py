@@ -7,6 +7,7 @@ opened without following a link, and has to be this user's own; a file of ours i
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -41,6 +42,19 @@ def own(path: Path) -> None:
         if mode & 0o077:
             with suppress(OSError):  # some volumes have one mode for all
                 os.fchmod(descriptor, mode & ~0o077 | 0o700)  # what is published keeps the group of where it lies
+
+
+def check_writable(folder: Path) -> None:
+    """Check that this account may make files in a folder, as far as permissions tell.
+
+    Raises
+    ------
+    OSError
+        It may not (EACCES), or nobody may: its file system is mounted read-only (EROFS).
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(number, os.strerror(number), str(folder))
 
 
 def empty(path: Path, keep: Collection[str] = ()) -> None:

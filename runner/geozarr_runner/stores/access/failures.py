@@ -118,7 +118,13 @@ def storage_failure(error: BaseException, path: object = None) -> StorageFailed 
             given=given,
             remedy="make space there, or choose another folder",
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno == errno.EROFS:
+        return StorageDenied(
+            "cannot be written: its file system is mounted read-only",
+            given=given,
+            remedy="choose a folder of another file system, or have this one mounted for writing",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
         return StorageDenied(
             f"cannot be written: {os.strerror(error.errno).lower()}",
             given=given,
