@@ -87,6 +87,8 @@ class Viewer(Panel):
         Why nothing can be drawn.
     busy
         It is being read.
+    waiting
+        What the reading waits for, where it says so.
     """
 
     source = traitlets.Any(None, allow_none=True)
@@ -94,6 +96,7 @@ class Viewer(Panel):
     picture = traitlets.Any(None, allow_none=True)
     error = traitlets.Any(None, allow_none=True)
     busy = traitlets.Bool(False)
+    waiting = traitlets.Unicode("")
 
     def __init__(self, source: Any = None) -> None:
         self._worker = Worker("view")
@@ -126,7 +129,7 @@ class Viewer(Panel):
         self._group.observe(self._offer_of_group, "value")
         for field in (self._group, self._bands, self._level, self._dark, self._bright):
             field.observe(self._draw, "value")
-        self.observe(self._show, ["content", "picture", "error", "busy"])
+        self.observe(self._show, ["content", "picture", "error", "busy", "waiting"])
         self._show(None)
         self.source = source
 
@@ -212,7 +215,7 @@ class Viewer(Panel):
         self._worker.drop()
         self.content = self.picture = self.error = None
         source = self.source
-        self.busy = source is not None
+        self.busy, self.waiting = source is not None, ""
         if source is None:
             return
 
@@ -224,7 +227,7 @@ class Viewer(Panel):
             self._offer(answer)
             self._draw(None)
 
-        self._worker.start_latest(lambda: Content.of(source), done, delay=0)
+        self._worker.start_latest(lambda: Content.of(source), done, delay=0, tell=self._tell)
 
     def _offer(self, content: Content) -> None:
         """Offer what the output has; whatever was chosen of another is forgotten."""
@@ -277,20 +280,23 @@ class Viewer(Panel):
             "level": self.level,
             "stretch": self.stretch,
         }
-        self.busy = True
+        self.busy, self.waiting = True, ""
 
         def done(answer: Any) -> None:
             failed = isinstance(answer, GeozarrError)
             self.error, self.picture = (answer, None) if failed else (None, answer)
             self.busy = False
 
-        self._worker.start_latest(lambda: preview.preview(source, **options), done, delay=0)
+        self._worker.start_latest(lambda: preview.preview(source, **options), done, delay=0, tell=self._tell)
+
+    def _tell(self, text: str) -> None:
+        self.waiting = text
 
     def _verdict(self) -> str:
         if self.error is not None:
             return f"Nothing can be shown: {sentence(self.error)}"
         if self.busy:
-            return "Reading ..."
+            return f"Reading: {self.waiting}" if self.waiting else "Reading ..."
         if self.picture is None:
             return "Nothing to show yet"
         return _described(self.picture)

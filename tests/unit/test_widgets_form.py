@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import shlex
 import threading
 from dataclasses import replace
@@ -162,6 +163,27 @@ def test_a_double_click_submits_once(sample: Path, submitted: Submitted) -> None
     convert.click()
     assert form.wait(SECONDS)
     assert [call["output"] for call in submitted.calls] == ["out.zarr", "other.zarr"]
+
+
+def test_what_a_submission_waits_for_is_shown(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = form_of(str(sample), "out.zarr", groups=[R60M])
+    seen: list[str] = []
+
+    def waits(*_: Any, **__: Any) -> Any:
+        others = threading.Thread(target=logging.getLogger("geozarr_nb.claims").warning, args=("of another call",))
+        others.start()
+        others.join()
+        logging.getLogger("geozarr_nb.claims").warning("waiting for the pod: <image> is pulled")
+        seen.append(shown(form))
+        raise gz.InvalidRequest("it never came")
+
+    monkeypatch.setattr(submission, "submit", waits)
+    form.submit()
+    assert form.wait(SECONDS)
+    assert "Submitting: waiting for the pod: &lt;image&gt; is pulled" in seen[0]
+    assert "of another call" not in seen[0]
+    assert "Submitting" not in shown(form)
+    assert logging.getLogger("geozarr_nb").handlers == []
 
 
 def test_what_was_refused_can_be_asked_for_again(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from traitlets.log import get_logger
 
@@ -37,6 +39,32 @@ def sentence(error: GeozarrError) -> str:
     return f"{error.message}{given}{remedy}"
 
 
+class _Told(logging.Handler):
+    """Hands over what one thread logs."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell, self._thread = tell, threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self._tell(record.getMessage())
+
+
+@contextmanager
+def _telling(tell: Callable[[str], object] | None) -> Iterator[None]:
+    """Hand over what this thread says of what it waits for, as a call in a cell shows it below the cell."""
+    if tell is None:
+        yield
+        return
+    logger, handler = logging.getLogger("geozarr_nb"), _Told(tell)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 class Worker:
     """Does work in threads, and hands over what came of it; a failure is handed over like a result.
 
@@ -54,15 +82,27 @@ class Worker:
         self._busy = 0
         self._outdated = threading.Event()
 
-    def start[T](self, work: Callable[[], T], done: Callable[[T | GeozarrError], None]) -> None:
-        """Do some work now, whatever else is being done."""
-        self._run(work, done, threading.Event(), 0)
+    def start[T](
+        self,
+        work: Callable[[], T],
+        done: Callable[[T | GeozarrError], None],
+        tell: Callable[[str], object] | None = None,
+    ) -> None:
+        """Do some work now, whatever else is being done.
+
+        Parameters
+        ----------
+        tell
+            Gets what the work says it waits for.
+        """
+        self._run(work, done, threading.Event(), 0, tell)
 
     def start_latest[T](
         self,
         work: Callable[[], T],
         done: Callable[[T | GeozarrError], None],
         delay: float = SECONDS_BEFORE_WORK,
+        tell: Callable[[str], object] | None = None,
     ) -> None:
         """Do some work in place of all that was asked for in this way before.
 
@@ -72,8 +112,10 @@ class Worker:
         ----------
         delay
             Seconds to wait for something newer, as when someone types.
+        tell
+            As for `start`.
         """
-        self._run(work, done, self._renewed(), delay)
+        self._run(work, done, self._renewed(), delay, tell)
 
     def drop(self) -> None:
         """Take back what `start_latest` was asked for; nothing of it is handed over any more."""
@@ -96,11 +138,18 @@ class Worker:
         done: Callable[[T | GeozarrError], None],
         outdated: threading.Event,
         delay: float,
+        tell: Callable[[str], object] | None,
     ) -> None:
+        def tell_if_newest(text: str) -> None:
+            with SEEN:
+                if tell is not None and not outdated.is_set():
+                    tell(text)
+
         def run() -> None:
             try:
                 if not outdated.wait(delay):
-                    answer = attempt(work)
+                    with _telling(tell and tell_if_newest):
+                        answer = attempt(work)
                     with SEEN:
                         if not outdated.is_set():
                             attempt(lambda: done(answer))

@@ -51,6 +51,8 @@ class Form(Panel):
         It was checked, and can be submitted.
     submitting
         It is being submitted.
+    waiting
+        What the submission waits for, where it says so.
     job
         The job that was submitted last.
     """
@@ -59,6 +61,7 @@ class Form(Panel):
     refusal = traitlets.Any(None, allow_none=True)
     ready = traitlets.Bool(False)
     submitting = traitlets.Bool(False)
+    waiting = traitlets.Unicode("")
     job = traitlets.Any(None, allow_none=True)
 
     def __init__(
@@ -127,7 +130,7 @@ class Form(Panel):
         self._submit.on_click(lambda _: self.submit())
         self.choice.observe(self._follow_choice, ["source", "product", "groups", "whole"])
         self.choice.observe(self._show, ["report", "error", "busy"])
-        self.observe(self._show, ["request", "refusal", "ready", "submitting", "job"])
+        self.observe(self._show, ["request", "refusal", "ready", "submitting", "waiting", "job"])
 
     @property
     def output(self) -> str:
@@ -227,7 +230,7 @@ class Form(Panel):
             if self.submitting or not self.ready:
                 return
             self._checker.drop()
-            self.ready, self.submitting = False, True
+            self.ready, self.submitting, self.waiting = False, True, ""
             product, arguments = self.choice.product, self.arguments
 
         def done(answer: Job | GeozarrError) -> None:
@@ -242,7 +245,10 @@ class Form(Panel):
             if {"product": product, **arguments} != {"product": self.choice.product, **self.arguments}:
                 self._check(None)  # something was changed meanwhile
 
-        self._submitter.start(lambda: submission.submit(product, **arguments), done)
+        def tell(text: str) -> None:
+            self.waiting = text
+
+        self._submitter.start(lambda: submission.submit(product, **arguments), done, tell)
 
     def close(self) -> None:
         """Take the widget away, the fields of the place that is not chosen included."""
@@ -327,7 +333,7 @@ class Form(Panel):
     def _verdict(self) -> str:
         """Return how far it is, in a sentence."""
         if self.submitting:
-            return "Submitting ..."
+            return f"Submitting: {self.waiting}" if self.waiting else "Submitting ..."
         if self.refusal is not None:
             return "Not submitted"
         if self.ready:
