@@ -22,9 +22,6 @@ GIBI = 1024**3
 _RESOURCES = {"cpu": "processor", "memory": "memory", "ephemeral-storage": "disk space"}
 
 
-# Quantities and images
-
-
 # Nodes
 
 
@@ -72,9 +69,6 @@ def full_disk(names: Sequence[str], namespace: str) -> Cause:
         make("cluster-gc", NAMESPACE=namespace),
         lasting=False,
     )
-
-
-# Controllers
 
 
 # Claims
@@ -199,6 +193,8 @@ def waiting_reason(pod: Object, events: Sequence[Object] = (), nodes: Sequence[O
                 f"kubectl -n {pod['metadata'].get('namespace')} describe pod {name_of(pod)}",
             )
     for event in reversed(events):
+        if "Multi-Attach error" in str(event.get("message")):
+            return _attached_elsewhere(pod, str(event["message"]))
         # Said once it is often a volume that was asked for a moment too early, which mends itself.
         if event.get("reason") in ("FailedMount", "FailedAttachVolume") and int(event.get("count") or 1) > 1:
             return Cause(
@@ -215,6 +211,19 @@ def waiting_reason(pod: Object, events: Sequence[Object] = (), nodes: Sequence[O
                 lasting=False,
             )
     return None
+
+
+def _attached_elsewhere(pod: Object, message: str) -> Cause:
+    """Return what it means that a volume that one node can have is another one's; Kubernetes says it only once."""
+    users = re.search(r"used by (?:pod\(s\) )?([^.]*\w)", message)
+    return Cause(
+        "volume-elsewhere",
+        "its volume is attached to another node, and only one can have it: "
+        f"{f'it is used by {users[1]}' if users else 'that node has not let it go'}",
+        f"wait for what uses it there (kubectl -n {pod['metadata'].get('namespace')} get pods -o wide), or have a "
+        "claim whose access mode is ReadWriteMany",
+        lasting=False,
+    )
 
 
 def _unschedulable(pod: Object, message: str, nodes: Sequence[Object]) -> Cause:

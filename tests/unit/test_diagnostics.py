@@ -296,6 +296,28 @@ def test_a_pod_whose_volume_or_secret_cannot_be_had() -> None:
     assert 'secret "a" not found' in cause.message
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Volume is already used by pod(s) a-1, b-2", "it is used by a-1, b-2"),
+        (
+            "Volume is already used by 2 pod(s) in different namespaces",
+            "it is used by 2 pod(s) in different namespaces",
+        ),
+        ("Volume is already used by pod(s) a-1 and 1 pod(s) in different namespaces", "used by a-1 and 1 pod(s)"),
+        ("Volume is already exclusively attached to one node and can't be attached to another", "has not let it go"),
+    ],
+)
+def test_a_volume_that_another_node_has_is_told_the_first_time(said: str, shown: str) -> None:
+    """Kubernetes reports it once for a pod, however long it lasts."""
+    event = {"reason": "FailedAttachVolume", "count": 1, "message": f'Multi-Attach error for volume "pvc-1" {said}'}
+    cause = diagnostics.waiting_reason(pod(), [event])
+    assert cause is not None
+    assert (cause.code, cause.lasting) == ("volume-elsewhere", False)
+    assert shown in cause.message
+    assert "ReadWriteMany" in cause.remedy
+
+
 def test_a_pod_that_has_started_waits_for_nothing() -> None:
     assert diagnostics.waiting_reason(pod({"phase": "Running"})) is None
     assert diagnostics.waiting_reason(pod()) is None

@@ -14,7 +14,7 @@ from geozarr_nb.backends.argo.attempt import Attempt
 from geozarr_nb.backends.argo.reasons import Reasons, seconds_since
 from geozarr_nb.backends.base import JobState
 from geozarr_nb.cluster.client import Api
-from geozarr_nb.cluster.kinds import NODES
+from geozarr_nb.cluster.kinds import EVENTS, NODES
 from geozarr_nb.errors import ClusterError, WaitTimeout
 from geozarr_nb.jobs import jobset
 from geozarr_nb.jobs.job import Job
@@ -102,6 +102,18 @@ def test_a_run_on_a_node_that_does_not_answer_says_so(is_ready: bool) -> None:
     assert ("node n1 does not answer" in reason and "Kubelet stopped" in reason) is not is_ready
     del cluster.objects[NODES]
     assert Reasons(cluster).running(attempt) == "", "who may not see nodes"  # type: ignore[arg-type]
+
+
+def test_a_volume_that_an_idle_reader_of_ours_may_hold_elsewhere_is_let_go() -> None:
+    node = {"type": "Pod", "id": "a", "name": "a", "templateName": "t", "phase": "Pending"}
+    thing = {"metadata": {"name": "a", "uid": "u"}, "spec": {}, "status": {"phase": "Running", "nodes": {"a": node}}}
+    pod = {"metadata": {"name": "a", "uid": "p"}, "spec": {"nodeName": "n1"}, "status": {"phase": "Pending"}}
+    said = 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) geozarr-reader-x'
+    cluster, released = MemoryCluster(), []
+    cluster.objects |= {NODES: {}, EVENTS: {"e": {"reason": "FailedAttachVolume", "message": said}}}
+    reasons = Reasons(cluster, lambda: released.append("all"))  # type: ignore[arg-type]
+    assert "geozarr-reader-x" in reasons.pending(Attempt(thing, [pod], sees_pods=True))
+    assert released == ["all"]
 
 
 @pytest.mark.parametrize("off", [-600, 600])

@@ -53,13 +53,13 @@ class Reasons:
 
     Parameters
     ----------
-    free_quota
-        Called when a job waits for a quota, to end what this process itself has of it.
+    release
+        Called when a job waits for a quota or a volume, to end what this process itself has of it and does not use.
     """
 
-    def __init__(self, api: Api, free_quota: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, api: Api, release: Callable[[], None] = lambda: None) -> None:
         self._api = api
-        self._free_quota = free_quota
+        self._release = release
         self._seen: dict[str, tuple[float, Any]] = {}
 
     def pending(self, attempt: Attempt, *, closely: bool = True) -> str:
@@ -86,11 +86,13 @@ class Reasons:
             return self._not_taken_up(attempt)
         cause = diagnostics.lock_reason(attempt.thing) or self._pod_waits(attempt, closely=closely)
         if cause is not None:
+            if cause.code == "volume-elsewhere":
+                self._release()
             return f"{cause.message} ({cause.remedy})"
         said = attempt.message or (attempt.pods[-1].message if attempt.pods else "")
         refused = forbidden(said, self._api.namespace)
         if refused is not None and refused.code == "quota":
-            self._free_quota()
+            self._release()
         return f"{refused.message} ({refused.remedy})" if refused else said or "it is about to start"
 
     def running(self, attempt: Attempt) -> str:
