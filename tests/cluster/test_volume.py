@@ -19,13 +19,14 @@ import xarray as xr
 import yaml
 
 import geozarr_nb as gz
-from geozarr_nb.claims import reader, reader_pod
+from geozarr_nb.claims import pod_start, reader, reader_pod
 from geozarr_nb.claims.reader import Reader, reader_of
 from geozarr_nb.claims.reader_pod import PORT
 from geozarr_nb.cluster.client import Api, connect
 from geozarr_nb.errors import ClaimUnreadable, ClusterDenied, ClusterObjectMissing, ProductDenied
 from geozarr_nb.outputs.open import levels
 from geozarr_nb.settings import Settings
+from geozarr_nb.widgets import Viewer
 from geozarr_runner.serving.handler import TOKEN_HEADER
 from tests.cluster.support import (
     CLAIM,
@@ -316,3 +317,16 @@ def test_the_role_that_is_lacking_is_said(
         else:
             assert R10M in gz.open(address).groups
             reader.close_all()
+
+
+def test_a_viewer_says_what_its_picture_waits_for(address: str, files: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.close()
+    monkeypatch.setattr(pod_start, "GRACE", 0.0)
+    seen: list[str] = []
+    viewer = Viewer()
+    viewer.observe(lambda change: seen.append(viewer.text), "waiting")
+    viewer.source = address
+    assert viewer.wait(120)
+    assert any("Reading: waiting for the pod that reads pvc://" in text for text in seen)
+    assert viewer.error is None
+    assert "waiting" not in viewer.text

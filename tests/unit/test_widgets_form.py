@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import logging
 import shlex
 import threading
@@ -173,14 +174,14 @@ def test_what_a_submission_waits_for_is_shown(sample: Path, monkeypatch: pytest.
         others = threading.Thread(target=logging.getLogger("geozarr_nb.claims").warning, args=("of another call",))
         others.start()
         others.join()
-        logging.getLogger("geozarr_nb.claims").warning("waiting for the pod: <image> is pulled")
+        asyncio.run(asyncio.to_thread(logging.getLogger("geozarr_nb.claims").warning, "the pod: <image> is pulled"))
         seen.append(shown(form))
         raise gz.InvalidRequest("it never came")
 
     monkeypatch.setattr(submission, "submit", waits)
     form.submit()
     assert form.wait(SECONDS)
-    assert "Submitting: waiting for the pod: &lt;image&gt; is pulled" in seen[0]
+    assert "Submitting: the pod: &lt;image&gt; is pulled" in seen[0]
     assert "of another call" not in seen[0]
     assert "Submitting" not in shown(form)
     assert logging.getLogger("geozarr_nb").handlers == []

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from traitlets.log import get_logger
 
@@ -40,28 +41,33 @@ def sentence(error: GeozarrError) -> str:
 
 
 class _Told(logging.Handler):
-    """Hands over what one thread logs."""
+    """Hands over what is logged by some work, and by the event loops and threads that do it for this work."""
 
     def __init__(self, tell: Callable[[str], object]) -> None:
         super().__init__(logging.WARNING)
-        self._tell, self._thread = tell, threading.get_ident()
+        self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
+        if _LISTENER.get() is self:
             self._tell(record.getMessage())
+
+
+_LISTENER: ContextVar[_Told | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def _telling(tell: Callable[[str], object] | None) -> Iterator[None]:
-    """Hand over what this thread says of what it waits for, as a call in a cell shows it below the cell."""
+    """Hand over what this work says of what it waits for, as a call in a cell shows it below the cell."""
     if tell is None:
         yield
         return
     logger, handler = logging.getLogger("geozarr_nb"), _Told(tell)
     logger.addHandler(handler)
+    before = _LISTENER.set(handler)
     try:
         yield
     finally:
+        _LISTENER.reset(before)
         logger.removeHandler(handler)
 
 
