@@ -3,7 +3,7 @@
 # make test-fast  those that need no conversion, browser, cluster or documentation, and are quick: a minute
 # make test-newest  those of the SDK with the newest xarray, zarr and all else, without the converter, in .venv-newest
 # make converter VERSION=0.11.1  what another release of the converter changes: options, layout, small conversions
-# make nightly    what takes hours: faults of a cluster, many random documents, benchmarks of full size
+# make nightly    what takes hours: more kinds and stores, a cluster's faults, random documents, full-size benchmarks
 # make e2e        the cluster's tests on a cluster that is made for them, with Docker and k3d or kind (ON=kind; KEEP=1)
 # make chaos      breaks the cluster that KUBECONFIG names, part by part, while jobs run on it
 # make lint   ruff, mypy --strict, import direction
@@ -164,8 +164,7 @@ e2e: setup
 
 nightly: jupyter supply
 	GEOZARR_FUZZ_EXAMPLES=10000 scripts/tests $(BIN)/python "not nightly" "-n $(TEST_PROCESSES)" tests/hostile/test_fuzz_metadata.py
-	scripts/tests $(BIN)/python "nightly and not cluster" "-n $(TEST_PROCESSES) --dist loadscope" $(PYTEST_OPTIONS)
-	@[ -z "$${GEOZARR_TEST_CLUSTER:-}" ] || scripts/tests $(BIN)/python "nightly and cluster" "" $(PYTEST_OPTIONS)
+	scripts/tests $(BIN)/python nightly "" $(PYTEST_OPTIONS)
 	$(BIN)/python benchmarks/run.py --all --size 10980
 
 lint: setup

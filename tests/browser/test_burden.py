@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.browser import burden
@@ -15,6 +16,7 @@ from tests.browser.lab import UI, Lab
 from tests.browser.test_story import R60M
 from tests.contract.support import until
 
+pytestmark = pytest.mark.nightly  # it measures, and wants a machine for itself
 JOBS = 100
 UPDATES = 1000
 SECONDS_TO_UPDATE = 240

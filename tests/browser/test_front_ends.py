@@ -39,7 +39,7 @@ def test_in_notebook(lab: Lab, product: Path) -> None:
     go_the_whole_way(lab, notebook)
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("size", [WIDE, pytest.param(NARROW, marks=pytest.mark.nightly)], ids=["wide", "narrow"])
 def test_in_voila(lab: Lab, product: Path, size: tuple[int, int]) -> None:
     notebook = lab.page(lab.address("voila/render", lab.write([FORM])), size)
     wait_for_form(notebook)

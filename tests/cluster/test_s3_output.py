@@ -25,7 +25,7 @@ BUCKET = "outputs"
 MASK = "/quality/mask/r60m"
 
 
-@pytest.fixture(params=["moto", "versitygw"])
+@pytest.fixture(params=[pytest.param("moto", marks=pytest.mark.nightly), "versitygw"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """Two servers: one that knows conditional writes, and one that knows who may do what."""
     if request.param == "moto":

@@ -418,6 +418,7 @@ def test_out_of_memory(place: ClusterPlace, monkeypatch: pytest.MonkeyPatch) -> 
     succeeds(gz.get_job(job.name))
 
 
+@pytest.mark.nightly
 def test_evicted(own: Namespace, place: ClusterPlace) -> None:
     """The node ends it for what it has in its scratch folder, as it would for a disk that is full."""
     entry = Entry("Evicted")
