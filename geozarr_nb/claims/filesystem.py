@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -130,7 +131,8 @@ class ClaimFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no t
         def done() -> T:
             return work(files_of(address, self._settings))
 
-        return await asyncio.wrap_future(_workers(os.getpid()).submit(done))
+        # What the work logs while it waits is heard by whoever listens to the caller, as a widget does.
+        return await asyncio.wrap_future(_workers(os.getpid()).submit(partial(copy_context().run, done)))
 
     @cached_property
     def _settings(self) -> Settings:

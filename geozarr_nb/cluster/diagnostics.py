@@ -218,7 +218,7 @@ def _attached_elsewhere(pod: Object, message: str) -> Cause:
     users = re.search(r"used by (?:pod\(s\) )?([^.]*\w)", message)
     return Cause(
         "volume-elsewhere",
-        "its volume is attached to another node, and only one can have it: "
+        "its volume is attached to another node, and only one node can have it: "
         f"{f'it is used by {users[1]}' if users else 'that node has not let it go'}",
         f"wait for what uses it there (kubectl -n {pod['metadata'].get('namespace')} get pods -o wide), or have a "
         "claim whose access mode is ReadWriteMany",
