@@ -1,9 +1,10 @@
-"""Images: how a cluster calls them, and which nodes have them."""
+"""Images: how a cluster calls them, which nodes have them, and which cannot be used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from geozarr_nb.cluster.cause import Cause, make
 from geozarr_nb.cluster.objects import Object, name_of, status_list
 
 # A kubelet reports no more images of its node than these.
@@ -51,3 +52,21 @@ def image_and_tag(image: str) -> tuple[str, str, str]:
     if ":" in name.rpartition("/")[2]:
         return name.rpartition(":")
     return name, "", ""
+
+
+def unusable(image: str, message: str) -> Cause | None:
+    """Return why an image's runner could not be started, by what Argo says of the run; None where it was started."""
+    if "exec format error" in message:
+        return Cause(
+            "image-unusable",
+            f"image {image} is built for another kind of processor than its node has (exec format error)",
+            "see which kinds there are: kubectl get nodes -L kubernetes.io/arch; then build the image for them: docker "
+            "build --platform linux/KIND",
+        )
+    if "executable file not found" in message or ("failed to start command" in message and "no such file" in message):
+        return Cause(
+            "image-unusable",
+            f"image {image} has no geozarr-runner: it is no image of this project",
+            f"{make('build load-k3d', IMAGE='eopf-geozarr:dev')}, and give it with image=...",
+        )
+    return None

@@ -408,6 +408,18 @@ def test_another_job_writes_the_same_output(own: Namespace, place: ClusterPlace)
     begins(second)
 
 
+def test_an_image_that_is_another(place: ClusterPlace) -> None:
+    nodes = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
+    names = [name for node in nodes for image in node["status"]["images"] for name in image["names"]]
+    executor = next(name for name in names if "argoexec" in name and "@" not in name)
+    job = place.submit("a", image=executor)
+    said = failure_of(job)
+    assert f"image {executor} has no geozarr-runner" in said
+    assert "make build" in said
+    assert job.state.failure is not None
+    assert job.state.failure.code == "image-unusable"
+
+
 def test_out_of_memory(place: ClusterPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = Entry("Out of memory")
     with monkeypatch.context() as changed:

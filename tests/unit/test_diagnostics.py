@@ -11,7 +11,7 @@ import pytest
 from geozarr_nb.cluster import diagnostics
 from geozarr_nb.cluster.cause import MAKE_DEFAULTS, make
 from geozarr_nb.cluster.controllers import Controller, controllers, unwatched, watches
-from geozarr_nb.cluster.images import full_name, nodes_with, reports_all_images
+from geozarr_nb.cluster.images import full_name, nodes_with, reports_all_images, unusable
 from geozarr_nb.cluster.objects import quantity
 
 ROOT = Path(__file__).parents[2]
@@ -321,6 +321,33 @@ def test_a_volume_that_another_node_has_is_told_the_first_time(said: str, shown:
 def test_a_pod_that_has_started_waits_for_nothing() -> None:
     assert diagnostics.waiting_reason(pod({"phase": "Running"})) is None
     assert diagnostics.waiting_reason(pod()) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "failed to start command: fork/exec /usr/local/bin/geozarr-runner: exec format error",
+            "another kind of processor",
+        ),
+        (
+            'failed to find name in PATH: exec: "geozarr-runner": executable file not found in $PATH',
+            "no geozarr-runner",
+        ),
+        (
+            "failed to start command: fork/exec /opt/venv/bin/geozarr-runner: no such file or directory",
+            "no geozarr-runner",
+        ),
+    ],
+)
+def test_an_image_whose_runner_cannot_be_started(said: str, shown: str) -> None:
+    """As a real controller says it."""
+    cause = unusable("other:dev", f"Error (exit code 64): {said}")
+    assert cause is not None
+    assert shown in cause.message
+    assert "other:dev" in cause.message
+    assert cause.lasting
+    assert unusable("other:dev", "Error (exit code 1)") is None
 
 
 def test_a_pod_that_was_killed_for_its_memory() -> None:

@@ -18,6 +18,7 @@ from geozarr_nb.cluster.cause import Cause, make
 from geozarr_nb.cluster.client import Api, Object
 from geozarr_nb.cluster.controllers import controllers, unwatched
 from geozarr_nb.cluster.forbidden import forbidden
+from geozarr_nb.cluster.images import unusable
 from geozarr_nb.cluster.kinds import DEPLOYMENTS, EVENTS, NODES
 from geozarr_nb.cluster.objects import quantity
 from geozarr_nb.errors import ClusterError
@@ -41,6 +42,7 @@ _EXIT_CODES = {
     "template-missing": ExitCode.CLUSTER_FAILED,
     "claim-missing": ExitCode.CLUSTER_FAILED,
     "not-started": ExitCode.CLUSTER_FAILED,
+    "image-unusable": ExitCode.CLUSTER_FAILED,
     "namespace-ending": ExitCode.CLUSTER_FAILED,
     "quota": ExitCode.CLUSTER_FAILED,
     "limit-range": ExitCode.CLUSTER_FAILED,
@@ -265,6 +267,8 @@ def _of_message(attempt: Attempt, pod: Pod) -> Cause:
         enough = diagnostics.out_of_memory(_memory_limit(attempt), attempt.memory_needed).remedy
         message = "the run was killed from outside (SIGKILL), as a rule because its node's memory ran out"
         return Cause("converter-killed", message, f"{AGAIN}; if that does not help: {enough}", lasting=False)
+    if cause := unusable(attempt.parameters.get("image", ""), message):
+        return cause
     code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"
     return Cause(
         "defect",
