@@ -410,7 +410,7 @@ def test_another_job_writes_the_same_output(own: Namespace, place: ClusterPlace)
 
 def test_an_image_that_is_another(place: ClusterPlace) -> None:
     nodes = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
-    names = [name for node in nodes for image in node["status"]["images"] for name in image["names"]]
+    names = [name for node in nodes for image in node["status"]["images"] for name in image["names"] or ()]
     executor = next(name for name in names if "argoexec" in name and "@" not in name)
     job = place.submit("a", image=executor)
     said = failure_of(job)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from geozarr_nb.backends.argo.attempt import Attempt
 from geozarr_nb.backends.argo.run_log import RunLog
-from geozarr_nb.errors import ClusterObjectMissing
+from geozarr_nb.errors import ClaimUnreadable, ClusterObjectMissing
 from geozarr_runner.spec.request import Request
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -201,3 +201,17 @@ def test_a_log_without_an_end_is_read_in_the_file() -> None:
     cluster.write(begins("job-t-1"), result)
     log.refresh(attempt("1", ended=True))
     assert [each.type for each in log.events] == ["run", "result"], "nothing is missing: the file is not asked for"
+
+
+def test_a_claim_that_cannot_be_read_hides_no_end() -> None:
+    """A run that never began has no events in its pod's log; what its Workflow says of it is told nevertheless."""
+
+    def no_reader(_: str) -> bytes | None:
+        raise ClaimUnreadable("the reader pod ended as soon as it was started")
+
+    cluster = Cluster()
+    log = RunLog(cluster, no_reader)  # type: ignore[arg-type]
+    cluster.write()
+    log.refresh(attempt("1", ended=True))
+    assert texts(log) == []
+    assert "reader pod" in str(log.denial)

@@ -17,7 +17,7 @@ from threading import Lock
 from geozarr_nb.backends.argo.attempt import Attempt, Pod
 from geozarr_nb.cluster.client import Api
 from geozarr_nb.cluster.refusals import LoggedOut
-from geozarr_nb.errors import ClusterDenied, ClusterError, ClusterObjectMissing, ClusterRefused
+from geozarr_nb.errors import ClaimUnreadable, ClusterDenied, ClusterError, ClusterObjectMissing, ClusterRefused
 from geozarr_runner.events import Event, parse, parse_all
 
 SECONDS_UNTIL_ASKED_AGAIN = 10.0  # who may not read a log now may a little later
@@ -37,7 +37,7 @@ class RunLog:
     Attributes
     ----------
     denial
-        Why this person may not read them; None if nothing was refused.
+        Why they cannot be read from here: this person may not, or nothing shows the claim's files. None if they can.
     """
 
     def __init__(self, api: Api, read_file: ReadFile) -> None:
@@ -46,15 +46,15 @@ class RunLog:
         self._lock = Lock()
         self._runs: dict[str, _Run] = {}
         self._denied_until = -math.inf
-        self.denial: ClusterDenied | None = None
+        self.denial: ClusterError | None = None
 
     def refresh(self, attempt: Attempt) -> None:
-        """Read the events since the last call; nothing where this person may not read them, see `denial`.
+        """Read the events since the last call; nothing where they cannot be read from here, see `denial`.
 
         Raises
         ------
         ClusterError
-            Neither the pod's log nor the file can be read.
+            The cluster does not answer.
         """
         with self._lock:
             if time.monotonic() < self._denied_until:
@@ -64,7 +64,8 @@ class RunLog:
                 self.denial = None
             except LoggedOut:
                 raise
-            except ClusterDenied as denial:
+            except (ClusterDenied, ClaimUnreadable) as denial:
+                # What became of the job is known without them: its Workflow tells that.
                 self.denial = denial
                 self._denied_until = time.monotonic() + SECONDS_UNTIL_ASKED_AGAIN
 
