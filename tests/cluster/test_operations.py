@@ -97,3 +97,22 @@ def test_what_is_old_is_swept_and_nothing_else(place: ClusterPlace, namespace: N
     assert set(place.files()) == {*new, "young.zarr", ".running.zarr.partial"}
     assert (folder / "young.zarr" / "inside.zarr").is_dir()
     assert json.loads(place.volume.text(f"{place.path('new')}/zarr.json"))["node_type"] == "group"
+
+
+def test_a_volume_whose_owner_is_nobody_says_which_user_lacks_what(place: ClusterPlace) -> None:
+    """As one of a server of NFS that takes root for nobody: who made the claim cannot give its folder away."""
+    root = getattr(place.volume, "root", None)
+    if root is None:
+        pytest.skip("the volumes are on another machine")
+    before = root.stat()
+    os.chown(root, 65534, 65534)
+    root.chmod(0o755)
+    try:
+        job = place.submit("nobody/a").wait(timeout=120)
+    finally:
+        os.chown(root, before.st_uid, before.st_gid)
+        root.chmod(before.st_mode & 0o7777)
+    assert job.state.failure is not None
+    assert job.state.failure.code == "storage-denied"
+    assert "given to user 1000 (group 1000)" in job.state.failure.remedy
+    assert place.submit("nobody/a").wait(timeout=120).status == "Succeeded"

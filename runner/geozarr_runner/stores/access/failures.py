@@ -128,7 +128,9 @@ def storage_failure(error: BaseException, path: object = None) -> StorageFailed 
         return StorageDenied(
             f"cannot be written: {os.strerror(error.errno).lower()}",
             given=given,
-            remedy="choose a folder that you may write to, or have the permission given",
+            # On a volume of a cluster, or of a server that makes root nobody, who asks is not who one thinks.
+            remedy=f"choose a folder that you may write to, or have the permission given to user {os.geteuid()} "
+            f"(group {os.getegid()})",
         )
     if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO):
         return StorageFailed(
