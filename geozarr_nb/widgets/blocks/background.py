@@ -47,9 +47,12 @@ class _Told(logging.Handler):
         super().__init__(logging.WARNING)
         self._tell = tell
 
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is of this work; of others not even the handler's lock is taken."""
+        return _LISTENER.get() is self
+
     def emit(self, record: logging.LogRecord) -> None:
-        if _LISTENER.get() is self:
-            self._tell(record.getMessage())
+        self._tell(record.getMessage())
 
 
 _LISTENER: ContextVar[_Told | None] = ContextVar("listener", default=None)
@@ -149,7 +152,7 @@ class Worker:
         def tell_if_newest(text: str) -> None:
             with SEEN:
                 if tell is not None and not outdated.is_set():
-                    tell(text)
+                    attempt(lambda: tell(text))
 
         def run() -> None:
             try:
