@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.server import ProductServer
+from geozarr_nb.backends.argo import attempts
+from geozarr_nb.backends.argo.backend import ArgoBackend
+from geozarr_nb.settings import Settings
 from tests import products
 from tests.cluster.support import Namespace, fresh_namespace, missing_cluster, node_address
+from tests.unit.memory_cluster import MemoryCluster
 
 INSTALLS_KERNELS = "make jupyter"
 
@@ -81,3 +85,18 @@ def product_server(served: Path) -> Iterator[ProductServer]:
     """Serves `served` to pods, and to this machine."""
     with ProductServer(served, host=node_address()) as server:
         yield server
+
+
+@pytest.fixture
+def cluster() -> Iterator[MemoryCluster]:
+    """Give a cluster in memory, without jobs."""
+    made = MemoryCluster()
+    yield made
+    made.end_watches()
+    attempts._watch.cache_clear()
+
+
+@pytest.fixture
+def backend(cluster: MemoryCluster) -> ArgoBackend:
+    """Give the backend of a cluster in memory."""
+    return ArgoBackend(cluster, Settings())  # type: ignore[arg-type]

@@ -216,10 +216,10 @@ def waiting_reason(pod: Object, events: Sequence[Object] = (), nodes: Sequence[O
 def _attached_elsewhere(pod: Object, message: str) -> Cause:
     """Return what it means that a volume that one node can have is another one's; Kubernetes says it only once."""
     users = re.search(r"used by (?:pod\(s\) )?([^.]*\w)", message)
+    why = f"it is used by {users[1]}" if users else "that node has not let it go"
     return Cause(
         "volume-elsewhere",
-        "its volume is attached to another node, and only one node can have it: "
-        f"{f'it is used by {users[1]}' if users else 'that node has not let it go'}",
+        f"its volume is attached to another node, and only one node can have it: {why}",
         f"wait for what uses it there (kubectl -n {pod['metadata'].get('namespace')} get pods -o wide), or have a "
         "claim whose access mode is ReadWriteMany",
         lasting=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from geozarr_nb.backends.argo import attempts, output_files
+from geozarr_nb.backends.argo import output_files
 from geozarr_nb.backends.argo.attempt import NO_JOB
 from geozarr_nb.backends.argo.backend import ArgoBackend
 from geozarr_nb.backends.argo.workflow import LABELS, MEMORY, REQUEST
@@ -20,7 +19,6 @@ from geozarr_nb.cluster.kinds import WORKFLOWS
 from geozarr_nb.errors import GeozarrError
 from geozarr_nb.jobs.job import Job
 from geozarr_nb.jobs.jobset import JobSet
-from geozarr_nb.settings import Settings
 from tests.contract.support import until
 from tests.unit.memory_cluster import MemoryCluster
 
@@ -65,19 +63,6 @@ ODD: list[dict[str, Any]] = [
 ]
 
 NOT_UNDERSTOOD = [0, 7, 8, 9, 11, 18, 20, 21, 22, 23, 24, 25, 26, 27, 28]
-
-
-@pytest.fixture
-def cluster() -> Iterator[MemoryCluster]:
-    made = MemoryCluster()
-    yield made
-    made.end_watches()
-
-
-@pytest.fixture
-def backend(cluster: MemoryCluster) -> Iterator[ArgoBackend]:
-    yield ArgoBackend(cluster, Settings())  # type: ignore[arg-type]
-    attempts._watch.cache_clear()
 
 
 def workflow(name: str, more: dict[str, Any]) -> dict[str, Any]:

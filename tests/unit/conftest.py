@@ -22,6 +22,7 @@ from geozarr_nb.samples.products import sample_product
 from geozarr_runner.stores.tree_store import TreeStore
 from tests.products import made_once
 from tests.s3_server import s3_server
+from tests.unit.api_server import ApiServer
 
 type Options = dict[str, Any]
 
@@ -138,3 +139,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(TreeStore, "_part", spy)
     return keys
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    """Give an API server that answers as a test says."""
+    with ApiServer().running() as running:
+        yield running

@@ -6,7 +6,6 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,6 @@ from tests.unit.api_server import ApiServer, change, hangs_up, listing, refuses,
 PATH = "/apis/argoproj.io/v1alpha1/namespaces/team/workflows"
 LIST, WATCH = f"GET {PATH}?labelSelector", f"GET {PATH}?watch"
 LABELS = "a=b"
-
-
-@pytest.fixture
-def server() -> Iterator[ApiServer]:
-    with ApiServer().running() as running:
-        yield running
 
 
 @pytest.fixture

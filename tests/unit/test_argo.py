@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Sized
 from dataclasses import replace
 
 import pytest
@@ -15,7 +15,6 @@ from geozarr_nb.backends.argo.reasons import Reasons
 from geozarr_nb.backends.argo.workflow import input_secret
 from geozarr_nb.cluster.kinds import PODS, SECRETS, TEMPLATES, WORKFLOWS
 from geozarr_nb.errors import ClusterDenied, ClusterRefused, ClusterUnreachable, InvalidRequest
-from geozarr_nb.settings import Settings
 from geozarr_runner.spec.request import Request
 from tests.contract.support import until
 from tests.unit.memory_cluster import MemoryCluster
@@ -23,19 +22,6 @@ from tests.unit.memory_cluster import MemoryCluster
 SHOWN = "https://host/a.zarr"
 SIGNED = f"{SHOWN}?signature=0123456789"
 STEPS = ["create workflows", "create secrets", "patch workflows"]
-
-
-@pytest.fixture
-def cluster() -> Iterator[MemoryCluster]:
-    made = MemoryCluster()
-    yield made
-    made.end_watches()
-
-
-@pytest.fixture
-def backend(cluster: MemoryCluster) -> Iterator[ArgoBackend]:
-    yield ArgoBackend(cluster, Settings())  # type: ignore[arg-type]
-    attempts._watch.cache_clear()
 
 
 def request(number: int = 0, source: str = SIGNED) -> Request:

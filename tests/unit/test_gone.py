@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zarr
 
-from geozarr_nb.backends.argo import attempts
 from geozarr_nb.backends.argo.backend import ArgoBackend
 from geozarr_nb.backends.job_names import alike
 from geozarr_nb.cluster.kinds import NAMESPACES, TEMPLATES, WORKFLOWS
@@ -32,19 +30,6 @@ def claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "claim").mkdir()
     monkeypatch.setenv("GEOZARR_MOUNTS", f"geozarr-pvc={tmp_path / 'claim'}")
     return tmp_path / "claim"
-
-
-@pytest.fixture
-def cluster() -> Iterator[MemoryCluster]:
-    made = MemoryCluster()
-    yield made
-    made.end_watches()
-
-
-@pytest.fixture
-def backend(cluster: MemoryCluster) -> Iterator[ArgoBackend]:
-    yield ArgoBackend(cluster, Settings())  # type: ignore[arg-type]
-    attempts._watch.cache_clear()
 
 
 def test_a_namespace_that_is_not_there_is_none_without_jobs(cluster: MemoryCluster, backend: ArgoBackend) -> None:

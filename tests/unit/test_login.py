@@ -7,7 +7,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,6 @@ REFUSALS = {
     "401": refuses(401, "Unauthorized", "Unauthorized"),
     "anonymous": refuses(403, ANONYMOUS, "Forbidden"),
 }
-
-
-@pytest.fixture
-def server() -> Iterator[ApiServer]:
-    with ApiServer().running() as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

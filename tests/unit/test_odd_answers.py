@@ -68,12 +68,6 @@ ODD_LINES = {
 
 
 @pytest.fixture
-def server() -> Iterator[ApiServer]:
-    with ApiServer().running() as running:
-        yield running
-
-
-@pytest.fixture
 def api(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
     for name in ("PATIENCE", "FIRST_PATIENCE"):

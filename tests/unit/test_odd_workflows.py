@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -91,14 +90,6 @@ def put(thing: Any, place: str, value: object) -> None:
         if not isinstance(thing, dict):
             return
     thing[last] = value
-
-
-@pytest.fixture
-def cluster() -> Iterator[MemoryCluster]:
-    made = MemoryCluster()
-    yield made
-    made.end_watches()
-    attempts._watch.cache_clear()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

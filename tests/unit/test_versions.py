@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from geozarr_nb.backends.argo import attempts
 from geozarr_nb.backends.argo.backend import ArgoBackend
 from geozarr_nb.cluster import manifests
 from geozarr_nb.cluster.kinds import WORKFLOWS
@@ -23,16 +21,8 @@ from tests.unit.test_workflows import filled
 
 
 @pytest.fixture
-def cluster() -> Iterator[MemoryCluster]:
-    made = MemoryCluster()
-    yield made
-    made.end_watches()
-
-
-@pytest.fixture
-def backend(cluster: MemoryCluster) -> Iterator[ArgoBackend]:
-    yield ArgoBackend(cluster, Settings(image="registry/eopf-geozarr:old"))  # type: ignore[arg-type]
-    attempts._watch.cache_clear()
+def backend(cluster: MemoryCluster) -> ArgoBackend:
+    return ArgoBackend(cluster, Settings(image="registry/eopf-geozarr:old"))  # type: ignore[arg-type]
 
 
 def told_by_the_runner(*more: str) -> str:
